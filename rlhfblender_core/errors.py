@@ -1,0 +1,112 @@
+"""Every error this project raises on purpose, in one tree.
+
+What an error *is* decides what happens to it, and it is decided here, once::
+
+    RLHFBlenderError
+    ├── RequestError              the user's: one line, exit code 2, never retried
+    │   ├── InvalidNameError          a name that can't become a path segment
+    │   ├── InvalidParameterError     a flag or parameter with a wrong value
+    │   ├── EnvironmentNotUsableError unknown id, missing package, bad entry point, bad kwargs, no rendering
+    │   ├── CheckpointNotUsableError  missing, damaged, unknown algorithm, refused content
+    │   ├── SpacesDifferError         the checkpoint and the environment don't fit together
+    │   ├── RegistryConflictError     registered before with other settings
+    │   ├── RegistryNotUsableError    no database, or one of a newer version
+    │   ├── DataNotUsableError        files of a data set that can't be read or don't belong together
+    │   └── StorageNotUsableError     a data root that can't be read or written, a full disk, a missing extra
+    ├── TransientError            worth another try: tasks retry these and nothing else
+    │   ├── StorageUnavailableError   throttled, reset, timed out
+    │   ├── RegistryUnavailableError  database locked or connection lost
+    │   └── WorkerLostError           a worker process died
+    └── EpisodeError              an episode's own: the environment or the policy raised
+
+Every message is one line that says what was expected, what was found and what to do.
+"""
+
+
+class RLHFBlenderError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class RequestError(RLHFBlenderError):
+    """The request can't be done as asked; the message says what to change."""
+
+
+class InvalidNameError(RequestError):
+    """A name that is empty, too long, or could leave its folder."""
+
+
+class InvalidParameterError(RequestError):
+    """A parameter has a value it can't have."""
+
+
+class EnvironmentNotUsableError(RequestError):
+    """The environment can't be found, imported, made or rendered as asked."""
+
+
+class CheckpointNotUsableError(RequestError):
+    """The checkpoint is missing, damaged, of no known algorithm, or refused as unsafe."""
+
+
+class SpacesDifferError(RequestError):
+    """The checkpoint was trained on other observation or action spaces."""
+
+
+class RegistryConflictError(RequestError):
+    """Something of that name is registered with other settings."""
+
+
+class RegistryNotUsableError(RequestError):
+    """The registry can't be opened, or a newer version of this project wrote it."""
+
+
+class DataNotUsableError(RequestError):
+    """Files of a data set are unreadable or don't belong together."""
+
+
+class StorageNotUsableError(RequestError):
+    """The data root can't be read or written."""
+
+
+class TransientError(RLHFBlenderError):
+    """Something that may well work on another try."""
+
+
+class StorageUnavailableError(TransientError):
+    """The storage throttled, reset or timed out."""
+
+
+class RegistryUnavailableError(TransientError):
+    """The database is locked or its connection was lost."""
+
+
+class WorkerLostError(TransientError):
+    """A worker process died before it finished its shard."""
+
+
+class EpisodeError(RLHFBlenderError):
+    """The environment or the policy raised within one episode.
+
+    Args:
+        episode: the episode's number.
+        step: the step (from 0) at which it happened; -1 while it was being reset.
+        cause: one line about what was raised.
+    """
+
+    def __init__(self, episode: int, step: int, cause: str) -> None:
+        self.episode = episode
+        self.step = step
+        self.cause = cause
+        where = "reset" if step < 0 else f"step {step}"
+        super().__init__(f"episode {episode} failed at {where}: {cause}")
+
+    def __reduce__(self) -> tuple[type["EpisodeError"], tuple[int, int, str]]:
+        """Survives the way back from a worker process, which pickles by ``args``."""
+        return type(self), (self.episode, self.step, self.cause)
+
+
+def one_line(error: BaseException) -> str:
+    """The error as one line of text, its type named where the text alone would say nothing."""
+    text = " ".join(str(error).split())
+    if isinstance(error, RLHFBlenderError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
