@@ -1,0 +1,204 @@
+"""Videos: frames stream to an ffmpeg process as they are rendered, and are counted and decoded again for checks.
+
+Our own pipe instead of ``imageio_ffmpeg.write_frames``, which neither reports ffmpeg's exit status nor its messages: a
+full disk would pass for a good video. The ffmpeg program is imageio-ffmpeg's.
+
+The settings (measured in ``docs/performance.md``): H.264 in yuv420p plays in every browser; no B-frames, so that
+seeking to a step is exact and the first timestamp is 0; ``+faststart``, so that a browser starts before the whole file
+is there; one thread, because several would fight the renderer for the cores, and the bytes would depend on their number.
+"""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no fcntl; frames then go through a pipe of the default size
+    fcntl = None  # type: ignore[assignment]
+
+Frame = NDArray[np.uint8]
+
+#: H.264's preset and quality: see ``docs/performance.md`` for time, size and picture of the alternatives.
+PRESET = "ultrafast"
+CRF = 20
+#: A key frame every so many frames: where a browser can seek to quickly.
+KEYFRAME_INTERVAL = 60
+_PIPE_BYTES = 1 << 20
+_ENCODER_TIMEOUT = 120.0
+
+
+class VideoError(Exception):
+    """The encoder failed; the message is ffmpeg's last line."""
+
+
+class VideoWriter:
+    """An H.264 file that grows frame by frame; memory stays at one frame.
+
+    Args:
+        path: the file to write, ending in ``.mp4``.
+        height, width: of the frames in pixels; odd sides get one row or column of padding.
+        fps: frames per second, positive.
+    """
+
+    def __init__(self, path: Path, height: int, width: int, fps: float) -> None:
+        self.path = path
+        self.frames = 0
+        self._shape = (height, width, 3)
+        self._process = subprocess.Popen(
+            _encoder_command(path, height, width, fps),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C is for us; we end the encoder
+        )
+        _widen(self._stdin)
+
+    @property
+    def _stdin(self) -> IO[bytes]:
+        stream = self._process.stdin
+        assert stream is not None, "opened with stdin=PIPE"  # noqa: S101 (for the type checker)
+        return stream
+
+    def write(self, frame: Frame) -> None:
+        """Appends a frame, (height, width, 3) uint8 RGB.
+
+        Raises:
+            ValueError: the frame has another shape or dtype than the first.
+            VideoError: the encoder has died.
+        """
+        if frame.shape != self._shape or frame.dtype != np.uint8:
+            expected = f"{self._shape} uint8"
+            raise ValueError(f"render() returned a frame of {frame.shape} {frame.dtype} after frames of {expected}")
+        view = memoryview(np.ascontiguousarray(frame)).cast("B")
+        try:
+            while view:
+                view = view[self._stdin.write(view) :]
+        except (BrokenPipeError, OSError) as error:
+            raise self._failed() from error
+        self.frames += 1
+
+    def close(self) -> None:
+        """Finishes the file.
+
+        Raises:
+            VideoError: the encoder reported an error.
+        """
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.close()
+        try:
+            status = self._process.wait(_ENCODER_TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            self.abort()
+            raise VideoError(f"the video encoder did not finish within {_ENCODER_TIMEOUT:.0f} s") from error
+        if status != 0:
+            raise self._failed()
+        self._close_stderr()
+
+    def abort(self) -> None:
+        """Ends the encoder at once; what it wrote is no video."""
+        self._process.kill()
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.close()
+        self._process.wait()
+        self._close_stderr()
+
+    def _close_stderr(self) -> None:
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+    def _failed(self) -> Exception:
+        self._process.kill()
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.close()
+        messages = self._process.stderr.read().decode(errors="replace").strip() if self._process.stderr else ""
+        status = self._process.wait()
+        self._close_stderr()
+        if "No space left on device" in messages:
+            return StorageNotUsableError(
+                "The disk is full: the video could not be written. Free some space, run again."
+            )
+        last = messages.splitlines()[-1] if messages else f"exit status {status}"
+        return VideoError(f"the video encoder failed: {last}")
+
+
+def count_frames(path: Path) -> int:
+    """How many frames the video's stream decodes to.
+
+    Raises:
+        DataNotUsableError: it doesn't decode.
+    """
+    command = [
+        _ffmpeg(),
+        "-v",
+        "error",
+        "-xerror",
+        "-i",
+        str(path),
+        "-map",
+        "0:v:0",
+        "-f",
+        "null",
+        "-progress",
+        "-",
+        "-",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    counts = [line.partition("=")[2] for line in result.stdout.splitlines() if line.startswith("frame=")]
+    if result.returncode != 0 or result.stderr.strip() or not counts:
+        last = (result.stderr.strip() or "no video stream").splitlines()[-1]
+        raise DataNotUsableError(f"The video {path.name} does not decode: {last}")
+    return int(counts[-1])
+
+
+def read_frames(path: Path, height: int, width: int) -> Iterator[Frame]:
+    """The frames of a video of known size, (height, width, 3) uint8 RGB each."""
+    command = [_ffmpeg(), "-v", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        assert process.stdout is not None  # noqa: S101 (for the type checker)
+        while len(chunk := process.stdout.read(height * width * 3)) == height * width * 3:
+            yield np.frombuffer(chunk, np.uint8).reshape(height, width, 3)
+
+
+def even(side: int) -> int:
+    """The side of the video for a frame's side: yuv420p shares colour between two pixels, so sides are even."""
+    return side + side % 2
+
+
+def _encoder_command(path: Path, height: int, width: int, fps: float) -> list[str]:
+    rate = str(Fraction(fps).limit_denominator(1001))
+    # Explicit conversion and tags: left to guess, players disagree about the colours of small videos.
+    filters = "scale=out_color_matrix=bt709:out_range=tv"
+    if height % 2 or width % 2:
+        filters = f"pad={even(width)}:{even(height)},{filters}"
+    return [
+        *(_ffmpeg(), "-y", "-v", "error", "-nostdin", "-f", "rawvideo", "-pix_fmt", "rgb24"),
+        *("-s", f"{width}x{height}", "-r", rate, "-i", "pipe:0", "-an", "-vf", filters),
+        *("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", PRESET, "-crf", str(CRF), "-bf", "0"),
+        *("-g", str(KEYFRAME_INTERVAL), "-threads", "1", "-filter_threads", "1"),
+        *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"),
+        *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1", "-movflags", "+faststart"),
+        str(path),
+    ]
+
+
+def _ffmpeg() -> str:
+    import imageio_ffmpeg
+
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def _widen(stream: IO[Any]) -> None:
+    """Lets a whole frame into the pipe, so that the next step doesn't wait for the encoder to fetch this one."""
+    if fcntl is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):  # the system's limit is lower: slower, not wrong
+            fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
