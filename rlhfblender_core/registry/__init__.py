@@ -1,0 +1,33 @@
+"""The registry: the SQL database of projects, environments, experiments, checkpoints and episodes.
+
+SQLite by default, PostgreSQL by URL. Its episode rows are an index; the manifests in the data root are the truth.
+"""
+
+from rlhfblender_core.registry.conflicts import environment_conflict, experiment_conflict
+from rlhfblender_core.registry.records import (
+    DEFAULT_PROJECT,
+    CheckpointRecord,
+    EnvironmentRecord,
+    EpisodeRecord,
+    ExperimentKind,
+    ExperimentRecord,
+    JsonDict,
+    ProjectRecord,
+)
+from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry
+
+__all__ = [
+    "DEFAULT_PROJECT",
+    "CheckpointRecord",
+    "EnvironmentRecord",
+    "EpisodeRecord",
+    "ExperimentKind",
+    "ExperimentRecord",
+    "JsonDict",
+    "ProjectRecord",
+    "Registry",
+    "environment_conflict",
+    "experiment_conflict",
+    "open_existing_registry",
+    "open_registry",
+]

@@ -1,0 +1,134 @@
+"""What happens when something is registered again: nothing, a change, or a conflict. Pure functions.
+
+A plan is checked with them before anything is written, and the registry decides by the same ones when it writes.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rlhfblender_core.registry.records import DEFAULT_PROJECT, CheckpointRecord, EnvironmentRecord, ExperimentRecord
+
+_LONGEST_SHOWN = 80
+
+
+def environment_conflict(registered: EnvironmentRecord, wanted: EnvironmentRecord) -> str | None:
+    """One line that says why ``wanted`` can't be used where ``registered`` is; None if it can.
+
+    Only what makes it another environment can conflict: entry point, packages, kwargs, spec kwargs. What ``wanted``
+    leaves None or empty is not compared.
+    """
+    entry_point = {"entry point": registered.entry_point}
+    packages = {"additional packages": list(registered.additional_packages)}
+    difference = (
+        (wanted.entry_point and _difference(entry_point, {"entry point": wanted.entry_point}))
+        or (
+            wanted.additional_packages
+            # Their order is the order of imports, which decides nothing that is recorded.
+            and sorted(wanted.additional_packages) != sorted(registered.additional_packages)
+            and _difference(packages, {"additional packages": list(wanted.additional_packages)})
+        )
+        or (wanted.kwargs and _difference(registered.kwargs, wanted.kwargs))
+        or (wanted.spec_kwargs and _difference(registered.spec_kwargs, wanted.spec_kwargs))
+    )
+    if not difference:
+        return None
+    return (
+        f"Environment {registered.env_id!r} is registered with {difference} was given. "
+        "Leave it out to use what is registered, or register this one under another id."
+    )
+
+
+def environment_changes(registered: EnvironmentRecord, wanted: EnvironmentRecord) -> dict[str, Any]:
+    """Columns to update, with their new values: what is given, differs, and may change at any time."""
+    given: dict[str, Any] = {
+        "display_name": wanted.display_name,
+        "description": wanted.description,
+        "action_names": wanted.action_names,
+        # What a package's newer version says of its spaces is as true as what the older one said.
+        "observation_space": wanted.observation_space or None,
+        "action_space": wanted.action_space or None,
+    }
+    return {
+        name: value
+        for name, value in given.items()
+        if value is not None and _as_json(value) != _as_json(getattr(registered, name))
+    }
+
+
+def experiment_conflict(
+    registered: ExperimentRecord, wanted: ExperimentRecord, *, replace_settings: bool = False
+) -> str | None:
+    """One line that says why ``wanted`` can't continue ``registered``; None if it can.
+
+    Args:
+        registered: what the registry holds.
+        wanted: what was asked for; what it leaves None or empty is not compared.
+        replace_settings: kind, model path and settings may differ, they are going to be replaced. Environment and
+            project never may.
+    """
+    fixed = {"environment": wanted.env_id}
+    if wanted.project != DEFAULT_PROJECT:
+        fixed["project"] = wanted.project
+    difference = _difference(
+        {name: {"environment": registered.env_id, "project": registered.project}[name] for name in fixed}, fixed
+    )
+    if difference:
+        return _experiment_line(registered, difference, "Use another name for the experiment.")
+    if replace_settings:
+        return None
+    difference = _replaceable_difference(registered, wanted)
+    advice = "Use another name for the experiment, ask for what is registered, or replace it with --overwrite."
+    return _experiment_line(registered, difference, advice) if difference else None
+
+
+def experiment_changes(
+    registered: ExperimentRecord, wanted: ExperimentRecord, *, replace_settings: bool
+) -> dict[str, Any]:
+    """Columns to update, with their new values: none unless settings are to be replaced."""
+    if not replace_settings:
+        return {}
+    given: dict[str, Any] = {"kind": wanted.kind}
+    if wanted.settings:
+        given["settings"] = wanted.settings
+    if wanted.model_path is not None or wanted.kind == "random":  # a random agent has no model
+        given["model_path"] = wanted.model_path
+    return {name: value for name, value in given.items() if _as_json(value) != _as_json(getattr(registered, name))}
+
+
+def checkpoint_changes(registered: CheckpointRecord, wanted: CheckpointRecord) -> dict[str, Any]:
+    """Columns to update, with their new values: whatever is given and differs."""
+    given = {"step": wanted.step, "sha256": wanted.sha256, "algorithm": wanted.algorithm}
+    return {name: value for name, value in given.items() if value not in (None, getattr(registered, name))}
+
+
+def _replaceable_difference(registered: ExperimentRecord, wanted: ExperimentRecord) -> str | None:
+    fields = {"kind": wanted.kind, "model path": wanted.model_path}
+    has = {"kind": registered.kind, "model path": registered.model_path}
+    given = {name: value for name, value in fields.items() if value is not None}
+    difference = _difference({name: has[name] for name in given}, given)
+    if not difference and wanted.settings:
+        difference = _difference(registered.settings, wanted.settings)
+    return difference
+
+
+def _experiment_line(registered: ExperimentRecord, difference: str, advice: str) -> str:
+    return f"Experiment {registered.name!r} is registered with {difference} was asked for. {advice}"
+
+
+def _difference(registered: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """``fps = 30, but 15`` for the first key with two values; a missing key differs from null."""
+    for key in (*wanted, *(key for key in registered if key not in wanted)):
+        before, after = (_as_json(values[key]) if key in values else "nothing" for values in (registered, wanted))
+        if before != after:
+            return f"{key} = {_shortened(before)}, but {_shortened(after)}"
+    return None
+
+
+def _as_json(value: object) -> str:
+    # As text, so that True differs from 1 and 1.0 from 1: an environment may tell them apart.
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

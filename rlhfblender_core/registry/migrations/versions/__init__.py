@@ -1,0 +1,1 @@
+"""One module per revision of the tables. They never import the models, which change later."""

@@ -1,0 +1,135 @@
+"""Reading the registry: rows become records here. Everything runs in the caller's session."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.registry.models import Checkpoint, Environment, Episode, Experiment, Project
+from rlhfblender_core.registry.records import (
+    CheckpointRecord,
+    EnvironmentRecord,
+    EpisodeRecord,
+    ExperimentRecord,
+    ProjectRecord,
+)
+
+# Records are sorted here and not by the database: PostgreSQL's order of texts depends on its locale.
+
+
+def find_environment(session: Session, env_id: str) -> EnvironmentRecord | None:
+    """The environment of that id."""
+    row = session.scalar(select(Environment).where(Environment.env_id == env_id))
+    return None if row is None else _environment_record(row)
+
+
+def list_environments(session: Session) -> list[EnvironmentRecord]:
+    """All environments, by id."""
+    records = [_environment_record(row) for row in session.scalars(select(Environment))]
+    return sorted(records, key=lambda record: record.env_id)
+
+
+def list_projects(session: Session) -> list[ProjectRecord]:
+    """All projects, by name."""
+    records = [ProjectRecord(name=row.name, created_at=row.created_at) for row in session.scalars(select(Project))]
+    return sorted(records, key=lambda record: record.name)
+
+
+def find_experiments(
+    session: Session, *, name: str | None = None, project: str | None = None
+) -> list[ExperimentRecord]:
+    """The experiments of that name, that project, or all; by name."""
+    query = select(Experiment, Project.name, Environment.env_id).join(Project).join(Environment)
+    if name is not None:
+        query = query.where(Experiment.name == name)
+    if project is not None:
+        query = query.where(Project.name == project)
+    records = [_experiment_record(*row) for row in session.execute(query).tuples()]
+    return sorted(records, key=lambda record: record.name)
+
+
+def list_checkpoints(session: Session, experiment: str, label: str | None = None) -> list[CheckpointRecord]:
+    """An experiment's checkpoints, or the one of that label; by step, those without one last."""
+    query = select(Checkpoint).join(Experiment).where(Experiment.name == experiment)
+    if label is not None:
+        query = query.where(Checkpoint.label == label)
+    records = [_checkpoint_record(experiment, row) for row in session.scalars(query)]
+    return sorted(records, key=lambda record: (record.step is None, record.step or 0, record.label))
+
+
+def list_episodes(session: Session, experiment: str, checkpoint: str | None = None) -> list[EpisodeRecord]:
+    """An experiment's episodes, of one checkpoint or all; by checkpoint's label and number."""
+    query = select(Episode, Checkpoint.label).join(Checkpoint).join(Experiment).where(Experiment.name == experiment)
+    if checkpoint is not None:
+        query = query.where(Checkpoint.label == checkpoint)
+    records = [_episode_record(experiment, label, row) for row, label in session.execute(query).tuples()]
+    return sorted(records, key=lambda record: (record.checkpoint, record.number))
+
+
+def checkpoint_row_ids(session: Session, experiment: str) -> dict[str, int]:
+    """Primary keys of an experiment's checkpoints, by label."""
+    query = select(Checkpoint.label, Checkpoint.id).join(Experiment).where(Experiment.name == experiment)
+    return dict(session.execute(query).tuples().all())
+
+
+def experiment_row_id(session: Session, name: str) -> int:
+    """An experiment's primary key.
+
+    Raises:
+        InvalidParameterError: no experiment of that name is registered.
+    """
+    row_id = session.scalar(select(Experiment.id).where(Experiment.name == name))
+    if row_id is None:
+        raise InvalidParameterError(f"Experiment {name!r} is not registered. Run generate.py with --exp first.")
+    return row_id
+
+
+def _environment_record(row: Environment) -> EnvironmentRecord:
+    return EnvironmentRecord(
+        env_id=row.env_id,
+        display_name=row.display_name,
+        description=row.description,
+        entry_point=row.entry_point,
+        additional_packages=tuple(row.additional_packages),
+        kwargs=row.kwargs,
+        spec_kwargs=row.spec_kwargs,
+        observation_space=row.observation_space,
+        action_space=row.action_space,
+        action_names=None if row.action_names is None else tuple(row.action_names),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _experiment_record(row: Experiment, project: str, env_id: str) -> ExperimentRecord:
+    return ExperimentRecord(
+        name=row.name,
+        env_id=env_id,
+        kind=row.kind,
+        project=project,
+        model_path=row.model_path,
+        settings=row.settings,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _checkpoint_record(experiment: str, row: Checkpoint) -> CheckpointRecord:
+    return CheckpointRecord(
+        experiment=experiment, label=row.label, step=row.step, sha256=row.sha256, algorithm=row.algorithm
+    )
+
+
+def _episode_record(experiment: str, checkpoint: str, row: Episode) -> EpisodeRecord:
+    return EpisodeRecord(
+        experiment=experiment,
+        checkpoint=checkpoint,
+        number=row.number,
+        seed=row.seed,
+        episode_return=row.episode_return,
+        episode_length=row.episode_length,
+        terminated=row.terminated,
+        truncated=row.truncated,
+        request_digest=row.request_digest,
+        manifest_sha256=row.manifest_sha256,
+        created_at=row.created_at,
+    )

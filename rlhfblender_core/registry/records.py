@@ -1,0 +1,186 @@
+"""What goes into the registry and comes out of it: frozen records that check themselves.
+
+A record that goes in says only what its caller knows: ``None`` and empty mean "not given", and the registry keeps or
+fills in its own value. A record that comes out is what is registered. ORM rows never leave the package.
+"""
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.names import checked_name, path_segment
+
+#: A JSON object as a column holds it.
+JsonDict = dict[str, Any]
+
+#: What an experiment's episodes come from.
+ExperimentKind = Literal["random", "trained"]
+
+DEFAULT_PROJECT = "RLHF-Blender"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectRecord:
+    """A named group of experiments.
+
+    Attributes:
+        name: unique.
+        created_at: when it was registered, in UTC; None before that.
+    """
+
+    name: str
+    created_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        checked_name(self.name, "project")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentRecord:
+    """A Gymnasium environment and how to make it.
+
+    Attributes:
+        env_id: the id it is made by, unique: ``ALE/Pong-v5``.
+        display_name: how people call it.
+        description: one or more sentences about it.
+        entry_point: ``module:Class``; None where a package registers the id itself.
+        additional_packages: imported before the environment is made.
+        kwargs: for its constructor.
+        spec_kwargs: for its spec: ``max_episode_steps`` (steps), ``reward_threshold`` and the like.
+        observation_space: its description; empty while unknown.
+        action_space: its description; empty while unknown.
+        action_names: one label per action or action dimension.
+        created_at: when it was registered, in UTC; None before that.
+        updated_at: when its row last changed, in UTC; None before it was registered.
+
+    Raises:
+        InvalidNameError: the id could not become a path segment.
+        InvalidParameterError: something in a JSON field has no JSON form (sets, bytes, NaN, infinities).
+    """
+
+    env_id: str
+    display_name: str | None = None
+    description: str | None = None
+    entry_point: str | None = None
+    additional_packages: tuple[str, ...] = ()
+    kwargs: JsonDict = field(default_factory=dict)
+    spec_kwargs: JsonDict = field(default_factory=dict)
+    observation_space: JsonDict = field(default_factory=dict)
+    action_space: JsonDict = field(default_factory=dict)
+    action_names: tuple[str, ...] | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        path_segment(self.env_id)
+        for name in ("kwargs", "spec_kwargs", "observation_space", "action_space"):
+            _store_json_form(self, name, f"the {name} of environment {self.env_id!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentRecord:
+    """A named study of one environment.
+
+    Attributes:
+        name: unique over all projects.
+        env_id: the environment it studies.
+        kind: random actions, or trained checkpoints.
+        project: :data:`DEFAULT_PROJECT` asks for nothing: a registered experiment stays in its own project.
+        model_path: folder or file of its checkpoints; None for a random agent, or where it isn't given.
+        settings: what else determines its episodes; empty where they aren't given.
+        created_at: when it was registered, in UTC; None before that.
+        updated_at: when its row last changed, in UTC; None before it was registered.
+
+    Raises:
+        InvalidNameError: a name could not become a path segment.
+        InvalidParameterError: an unknown kind, or a setting that has no JSON form.
+    """
+
+    name: str
+    env_id: str
+    kind: ExperimentKind
+    project: str = DEFAULT_PROJECT
+    model_path: str | None = None
+    settings: JsonDict = field(default_factory=dict)
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        checked_name(self.name, "experiment")
+        checked_name(self.project, "project")
+        path_segment(self.env_id)
+        if self.kind not in get_args(ExperimentKind):
+            kinds = " or ".join(repr(kind) for kind in get_args(ExperimentKind))
+            raise InvalidParameterError(f"An experiment's kind is {kinds}, not {self.kind!r}.")
+        _store_json_form(self, "settings", f"the settings of experiment {self.name!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRecord:
+    """One saved policy of an experiment.
+
+    Attributes:
+        experiment: the experiment's name.
+        label: names its folder: the step, ``final``, ``best`` or ``random``.
+        step: environment steps it was trained for; None where unknown.
+        sha256: of the checkpoint's file, in hex; None for a random agent.
+        algorithm: ``PPO`` and the like; None where unknown.
+    """
+
+    experiment: str
+    label: str
+    step: int | None = None
+    sha256: str | None = None
+    algorithm: str | None = None
+
+    def __post_init__(self) -> None:
+        checked_name(self.label, "checkpoint")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeRecord:
+    """One published episode: the index's copy of what its manifest says.
+
+    Attributes:
+        experiment: the experiment's name.
+        checkpoint: the checkpoint's label.
+        number: from 0.
+        seed: below 2**63; None where it isn't known (imported episodes).
+        episode_return: sum of the rewards; NaN where it isn't known.
+        episode_length: steps.
+        terminated: the environment ended it.
+        truncated: a time limit ended it.
+        request_digest: digest of everything that determines the episode's bytes.
+        manifest_sha256: of the manifest's file, in hex.
+        created_at: when it was made, in UTC; None for "now".
+    """
+
+    experiment: str
+    checkpoint: str
+    number: int
+    seed: int | None
+    episode_return: float
+    episode_length: int
+    terminated: bool
+    truncated: bool
+    request_digest: str
+    manifest_sha256: str | None = None
+    created_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise InvalidParameterError(f"The registry holds seeds from 0 to 2**63 - 1, not {self.seed}.")
+
+
+def _store_json_form(record: object, name: str, what: str) -> None:
+    """Replaces a JSON field by what reading it back will give, so that first and later runs see the same."""
+    value = getattr(record, name)
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidParameterError(
+            f"A value in {what} can't be stored ({error}). Use numbers, texts, booleans, None, lists and dicts."
+        ) from error
+    object.__setattr__(record, name, json.loads(text))

@@ -1,0 +1,114 @@
+"""The tables are there and of today's revision: checked at every opening, migrated when they aren't.
+
+The check is one small query. Alembic is imported only when there is something to migrate.
+"""
+
+import sqlite3
+import threading
+import time
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from rlhfblender_core.errors import RegistryNotUsableError
+from rlhfblender_core.registry.engine import SQLITE_BUSY_TIMEOUT_S, reading, shown_url
+from rlhfblender_core.registry.migrations import HEAD, REVISIONS, VERSION_TABLE
+from rlhfblender_core.registry.models import Base
+
+#: "RLHFBlen" in ASCII: the number of the lock under which one process at a time migrates a PostgreSQL database.
+_ADVISORY_LOCK = 0x524C4846426C656E
+
+# Alembic keeps the running migration in a module, so that threads must take turns whatever their databases.
+_one_migration_per_process = threading.Lock()
+
+
+def is_registry(engine: Engine) -> bool:
+    """Whether the database has our tables, of whatever revision."""
+    with reading(engine).connect() as connection:
+        return _revision(connection) is not None
+
+
+def ensure_schema(engine: Engine) -> None:
+    """Brings the tables to today's revision; any number of processes may do this at the same moment.
+
+    Raises:
+        RegistryNotUsableError: a newer version of this project made them, or tables of the same names are others'.
+    """
+    with reading(engine).connect() as connection:
+        if _is_current(connection):
+            return
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            _prepare_sqlite(connection)
+        # On SQLite the transaction is the lock (it begins with IMMEDIATE); on PostgreSQL it holds one.
+        with connection.begin():
+            if engine.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _ADVISORY_LOCK})
+            if not _is_current(connection):
+                _refuse_tables_of_others(connection)
+                _migrate(connection)
+        connection.invalidate()  # what was set for the migration must not return to the pool
+
+
+def _is_current(connection: Connection) -> bool:
+    revision = _revision(connection)
+    if revision is not None and revision not in REVISIONS:
+        raise RegistryNotUsableError(
+            f"The registry {shown_url(connection.engine.url)} has revision {revision!r}, made by a newer version of "
+            f"this project (this one knows up to {HEAD!r}). Update the project, or choose another --database-url."
+        )
+    return revision == HEAD
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 (a constant)
+    return None if revision is None else str(revision)
+
+
+def _refuse_tables_of_others(connection: Connection) -> None:
+    if _revision(connection) is not None:
+        return
+    taken = sorted(set(inspect(connection).get_table_names()) & set(Base.metadata.tables))
+    if taken:
+        raise RegistryNotUsableError(
+            f"The database {shown_url(connection.engine.url)} has tables of another program ({', '.join(taken)}). "
+            "Choose another --database-url."
+        )
+
+
+def _prepare_sqlite(connection: Connection) -> None:
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite3.Connection):
+        raise TypeError(f"expected the sqlite3 module's connection, got {type(driver).__name__}")
+    # A migration that copies a table drops the old one, and with foreign keys on that would delete the rows that
+    # refer to it. Can't be set inside a transaction.
+    driver.execute("PRAGMA foreign_keys = OFF")
+    _use_wal(driver)
+
+
+def _use_wal(driver: sqlite3.Connection) -> None:
+    """Sets, for good, the journal with which readers and a writer don't wait for each other."""
+    deadline = time.monotonic() + SQLITE_BUSY_TIMEOUT_S
+    while True:
+        try:
+            # On file systems that can't do it, SQLite keeps its other journal, which is right, only slower.
+            driver.execute("PRAGMA journal_mode = WAL").fetchall()
+        except sqlite3.OperationalError as error:
+            # SQLite's own busy timeout doesn't cover the switch when several processes do it at once.
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", "rlhfblender_core.registry:migrations")
+    config.set_main_option("path_separator", "os")
+    with _one_migration_per_process:
+        command.upgrade(config, "head")

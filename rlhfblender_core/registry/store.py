@@ -1,0 +1,238 @@
+"""The registry as the rest of the project sees it: open it, ask it, tell it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from rlhfblender_core.errors import RegistryConflictError, RegistryNotUsableError
+from rlhfblender_core.registry import conflicts, queries, upserts
+from rlhfblender_core.registry.engine import (
+    checked_url,
+    make_parent_folder,
+    make_registry_engine,
+    reading,
+    shown_url,
+    sqlite_file,
+)
+from rlhfblender_core.registry.failures import translated_errors
+from rlhfblender_core.registry.records import (
+    CheckpointRecord,
+    EnvironmentRecord,
+    EpisodeRecord,
+    ExperimentRecord,
+    ProjectRecord,
+)
+from rlhfblender_core.registry.schema import ensure_schema, is_registry
+
+
+def open_registry(url: str, *, create: bool = True) -> "Registry":
+    """The registry at a database URL, with its tables brought to today's revision.
+
+    Args:
+        url: ``sqlite:////folder/file.db`` or ``postgresql+psycopg://user:password@host/database``.
+        create: make the file and the tables if they aren't there.
+
+    Raises:
+        RegistryNotUsableError: bad URL, missing driver, server out of reach, nothing there (without ``create``), a
+            newer version's tables, a disk that is full or read-only.
+        RegistryUnavailableError: locked, overloaded or starting up: worth another try.
+    """
+    if not create:
+        registry = open_existing_registry(url)
+        if registry is None:
+            raise RegistryNotUsableError(
+                f"There is no registry at {shown_url(checked_url(url))}. Run generate.py or register.py first."
+            )
+        return registry
+    target = checked_url(url)
+    make_parent_folder(target)
+    return _opened(make_registry_engine(target))
+
+
+def open_existing_registry(url: str) -> "Registry | None":
+    """The registry at a database URL; None, and nothing made, if there is none.
+
+    Raises:
+        RegistryNotUsableError: as :func:`open_registry`.
+        RegistryUnavailableError: as :func:`open_registry`.
+    """
+    target = checked_url(url)
+    file = sqlite_file(target)
+    if file is not None and not file.exists():
+        return None
+    engine = make_registry_engine(target)
+    try:
+        with translated_errors(target, opening=True):
+            there = is_registry(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    if not there:
+        engine.dispose()
+        return None
+    return _opened(engine)
+
+
+def _opened(engine: Engine) -> "Registry":
+    try:
+        with translated_errors(engine.url, opening=True):
+            ensure_schema(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return Registry(engine)
+
+
+class Registry:
+    """An open registry. A context manager; safe to share between threads, not between processes.
+
+    Every method is one transaction. Besides what their docstrings say, all raise RegistryUnavailableError (locked,
+    connection lost) and RegistryNotUsableError (disk full, no rights).
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._reading_engine = reading(engine)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes all connections; may be called twice."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _read(self) -> Iterator[Session]:
+        with translated_errors(self._engine.url), Session(self._reading_engine) as session:
+            yield session
+
+    @contextmanager
+    def _write(self) -> Iterator[Session]:
+        with translated_errors(self._engine.url), Session(self._engine) as session, session.begin():
+            yield session
+
+    def ensure_environment(self, record: EnvironmentRecord) -> EnvironmentRecord:
+        """The environment as registered: inserted on first use; names, description and spaces updated when given.
+
+        Raises:
+            RegistryConflictError: registered with another entry point, packages, kwargs or spec kwargs than given.
+        """
+        registered = self.find_environment(record.env_id)
+        if registered is not None:
+            if conflict := conflicts.environment_conflict(registered, record):
+                raise RegistryConflictError(conflict)
+            if not conflicts.environment_changes(registered, record):
+                return registered
+        with self._write() as session:
+            return upserts.ensure_environment(session, record)
+
+    def set_action_names(self, env_id: str, names: Sequence[str] | None) -> EnvironmentRecord:
+        """The environment with these labels of its actions, or none; the caller checks them against the space.
+
+        Raises:
+            EnvironmentNotUsableError: it isn't registered.
+        """
+        with self._write() as session:
+            labels = None if names is None else list(names)
+            return upserts.update_environment(session, env_id, {"action_names": labels})
+
+    def find_environment(self, env_id: str) -> EnvironmentRecord | None:
+        """The environment of that id; None if it isn't registered."""
+        with self._read() as session:
+            return queries.find_environment(session, env_id)
+
+    def list_environments(self) -> list[EnvironmentRecord]:
+        """All environments, by id."""
+        with self._read() as session:
+            return queries.list_environments(session)
+
+    def list_projects(self) -> list[ProjectRecord]:
+        """All projects, by name."""
+        with self._read() as session:
+            return queries.list_projects(session)
+
+    def ensure_experiment(self, record: ExperimentRecord, *, replace_settings: bool = False) -> ExperimentRecord:
+        """The experiment as registered: inserted with its project on first use.
+
+        Args:
+            record: what to register.
+            replace_settings: let kind, model path and settings take the given values; environment and project stay.
+
+        Raises:
+            EnvironmentNotUsableError: its environment isn't registered.
+            RegistryConflictError: registered with another environment, project, kind, model path or setting.
+        """
+        registered = self.find_experiment(record.name)
+        if registered is not None:
+            if conflict := conflicts.experiment_conflict(registered, record, replace_settings=replace_settings):
+                raise RegistryConflictError(conflict)
+            if not conflicts.experiment_changes(registered, record, replace_settings=replace_settings):
+                return registered
+        with self._write() as session:
+            return upserts.ensure_experiment(session, record, replace_settings=replace_settings)
+
+    def find_experiment(self, name: str) -> ExperimentRecord | None:
+        """The experiment of that name; None if it isn't registered."""
+        with self._read() as session:
+            return next(iter(queries.find_experiments(session, name=name)), None)
+
+    def list_experiments(self, project: str | None = None) -> list[ExperimentRecord]:
+        """The experiments of a project, or all, by name."""
+        with self._read() as session:
+            return queries.find_experiments(session, project=project)
+
+    def forget_experiment(self, experiment: str) -> None:
+        """Deletes an experiment with its checkpoints and episodes; project and environment stay. No error if gone."""
+        with self._write() as session:
+            upserts.forget_experiment(session, experiment)
+
+    def ensure_checkpoint(self, record: CheckpointRecord) -> CheckpointRecord:
+        """The checkpoint as registered: inserted, or updated in what is given.
+
+        Raises:
+            InvalidParameterError: its experiment isn't registered.
+        """
+        for registered in self.list_checkpoints(record.experiment):
+            if registered.label == record.label and not conflicts.checkpoint_changes(registered, record):
+                return registered
+        with self._write() as session:
+            return upserts.ensure_checkpoint(session, record)
+
+    def list_checkpoints(self, experiment: str) -> list[CheckpointRecord]:
+        """An experiment's checkpoints, by step, those without a step last; empty if it isn't registered."""
+        with self._read() as session:
+            return queries.list_checkpoints(session, experiment)
+
+    def forget_checkpoint(self, experiment: str, checkpoint: str) -> None:
+        """Deletes a checkpoint with its episodes. No error if it is gone."""
+        with self._write() as session:
+            upserts.forget_checkpoint(session, experiment, checkpoint)
+
+    def record_episodes(self, records: Sequence[EpisodeRecord]) -> None:
+        """Inserts episodes or brings their rows up to date, all or none; rows that say the same are left alone.
+
+        Raises:
+            InvalidParameterError: an experiment or a checkpoint isn't registered.
+        """
+        if records:
+            with self._write() as session:
+                upserts.record_episodes(session, records)
+
+    def list_episodes(self, experiment: str, checkpoint: str | None = None) -> list[EpisodeRecord]:
+        """An experiment's episodes, of one checkpoint or all, by checkpoint's label and number."""
+        with self._read() as session:
+            return queries.list_episodes(session, experiment, checkpoint)
+
+    def forget_episodes(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> None:
+        """Deletes these episodes. No error if they are gone."""
+        with self._write() as session:
+            upserts.forget_episodes(session, experiment, checkpoint, numbers)

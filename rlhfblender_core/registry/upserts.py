@@ -1,0 +1,210 @@
+"""Writing the registry, exact under any number of writers. Everything runs in the caller's transaction.
+
+Rows are inserted with ``ON CONFLICT``, never after asking whether they are there: two processes may ask at once.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from rlhfblender_core.errors import (
+    EnvironmentNotUsableError,
+    InvalidParameterError,
+    RegistryConflictError,
+    RegistryUnavailableError,
+)
+from rlhfblender_core.registry import conflicts, queries
+from rlhfblender_core.registry.models import Base, Checkpoint, Environment, Episode, Experiment, Project, now
+from rlhfblender_core.registry.records import CheckpointRecord, EnvironmentRecord, EpisodeRecord, ExperimentRecord
+
+_EPISODE_FIELDS = (
+    "number",
+    "seed",
+    "episode_return",
+    "episode_length",
+    "terminated",
+    "truncated",
+    "request_digest",
+    "manifest_sha256",
+)
+_EPISODE_KEY = ("checkpoint_id", "number")
+
+
+def ensure_environment(session: Session, wanted: EnvironmentRecord) -> EnvironmentRecord:
+    """The environment as registered, after inserting it or updating what may change.
+
+    Raises:
+        RegistryConflictError: it is registered as another environment.
+    """
+    statement = _insert(session, Environment).values(
+        env_id=wanted.env_id,
+        display_name=wanted.display_name,
+        description=wanted.description,
+        entry_point=wanted.entry_point,
+        additional_packages=list(wanted.additional_packages),
+        kwargs=wanted.kwargs,
+        spec_kwargs=wanted.spec_kwargs,
+        observation_space=wanted.observation_space,
+        action_space=wanted.action_space,
+        action_names=wanted.action_names,
+    )
+    session.execute(statement.on_conflict_do_nothing(index_elements=["env_id"]))
+    registered = registered_environment(session, wanted.env_id)
+    if conflict := conflicts.environment_conflict(registered, wanted):
+        raise RegistryConflictError(conflict)
+    return update_environment(session, wanted.env_id, conflicts.environment_changes(registered, wanted))
+
+
+def update_environment(session: Session, env_id: str, changes: dict[str, Any]) -> EnvironmentRecord:
+    """The environment after these columns were changed; without changes nothing is written."""
+    if changes:
+        session.execute(update(Environment).where(Environment.env_id == env_id).values(**changes))
+        session.expire_all()
+    return registered_environment(session, env_id)
+
+
+def registered_environment(session: Session, env_id: str) -> EnvironmentRecord:
+    """The environment of that id.
+
+    Raises:
+        EnvironmentNotUsableError: none is registered.
+    """
+    record = queries.find_environment(session, env_id)
+    if record is None:
+        raise EnvironmentNotUsableError(
+            f"Environment {env_id!r} is not registered. Register it with register.py --env."
+        )
+    return record
+
+
+def ensure_experiment(session: Session, wanted: ExperimentRecord, *, replace_settings: bool) -> ExperimentRecord:
+    """The experiment as registered, after inserting it and its project or replacing its settings.
+
+    Raises:
+        EnvironmentNotUsableError: its environment isn't registered.
+        RegistryConflictError: it is registered with something else that may not change.
+    """
+    registered_environment(session, wanted.env_id)
+    if not queries.find_experiments(session, name=wanted.name):
+        _insert_experiment(session, wanted)
+    registered = _registered_experiment(session, wanted.name)
+    conflict = conflicts.experiment_conflict(registered, wanted, replace_settings=replace_settings)
+    if conflict:
+        raise RegistryConflictError(conflict)
+    changes = conflicts.experiment_changes(registered, wanted, replace_settings=replace_settings)
+    if not changes:
+        return registered
+    session.execute(update(Experiment).where(Experiment.name == wanted.name).values(**changes))
+    session.expire_all()
+    return _registered_experiment(session, wanted.name)
+
+
+def _registered_experiment(session: Session, name: str) -> ExperimentRecord:
+    records = queries.find_experiments(session, name=name)
+    if not records:
+        raise RegistryUnavailableError(f"Experiment {name!r} was deleted by another run just now. Try again.")
+    return records[0]
+
+
+def _insert_experiment(session: Session, wanted: ExperimentRecord) -> None:
+    project = _insert(session, Project).values(name=wanted.project)
+    session.execute(project.on_conflict_do_nothing(index_elements=["name"]))
+    experiment = _insert(session, Experiment).values(
+        name=wanted.name,
+        project_id=session.scalar(select(Project.id).where(Project.name == wanted.project)),
+        environment_id=session.scalar(select(Environment.id).where(Environment.env_id == wanted.env_id)),
+        kind=wanted.kind,
+        model_path=wanted.model_path,
+        settings=wanted.settings,
+    )
+    session.execute(experiment.on_conflict_do_nothing(index_elements=["name"]))
+
+
+def ensure_checkpoint(session: Session, wanted: CheckpointRecord) -> CheckpointRecord:
+    """The checkpoint as registered, after inserting it or updating what is given.
+
+    Raises:
+        InvalidParameterError: its experiment isn't registered.
+    """
+    statement = _insert(session, Checkpoint).values(
+        experiment_id=queries.experiment_row_id(session, wanted.experiment),
+        label=wanted.label,
+        step=wanted.step,
+        sha256=wanted.sha256,
+        algorithm=wanted.algorithm,
+    )
+    given = {
+        name: func.coalesce(statement.excluded[name], getattr(Checkpoint, name))
+        for name in ("step", "sha256", "algorithm")
+    }
+    session.execute(statement.on_conflict_do_update(index_elements=["experiment_id", "label"], set_=given))
+    return queries.list_checkpoints(session, wanted.experiment, wanted.label)[0]
+
+
+def record_episodes(session: Session, records: Sequence[EpisodeRecord]) -> None:
+    """Inserts the episodes or brings their rows up to date; rows that say the same are left alone.
+
+    Raises:
+        InvalidParameterError: an experiment or a checkpoint isn't registered.
+    """
+    statement = _insert(session, Episode)
+    values = {name: statement.excluded[name] for name in _EPISODE_FIELDS if name not in _EPISODE_KEY}
+    differs = or_(*(getattr(Episode, name).is_distinct_from(value) for name, value in values.items()))
+    statement = statement.on_conflict_do_update(
+        index_elements=list(_EPISODE_KEY),
+        set_={**values, "created_at": statement.excluded.created_at},
+        where=differs,
+    )
+    rows = [
+        {"checkpoint_id": row_id, "created_at": record.created_at or now()}
+        | {name: getattr(record, name) for name in _EPISODE_FIELDS}
+        for row_id, record in _with_checkpoint_ids(session, records)
+    ]
+    # In one order for all writers: two that update the same rows in different orders would wait for each other.
+    rows.sort(key=lambda row: tuple(row[name] for name in _EPISODE_KEY))
+    if rows:
+        session.execute(statement, rows)
+
+
+def _with_checkpoint_ids(session: Session, records: Sequence[EpisodeRecord]) -> list[tuple[int, EpisodeRecord]]:
+    experiments = {record.experiment for record in records}
+    row_ids = {name: queries.checkpoint_row_ids(session, name) for name in experiments}
+    for record in records:
+        if record.checkpoint not in row_ids[record.experiment]:
+            raise InvalidParameterError(
+                f"Checkpoint {record.checkpoint!r} of experiment {record.experiment!r} is not registered; "
+                "was it deleted meanwhile? Run the command again."
+            )
+    return [(row_ids[record.experiment][record.checkpoint], record) for record in records]
+
+
+def forget_episodes(session: Session, experiment: str, checkpoint: str, numbers: Iterable[int]) -> None:
+    """Deletes these episodes' rows, if they are there."""
+    row_id = queries.checkpoint_row_ids(session, experiment).get(checkpoint)
+    doomed = sorted(set(numbers))
+    if row_id is None:
+        return
+    for start in range(0, len(doomed), 1000):  # databases limit the number of values in a statement
+        part = doomed[start : start + 1000]
+        session.execute(delete(Episode).where(Episode.checkpoint_id == row_id, Episode.number.in_(part)))
+
+
+def forget_checkpoint(session: Session, experiment: str, checkpoint: str) -> None:
+    """Deletes a checkpoint's row and those of its episodes, if they are there."""
+    row_id = queries.checkpoint_row_ids(session, experiment).get(checkpoint)
+    if row_id is not None:
+        session.execute(delete(Checkpoint).where(Checkpoint.id == row_id))
+
+
+def forget_experiment(session: Session, name: str) -> None:
+    """Deletes an experiment's row and those of its checkpoints and episodes, if they are there."""
+    session.execute(delete(Experiment).where(Experiment.name == name))
+
+
+def _insert(session: Session, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
+    if session.get_bind().dialect.name == "sqlite":
+        return sqlite.insert(table)
+    return postgresql.insert(table)
