@@ -61,7 +61,7 @@ class ArrayColumn:
         self._buffer: NDArray[Any] = np.empty((rows, *shape), self.dtype)
         self._used = 0
         self._flushed = 0
-        self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=spool_folder)  # noqa: SIM115 (closed by close)
+        self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=str(spool_folder))  # noqa: SIM115 (closed by close)
 
     def __len__(self) -> int:
         return self._flushed + self._used
@@ -74,7 +74,7 @@ class ArrayColumn:
         self._used += 1
 
     def _flush(self) -> None:
-        self._spool.write(memoryview(self._buffer[: self._used]).cast("B") if self._used and self._buffer.size else b"")
+        self._spool.write(self._buffer[: self._used].tobytes())
         self._flushed += self._used
         self._used = 0
 
@@ -101,7 +101,7 @@ class TextColumn:
     """
 
     def __init__(self, spool_folder: Path) -> None:
-        self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=spool_folder)  # noqa: SIM115 (closed by close)
+        self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=str(spool_folder))  # noqa: SIM115 (closed by close)
         self._lengths: list[int] = []
         self._width = 1
 
@@ -140,7 +140,7 @@ class WholeArray:
 
     def header(self) -> dict[str, Any]:
         """See :class:`Column`."""
-        return npy_format.header_data_from_array_1_0(self._array)  # type: ignore[no-any-return, no-untyped-call]
+        return npy_format.header_data_from_array_1_0(self._array)
 
     def chunks(self) -> Iterator[bytes]:
         """See :class:`Column`."""
@@ -172,7 +172,7 @@ def write_npy(path: Path, column: Column) -> None:
 
 def _npy_header(header: dict[str, Any]) -> bytes:
     stream = io.BytesIO()
-    npy_format.write_array_header_1_0(stream, header)  # type: ignore[no-untyped-call]
+    npy_format.write_array_header_1_0(stream, header)
     return stream.getvalue()
 
 

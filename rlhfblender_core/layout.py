@@ -28,6 +28,10 @@ EXTENSIONS: dict[ArtifactKind, str] = {
     ArtifactKind.THUMBNAILS: ".png",
 }
 
+_KIND_NAMES = frozenset(kind.value for kind in ArtifactKind)
+#: Folder, experiment, checkpoint, file.
+_EPISODE_PATH_PARTS = 4
+
 #: Kinds that an episode made with ``--no-render`` doesn't have.
 RENDERED_KINDS = frozenset({ArtifactKind.RENDERS, ArtifactKind.THUMBNAILS})
 
@@ -91,12 +95,12 @@ def manifest_path(key: EpisodeKey) -> str:
 def parse_episode_path(path: str) -> tuple[ArtifactKind | None, EpisodeKey] | None:
     """The kind (None for a manifest) and episode of a path; None for a path that is neither's."""
     parts = path.split("/")
-    if len(parts) != 4:
+    if len(parts) != _EPISODE_PATH_PARTS:
         return None
     folder, experiment, checkpoint, file = parts
     if folder == MANIFESTS:
         kind, extension = None, ".json"
-    elif folder in ArtifactKind:
+    elif folder in _KIND_NAMES:
         kind = ArtifactKind(folder)
         extension = EXTENSIONS[kind]
     else:

@@ -121,7 +121,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
         version = found["format_version"]
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise DataNotUsableError(
-                f"The manifest {path} has format {version}, newer than {FORMAT_VERSION}. Update this project to read it."
+                f"The manifest {path} has format {version}, newer than {FORMAT_VERSION}. Update this project."
             )
         return Manifest.model_validate(found)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
@@ -138,16 +138,6 @@ def file_digest(path: Path) -> str:
     """Sha256 of a local file in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def sizes_match(manifest: Manifest, sizes: dict[ArtifactKind, dict[int, int]]) -> bool:
-    """Whether every file of the manifest is there with its recorded size.
-
-    Args:
-        manifest: of the episode.
-        sizes: per kind, bytes by episode number, as listed.
-    """
-    return all(sizes.get(kind, {}).get(manifest.episode) == record.size for kind, record in manifest.artifacts.items())
 
 
 def mean_and_std(returns: Iterable[float]) -> tuple[float, float]:

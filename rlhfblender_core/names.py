@@ -28,7 +28,7 @@ def checked_name(name: str, what: str) -> str:
     """
     problem = _problem(name)
     if problem:
-        shown = name if len(name) <= 40 else f"{name[:37]}..."
+        shown = shorten(name)
         raise InvalidNameError(
             f"The {what} name {shown!r} {problem}. Use 1 to {MAX_NAME_BYTES} letters, digits, '-', '_', '.' or spaces."
         )
@@ -42,22 +42,25 @@ def path_segment(name: str, what: str = "environment") -> str:
         InvalidNameError: the result would not be a safe path segment (see :func:`checked_name`).
     """
     if "/" in name and any(part in ("", ".", "..") for part in name.split("/")):
-        raise InvalidNameError(f"The {what} name {name[:40]!r} could leave its folder. Use a plain name.")
+        raise InvalidNameError(f"The {what} name {shorten(name)!r} could leave its folder. Use a plain name.")
     return checked_name(name.replace("/", "-").replace(":", "-"), what)
 
 
+def shorten(text: str, width: int = 40) -> str:
+    """The text, cut to ``width`` characters for a message."""
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
 def _problem(name: str) -> str | None:
+    """The first thing that is wrong with the name, as the end of a sentence."""
     if not name.strip():
         return "is empty"
-    if len(name.encode(errors="replace")) > MAX_NAME_BYTES:
-        return f"is too long ({len(name)} characters)"
-    if "/" in name or "\\" in name:
-        return "has a slash, which could leave its folder"
-    if name[0] in ".-" or name[-1] in ". " or name[0] == " ":
-        return "starts or ends with a character that file systems or shells treat specially"
-    if not _ALLOWED.fullmatch(name):
-        bad = next(c for c in name if not _ALLOWED.fullmatch(c))
-        return f"has the character {bad!r}"
-    if _RESERVED.fullmatch(name):
-        return "is a reserved device name"
-    return None
+    bad = next((character for character in name if not _ALLOWED.fullmatch(character)), None)
+    checks = {
+        f"is too long ({len(name)} characters)": len(name.encode(errors="replace")) > MAX_NAME_BYTES,
+        "has a slash, which could leave its folder": "/" in name or "\\" in name,
+        "starts or ends with a dot, dash or space": name[0] in ".- " or name[-1] in ". ",
+        f"has the character {bad!r}": bad is not None,
+        "is a reserved device name": _RESERVED.fullmatch(name) is not None,
+    }
+    return next((problem for problem, is_wrong in checks.items() if is_wrong), None)

@@ -260,24 +260,35 @@ def _move_all(root: DataRoot, files: Mapping[str, Path]) -> None:
         _sync(folder)
 
 
-def publish_bytes(root: DataRoot, path: str, content: bytes) -> None:
-    """Writes a small file, complete or not at all and durable on return."""
+def publish_many_bytes(root: DataRoot, contents: Mapping[str, bytes]) -> None:
+    """Writes small files by path, each complete or not at all, all of them durable on return."""
     with storage_errors(root):
         if not root.is_local:
-            root.fs.pipe_file(root.full_path(path), content)
+            if contents:
+                root.fs.pipe({root.full_path(path): content for path, content in contents.items()})
             return
-        target = root.local_folder / path
-        make_folder(target.parent)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-        _sync(target.parent)
+        for path, content in contents.items():
+            _write_local(root.local_folder / path, content)
+        for folder in {(root.local_folder / path).parent for path in contents}:
+            _sync(folder)
+
+
+def publish_bytes(root: DataRoot, path: str, content: bytes) -> None:
+    """Writes one small file, see :func:`publish_many_bytes`."""
+    publish_many_bytes(root, {path: content})
+
+
+def _write_local(target: Path, content: bytes) -> None:
+    make_folder(target.parent)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def remove_files(root: DataRoot, paths: Iterable[str]) -> None:

@@ -4,8 +4,9 @@ Our own pipe instead of ``imageio_ffmpeg.write_frames``, which neither reports f
 full disk would pass for a good video. The ffmpeg program is imageio-ffmpeg's.
 
 The settings (measured in ``docs/performance.md``): H.264 in yuv420p plays in every browser; no B-frames, so that
-seeking to a step is exact and the first timestamp is 0; ``+faststart``, so that a browser starts before the whole file
-is there; one thread, because several would fight the renderer for the cores, and the bytes would depend on their number.
+seeking to a step is exact and the first timestamp is 0; ``+faststart``, so that a browser starts before the whole
+file is there; one thread, because several would fight the renderer for the cores, and the bytes would depend on how
+many there are.
 """
 
 import contextlib
@@ -79,7 +80,7 @@ class VideoWriter:
         if frame.shape != self._shape or frame.dtype != np.uint8:
             expected = f"{self._shape} uint8"
             raise ValueError(f"render() returned a frame of {frame.shape} {frame.dtype} after frames of {expected}")
-        view = memoryview(np.ascontiguousarray(frame)).cast("B")
+        view = np.ascontiguousarray(frame).data.cast("B")
         try:
             while view:
                 view = view[self._stdin.write(view) :]

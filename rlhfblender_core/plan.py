@@ -1,0 +1,368 @@
+"""From what a user asked for to what will be done. Reads everywhere, writes nowhere.
+
+Whatever can be wrong with a request is found here, before anything is registered or written.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fsspec.utils import get_protocol
+
+from rlhfblender_core.checkpoints import (
+    CheckpointFile,
+    CheckpointRef,
+    check_spaces,
+    fetch_checkpoint,
+    find_checkpoints,
+    select_checkpoints,
+)
+from rlhfblender_core.environments import (
+    EnvironmentDescription,
+    EnvironmentSpec,
+    check_action_names,
+    describe_environment,
+    space_from_description,
+    split_env_kwargs,
+)
+from rlhfblender_core.errors import InvalidParameterError, RegistryConflictError
+from rlhfblender_core.names import checked_name, path_segment
+from rlhfblender_core.registry import (
+    DEFAULT_PROJECT,
+    EnvironmentRecord,
+    ExperimentKind,
+    ExperimentRecord,
+    Registry,
+    environment_conflict,
+    experiment_conflict,
+)
+from rlhfblender_core.rollout_settings import RolloutSettings, TrainedAgent
+from rlhfblender_core.wrappers import settings_from_env_kwargs
+
+#: As given with ``--checkpoints``: the latest; a random baseline.
+LATEST, RANDOM_BASELINE = -1, 0
+
+#: What decides an experiment's episodes, with the values of an experiment that doesn't say otherwise.
+DEFAULT_SETTINGS: Mapping[str, Any] = {
+    "seed": 0,
+    "deterministic": False,
+    "max_steps_per_episode": None,
+    "algorithm": None,
+    "fps": None,
+    "render": True,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationRequest:
+    """What a user asks for; named like the flags. None means "as registered, else the default".
+
+    Raises:
+        RequestError: a value that no request can have.
+    """
+
+    env: str | None = None
+    exp: str | None = None
+    num_episodes: int = 10
+    random: bool = False
+    model_path: str | None = None
+    checkpoints: Sequence[int | str] = (LATEST,)
+    project: str = DEFAULT_PROJECT
+    env_gym_entrypoint: str | None = None
+    additional_gym_packages: Sequence[str] = ()
+    env_display_name: str | None = None
+    env_description: str | None = None
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    action_names: Sequence[str] | None = None
+    register_only: bool = False
+    seed: int | None = None
+    deterministic: bool | None = None
+    max_steps_per_episode: int | None = None
+    algorithm: str | None = None
+    fps: float | None = None
+    no_render: bool | None = None
+    overwrite: bool = False
+    trust_checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        checked_name(self.project, "project")
+        if self.exp is not None:
+            checked_name(self.exp, "experiment")
+        if self.env is not None:
+            path_segment(self.env)
+        _check_at_least("--num-episodes", self.num_episodes, 1)
+        _check_at_least("--seed", self.seed, 0)
+        _check_at_least("--max-steps-per-episode", self.max_steps_per_episode, 1)
+        if self.fps is not None and not 0 < self.fps <= _MAX_FPS:
+            raise InvalidParameterError(f"--fps must be above 0 and at most {_MAX_FPS}, not {self.fps:g}.")
+        if self.random and self.model_path:
+            raise InvalidParameterError("Give either --random or --model-path, not both.")
+        if self.random and any(step not in (LATEST, RANDOM_BASELINE) for step in self.checkpoints):
+            raise InvalidParameterError("--checkpoints needs a --model-path; a random agent has no checkpoints.")
+        if not self.checkpoints:
+            raise InvalidParameterError("--checkpoints is empty. Give steps, -1 for the latest, 0 for a random baseline.")
+        for step in self.checkpoints:
+            if isinstance(step, int):
+                _check_at_least("--checkpoints", step, LATEST)
+
+
+_MAX_FPS = 1000
+
+
+def _check_at_least(flag: str, value: float | None, least: int) -> None:
+    if value is not None and value < least:
+        raise InvalidParameterError(f"{flag} must be {least} or more, not {value}.")
+
+
+@dataclass(frozen=True)
+class GenerationPlan:
+    """What will be done.
+
+    Attributes:
+        environment: to be registered, with what is registered already filled in.
+        experiment: likewise; None when only the environment is to be registered.
+        settings: one per checkpoint, in the order asked for; empty when nothing is to be generated.
+        num_episodes: per checkpoint.
+        replace: whether episodes and settings that are there are made anew.
+    """
+
+    environment: EnvironmentRecord
+    experiment: ExperimentRecord | None
+    settings: tuple[RolloutSettings, ...]
+    num_episodes: int
+    replace: bool
+
+
+def plan_generation(
+    request: GenerationRequest,
+    registry: Registry | None,
+    cache: Path,
+    storage_options: Mapping[str, Any] | None = None,
+) -> GenerationPlan:
+    """Resolves and checks a request; remote checkpoints are fetched into the cache.
+
+    Args:
+        request: what the user asks for.
+        registry: None where there is none yet.
+        cache: folder for fetched checkpoints.
+        storage_options: for remote checkpoints.
+
+    Raises:
+        RequestError: with what is wrong and what to do.
+    """
+    registered = registry.find_experiment(request.exp) if registry and request.exp else None
+    env_id = _environment_id(request, registered)
+    kind = _kind(request, registered)
+    wanted_environment = _environment_record(request, env_id)
+    known = registry.find_environment(env_id) if registry else None
+    environment = _merged_environment(known, wanted_environment)
+    settings = _merged_settings(request, registered)
+    spec = spec_of(environment)
+    description = describe_environment(spec, render=bool(settings["render"]) and not request.register_only)
+    environment = _described(environment, description, request)
+    if kind is None:
+        return GenerationPlan(environment, None, (), request.num_episodes, request.overwrite)
+    experiment = _experiment_record(request, registered, env_id, kind, settings)
+    rollouts: tuple[RolloutSettings, ...] = ()
+    if not request.register_only:
+        agents = _agents(request, experiment, env_id, cache, storage_options)
+        rollouts = tuple(_rollout_settings(environment, description, agent, settings) for agent in agents)
+    return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite)
+
+
+def _environment_id(request: GenerationRequest, registered: ExperimentRecord | None) -> str:
+    if request.env is not None:
+        return request.env
+    if registered is not None:
+        return registered.env_id
+    if request.exp is not None:
+        raise InvalidParameterError(f"No experiment {request.exp!r} is registered. Give --env to make a new one.")
+    raise InvalidParameterError("Give --env with a Gymnasium id, or --exp with a registered experiment.")
+
+
+def _kind(request: GenerationRequest, registered: ExperimentRecord | None) -> ExperimentKind | None:
+    if request.random:
+        return "random"
+    if request.model_path is not None:
+        return "trained"
+    if registered is not None:
+        return registered.kind
+    if request.register_only and request.exp is None:
+        return None
+    raise InvalidParameterError("Give --random for a random agent, or --model-path with a checkpoint or a folder of them.")
+
+
+def _environment_record(request: GenerationRequest, env_id: str) -> EnvironmentRecord:
+    constructor, spec_kwargs = split_env_kwargs(dict(request.env_kwargs))
+    return EnvironmentRecord(
+        env_id=env_id,
+        display_name=request.env_display_name,
+        description=request.env_description,
+        entry_point=request.env_gym_entrypoint,
+        additional_packages=tuple(request.additional_gym_packages),
+        kwargs=constructor,
+        spec_kwargs=spec_kwargs,
+        action_names=tuple(request.action_names) if request.action_names else None,
+    )
+
+
+def _merged_environment(known: EnvironmentRecord | None, wanted: EnvironmentRecord) -> EnvironmentRecord:
+    """What is asked for, with what is registered where nothing is asked."""
+    if known is None:
+        return wanted
+    conflict = environment_conflict(known, wanted)
+    if conflict:
+        raise RegistryConflictError(conflict)
+    return EnvironmentRecord(
+        env_id=known.env_id,
+        display_name=wanted.display_name or known.display_name,
+        description=wanted.description or known.description,
+        entry_point=known.entry_point,
+        additional_packages=known.additional_packages,
+        kwargs=known.kwargs,
+        spec_kwargs=known.spec_kwargs,
+        action_names=wanted.action_names or known.action_names,
+    )
+
+
+def spec_of(environment: EnvironmentRecord, agent_kwargs: Mapping[str, Any] | None = None) -> EnvironmentSpec:
+    """How to make a registered environment; settings for the agent's view are left out.
+
+    Args:
+        environment: as registered.
+        agent_kwargs: constructor kwargs that an agent was trained with; registered ones win.
+    """
+    _, constructor = settings_from_env_kwargs(environment.kwargs)
+    return EnvironmentSpec(
+        env_id=environment.env_id,
+        entry_point=environment.entry_point,
+        additional_packages=environment.additional_packages,
+        kwargs={**(agent_kwargs or {}), **constructor},
+        spec_kwargs=environment.spec_kwargs,
+    )
+
+
+def _described(
+    environment: EnvironmentRecord, description: EnvironmentDescription, request: GenerationRequest
+) -> EnvironmentRecord:
+    if request.action_names:
+        check_action_names(space_from_description(description.action_space), request.action_names)
+    return EnvironmentRecord(
+        env_id=environment.env_id,
+        display_name=environment.display_name,
+        description=environment.description,
+        entry_point=environment.entry_point,
+        additional_packages=environment.additional_packages,
+        kwargs=environment.kwargs,
+        spec_kwargs=environment.spec_kwargs,
+        observation_space=description.observation_space,
+        action_space=description.action_space,
+        action_names=environment.action_names,
+    )
+
+
+def _merged_settings(request: GenerationRequest, registered: ExperimentRecord | None) -> dict[str, Any]:
+    """The experiment's settings: what is asked for, else what is registered, else the default."""
+    asked = {
+        "seed": request.seed,
+        "deterministic": request.deterministic,
+        "max_steps_per_episode": request.max_steps_per_episode,
+        "algorithm": request.algorithm,
+        "fps": request.fps,
+        "render": None if request.no_render is None else not request.no_render,
+    }
+    before = registered.settings if registered else {}
+    return {**DEFAULT_SETTINGS, **before, **{name: value for name, value in asked.items() if value is not None}}
+
+
+def _experiment_record(
+    request: GenerationRequest,
+    registered: ExperimentRecord | None,
+    env_id: str,
+    kind: ExperimentKind,
+    settings: dict[str, Any],
+) -> ExperimentRecord:
+    record = ExperimentRecord(
+        name=request.exp or f"{path_segment(env_id)}_{kind}_experiment",
+        env_id=env_id,
+        kind=kind,
+        project=request.project,
+        model_path=_model_path(request, registered),
+        settings=settings,
+    )
+    conflict = registered and experiment_conflict(registered, record, replace_settings=request.overwrite)
+    if conflict:
+        raise RegistryConflictError(conflict)
+    return record
+
+
+def _model_path(request: GenerationRequest, registered: ExperimentRecord | None) -> str | None:
+    if request.model_path is None:
+        return registered.model_path if registered and not request.random else None
+    if get_protocol(request.model_path) in ("file", "local"):
+        return str(Path(request.model_path.removeprefix("file://")).expanduser().absolute())
+    return request.model_path
+
+
+def _agents(
+    request: GenerationRequest,
+    experiment: ExperimentRecord,
+    env_id: str,
+    cache: Path,
+    storage_options: Mapping[str, Any] | None,
+) -> list[TrainedAgent | None]:
+    """Who acts, in the order asked for; None is the random agent."""
+    if experiment.kind == "random":
+        return [None]
+    if experiment.model_path is None:
+        raise InvalidParameterError(f"Experiment {experiment.name!r} has no model path. Give it with --model-path.")
+    steps = list(dict.fromkeys(request.checkpoints))
+    files: list[CheckpointFile] = []
+    if any(step != RANDOM_BASELINE for step in steps):
+        found = find_checkpoints(experiment.model_path, env_id, storage_options)
+        files = list(select_checkpoints(found, [step for step in steps if step != RANDOM_BASELINE]))
+    overrides, _ = settings_from_env_kwargs(dict(request.env_kwargs))
+    agents: list[TrainedAgent | None] = []
+    for file in files:
+        ref = fetch_checkpoint(
+            file,
+            cache,
+            storage_options,
+            algorithm=experiment.settings["algorithm"],
+            trust=request.trust_checkpoint,
+        )
+        agents.append(TrainedAgent(file, ref, request.trust_checkpoint))
+    if RANDOM_BASELINE in steps:
+        agents.insert(min(steps.index(RANDOM_BASELINE), len(agents)), None)
+    return agents
+
+
+def _rollout_settings(
+    environment: EnvironmentRecord,
+    description: EnvironmentDescription,
+    agent: TrainedAgent | None,
+    settings: Mapping[str, Any],
+) -> RolloutSettings:
+    return RolloutSettings(
+        environment=spec_of(environment, agent.ref.settings.env_kwargs if agent else None),
+        agent=agent,
+        run_seed=settings["seed"],
+        deterministic=bool(settings["deterministic"]) and agent is not None,
+        max_steps=settings["max_steps_per_episode"],
+        render=settings["render"],
+        fps=settings["fps"] or description.fps,
+        action_names=environment.action_names,
+    )
+
+
+def check_agent_fits(agent: TrainedAgent, description: EnvironmentDescription) -> None:
+    """Makes sure that the checkpoint was trained on spaces like the environment's.
+
+    Raises:
+        SpacesDifferError: it wasn't.
+    """
+    ref: CheckpointRef = agent.ref
+    check_spaces(
+        ref, space_from_description(description.observation_space), space_from_description(description.action_space)
+    )

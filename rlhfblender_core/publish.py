@@ -1,0 +1,79 @@
+"""Publishing: files of finished episodes go to their places, then their manifests, then the registry's index."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from rlhfblender_core.episode_files import discard_staged
+from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path, manifest_path
+from rlhfblender_core.manifests import Manifest
+from rlhfblender_core.registry import EpisodeRecord
+from rlhfblender_core.shards import EpisodeFailure, StagedShard
+from rlhfblender_core.storage import DataRoot, publish_files, publish_many_bytes, remove_files
+
+
+@dataclass(frozen=True)
+class PublishedShard:
+    """What came of a shard, in numbers; small enough for Prefect to keep.
+
+    Attributes:
+        key: experiment and checkpoint.
+        episodes: numbers of the episodes published.
+        failures: those that the environment or policy broke off.
+    """
+
+    key: CheckpointKey
+    episodes: tuple[int, ...]
+    failures: tuple[EpisodeFailure, ...]
+
+
+def publish_shard(root: DataRoot, staged: StagedShard, existing: Collection[int] = ()) -> PublishedShard:
+    """Publishes a shard's episodes; doing it again after a failure half-way is fine.
+
+    Args:
+        root: the data root.
+        staged: what to publish.
+        existing: episodes among them that are published already and are replaced.
+
+    Raises:
+        StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
+    """
+    manifests = [episode.manifest for episode in staged.episodes]
+    _withdraw(root, [manifest for manifest in manifests if manifest.episode in existing])
+    publish_files(root, {path: file for episode in staged.episodes for path, file in episode.files().items()})
+    publish_many_bytes(root, {manifest_path(_key(manifest)): manifest.to_bytes() for manifest in manifests})
+    for episode in staged.episodes:
+        discard_staged(episode.folder)
+    return PublishedShard(staged.key, tuple(manifest.episode for manifest in manifests), staged.failures)
+
+
+def _withdraw(root: DataRoot, manifests: Collection[Manifest]) -> None:
+    """Takes back the commit of episodes that are replaced, so that no manifest ever describes another's files."""
+    remove_files(root, [manifest_path(_key(manifest)) for manifest in manifests])
+    remove_files(
+        root,
+        [
+            artifact_path(kind, _key(manifest))
+            for manifest in manifests
+            for kind in ArtifactKind
+            if kind not in manifest.artifacts
+        ],
+    )
+
+
+def episode_record(manifest: Manifest) -> EpisodeRecord:
+    """The registry's row for a published episode."""
+    return EpisodeRecord(
+        experiment=manifest.experiment,
+        checkpoint=manifest.checkpoint,
+        number=manifest.episode,
+        seed=manifest.seed,
+        episode_return=manifest.episode_return,
+        episode_length=manifest.episode_length,
+        terminated=manifest.terminated,
+        truncated=manifest.truncated,
+        request_digest=manifest.request_digest,
+    )
+
+
+def _key(manifest: Manifest) -> EpisodeKey:
+    return EpisodeKey(manifest.experiment, manifest.checkpoint, manifest.episode)

@@ -1,0 +1,262 @@
+"""Shards: episodes that one worker rolls out one after another, into files that wait to be published."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhfblender_core.environments import EnvironmentSpec, make_environment
+from rlhfblender_core.episode_files import EpisodeFiles, EpisodeSummary, discard_staged, staged_path
+from rlhfblender_core.errors import EpisodeError
+from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
+from rlhfblender_core.manifests import (
+    ArtifactRecord,
+    EnvironmentRecordInManifest,
+    Manifest,
+    PolicyRecord,
+    file_digest,
+)
+from rlhfblender_core.policies.random_policy import RandomPolicy
+from rlhfblender_core.rollout import Agent, EpisodeTerms, RawRecorder, roll_out_episode
+from rlhfblender_core.rollout_settings import RolloutSettings, versions_of
+from rlhfblender_core.seeding import episode_seed
+from rlhfblender_core.workers import count_progress
+
+#: Shards get no larger: what a dying worker loses, and what waits to be published.
+MAX_SHARD = 25
+#: Shards per worker still to come when a shard is cut: small ones at the end let workers finish together.
+_SHARDS_AHEAD = 4
+
+_VERSIONS = ("rlhfblender-data", "gymnasium", "numpy", "imageio-ffmpeg")
+_VERSIONS_TRAINED = ("stable-baselines3", "sb3-contrib", "torch")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which episodes of which checkpoint one worker makes.
+
+    Attributes:
+        key: experiment and checkpoint.
+        settings: how they are rolled out.
+        episodes: their numbers, ascending.
+    """
+
+    key: CheckpointKey
+    settings: RolloutSettings
+    episodes: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """``100000 · 0–9``."""
+        first, last = self.episodes[0], self.episodes[-1]
+        return f"{self.key.checkpoint} · {first}" + (f"–{last}" if last != first else "")
+
+
+@dataclass(frozen=True)
+class StagedEpisode:
+    """An episode whose files lie in the run's folder.
+
+    Attributes:
+        manifest: its commit record, to be published last.
+        folder: where its files are.
+    """
+
+    manifest: Manifest
+    folder: Path
+
+    def files(self) -> dict[str, Path]:
+        """Local file by the path below the data root where it belongs."""
+        return {record.path: staged_path(self.folder, kind) for kind, record in self.manifest.artifacts.items()}
+
+
+@dataclass(frozen=True)
+class EpisodeFailure:
+    """An episode that the environment or the policy broke off."""
+
+    episode: int
+    message: str
+
+
+@dataclass(frozen=True)
+class StagedShard:
+    """What came of a shard: episodes to publish, and those that failed."""
+
+    key: CheckpointKey
+    episodes: tuple[StagedEpisode, ...]
+    failures: tuple[EpisodeFailure, ...]
+
+
+def cut_shards(episodes: Sequence[int], workers: int) -> list[tuple[int, ...]]:
+    """The episodes in runs of consecutive work, large ones first, so that workers finish together.
+
+    Args:
+        episodes: numbers, ascending.
+        workers: how many shards are worked on at once, at least 1.
+    """
+    shards, start = [], 0
+    while start < len(episodes):
+        size = max(1, min(MAX_SHARD, (len(episodes) - start) // (_SHARDS_AHEAD * max(1, workers))))
+        shards.append(tuple(episodes[start : start + size]))
+        start += size
+    return shards
+
+
+def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
+    """Rolls out the shard's episodes; one that fails doesn't keep the others from being made.
+
+    The environment and the policy are kept for the next shard of the same checkpoint in this process.
+
+    Args:
+        shard: which episodes.
+        staging: folder of the run, on the machine that calls this.
+
+    Raises:
+        RLHFBlenderError: what isn't one episode's own: no space, an unusable environment or checkpoint.
+    """
+    staged, failures = [], []
+    for episode in shard.episodes:
+        try:
+            staged.append(_stage_episode(shard, episode, staging))
+        except EpisodeError as error:
+            _session.close()  # its state is unknown now
+            failures.append(EpisodeFailure(episode, str(error)))
+        count_progress(episodes=1)
+    return StagedShard(shard.key, tuple(staged), tuple(failures))
+
+
+def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
+    settings = shard.settings
+    folder = staging / shard.key.checkpoint / str(episode)
+    discard_staged(folder)  # of an earlier try
+    folder.mkdir(parents=True)
+    terms = EpisodeTerms(settings.run_seed, settings.max_steps, settings.render)
+    agent = _session.open(settings)
+    try:
+        with EpisodeFiles(folder, settings.fps) as files:
+            summary = roll_out_episode(agent, episode, terms, files, _count_steps)
+    except BaseException:
+        discard_staged(folder)
+        raise
+    return StagedEpisode(_manifest(shard, episode, agent, summary, folder), folder)
+
+
+def _count_steps(steps: int) -> None:
+    count_progress(steps=steps)
+
+
+class _Session:
+    """The environment and policy that this process used last: loading them costs seconds, episodes may cost less."""
+
+    def __init__(self) -> None:
+        self._digest: str | None = None
+        self._agent: Agent | None = None
+
+    def open(self, settings: RolloutSettings) -> Agent:
+        if self._agent is None or self._digest != settings.digest:
+            self.close()
+            self._agent = make_agent(settings)
+            self._digest = settings.digest
+        return self._agent
+
+    def close(self) -> None:
+        agent, self._agent, self._digest = self._agent, None, None
+        if agent is not None:
+            agent.env.close()
+
+
+_session = _Session()
+
+
+def close_session() -> None:
+    """Frees the environment and policy that this process keeps."""
+    _session.close()
+
+
+def make_agent(settings: RolloutSettings) -> Agent:
+    """The policy in its environment; a random one without importing torch.
+
+    Raises:
+        RequestError: the environment or the checkpoint can't be used, or they don't fit together.
+    """
+    recorder = RawRecorder(make_environment(settings.environment, render=settings.render))
+    if settings.agent is None:
+        return Agent(recorder, recorder, RandomPolicy(recorder.action_space))
+    return _make_trained_agent(settings, recorder)
+
+
+def _make_trained_agent(settings: RolloutSettings, recorder: RawRecorder) -> Agent:
+    import torch
+
+    from rlhfblender_core.checkpoints.load import load_agent
+    from rlhfblender_core.wrappers import wrap_environment
+
+    torch.set_num_threads(1)  # workers share the cores; small networks are no faster with several
+    agent = settings.agent
+    assert agent is not None  # noqa: S101 (for the type checker)
+    env = wrap_environment(recorder, agent.ref.settings.wrappers, trust=agent.trust)
+    policy = load_agent(
+        agent.ref, env.observation_space, env.action_space, deterministic=settings.deterministic, trust=agent.trust
+    )
+    return Agent(recorder, env, policy)
+
+
+def _manifest(shard: Shard, episode: int, agent: Agent, summary: EpisodeSummary, folder: Path) -> Manifest:
+    settings = shard.settings
+    height, width = summary.frame_shape or (None, None)
+    return Manifest(
+        experiment=shard.key.experiment,
+        checkpoint=shard.key.checkpoint,
+        step=settings.step,
+        episode=episode,
+        environment=_environment_record(settings.environment),
+        policy=_policy_record(settings, agent),
+        request_digest=settings.digest,
+        run_seed=settings.run_seed,
+        seed=episode_seed(settings.run_seed, episode),
+        max_steps=settings.max_steps,
+        episode_return=summary.episode_return,
+        episode_length=summary.length,
+        terminated=summary.terminated,
+        truncated=summary.truncated,
+        frames=summary.frames,
+        fps=settings.fps if summary.frames else None,
+        frame_height=height,
+        frame_width=width,
+        uncertainty_kind=agent.policy.uncertainty_kind.value,
+        action_names=settings.action_names,
+        versions=versions_of(_VERSIONS + (_VERSIONS_TRAINED if settings.agent else ())),
+        warnings=summary.warnings,
+        artifacts=dict(_records(EpisodeKey(shard.key.experiment, shard.key.checkpoint, episode), folder)),
+    )
+
+
+def _records(key: EpisodeKey, folder: Path) -> Iterator[tuple[ArtifactKind, ArtifactRecord]]:
+    for kind in ArtifactKind:
+        file = staged_path(folder, kind)
+        if file.exists():
+            size = file.stat().st_size
+            yield kind, ArtifactRecord(path=artifact_path(kind, key), size=size, sha256=file_digest(file))
+
+
+def _environment_record(spec: EnvironmentSpec) -> EnvironmentRecordInManifest:
+    return EnvironmentRecordInManifest(
+        id=spec.env_id,
+        entry_point=spec.entry_point,
+        additional_packages=tuple(spec.additional_packages),
+        kwargs=dict(spec.kwargs),
+        spec_kwargs=dict(spec.spec_kwargs),
+    )
+
+
+def _policy_record(settings: RolloutSettings, agent: Agent) -> PolicyRecord:
+    if settings.agent is None:
+        return PolicyRecord(kind="random")
+    ref = settings.agent.ref
+    return PolicyRecord(
+        kind="checkpoint",
+        algorithm=ref.algorithm,
+        checkpoint_sha256=ref.sha256,
+        vecnormalize_sha256=ref.vecnormalize_sha256,
+        deterministic=settings.deterministic,
+        observation=ref.settings.describe_observation(),
+        wrappers=tuple(wrapper.name for wrapper in ref.settings.wrappers),
+    )

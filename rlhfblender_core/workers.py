@@ -1,0 +1,189 @@
+"""Where shards are rolled out on this machine: in this process, or in a pool of worker processes.
+
+Prefect's own process runner isn't used: each of its workers would start a temporary server, and one killed worker
+fails every unfinished task for good. Here a task hands its work to the pool and waits; when a worker dies the pool is
+dropped and each waiting task raises :class:`WorkerLostError`, which an ordinary task retry mends.
+"""
+
+import contextlib
+import mmap
+import multiprocessing
+import os
+import struct
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from rlhfblender_core.errors import WorkerLostError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Steps and episodes done, as two native 64-bit integers.
+_COUNTERS = struct.Struct("=qq")
+
+
+class ProgressCounter:
+    """Steps and episodes done by one process, in a small mapped file that another process reads.
+
+    No queue and no lock, so that a killed worker can neither block nor corrupt anything.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("wb+") as stream:
+            stream.write(_COUNTERS.pack(0, 0))
+            stream.flush()
+            self._map = mmap.mmap(stream.fileno(), _COUNTERS.size)
+        self._steps = 0
+        self._episodes = 0
+
+    def add(self, *, steps: int = 0, episodes: int = 0) -> None:
+        """Counts what was just done."""
+        self._steps += steps
+        self._episodes += episodes
+        _COUNTERS.pack_into(self._map, 0, self._steps, self._episodes)
+
+
+def read_progress(folder: Path) -> tuple[int, int]:
+    """Steps and episodes done by all processes that count into the folder."""
+    steps = episodes = 0
+    for path in folder.glob("*.progress"):
+        with contextlib.suppress(struct.error, FileNotFoundError):
+            done = _COUNTERS.unpack(path.read_bytes())
+            steps, episodes = steps + done[0], episodes + done[1]
+    return steps, episodes
+
+
+class Workers:
+    """Runs functions in worker processes, or in one thread of this process.
+
+    Args:
+        processes: number of worker processes; 0 for this process. A single thread then does all the work: rendering
+            contexts belong to the thread that made them.
+        progress_folder: an existing folder for the counters (:func:`read_progress`).
+    """
+
+    def __init__(self, processes: int, progress_folder: Path) -> None:
+        self.processes = processes
+        self._folder = progress_folder
+        self._lock = threading.Lock()
+        self._executor: Executor | None = None
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The function's result, computed in a worker; both must be picklable.
+
+        Raises:
+            WorkerLostError: a worker died; the next call starts new ones.
+        """
+        executor = self._open_executor()
+        try:
+            return executor.submit(function, *args, **kwargs).result()
+        except BrokenProcessPool as error:
+            self._drop(executor)
+            raise WorkerLostError("A worker process died (killed, or out of memory). Its episodes are made again.") from error
+
+    def close(self) -> None:
+        """Ends the workers at once; unfinished work is dropped."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if isinstance(executor, ProcessPoolExecutor):
+            processes = list((executor._processes or {}).values())  # noqa: SLF001 (public only from Python 3.14 on)
+            executor.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.join(5)
+        elif executor is not None:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def _open_executor(self) -> Executor:
+        with self._lock:
+            if self._executor is None:
+                self._executor = self._make_executor()
+            return self._executor
+
+    def _make_executor(self) -> Executor:
+        if self.processes == 0:
+            return ThreadPoolExecutor(1, "rollout", initializer=_start_counter, initargs=(self._folder,))
+        return ProcessPoolExecutor(
+            self.processes,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(self._folder,),
+        )
+
+    def _drop(self, broken: Executor) -> None:
+        with self._lock:
+            if self._executor is broken:
+                self._executor = None
+        broken.shutdown(wait=False, cancel_futures=True)
+
+
+_counter: ProgressCounter | None = None
+
+
+def count_progress(*, steps: int = 0, episodes: int = 0) -> None:
+    """Counts steps and episodes of this process, where somebody counts."""
+    if _counter is not None:
+        _counter.add(steps=steps, episodes=episodes)
+
+
+def _start_counter(folder: Path) -> None:
+    global _counter  # noqa: PLW0603 (one counter per process, like the process itself)
+    _counter = ProgressCounter(folder / f"{os.getpid()}-{threading.get_ident()}.progress")
+
+
+def _start_worker(folder: Path) -> None:
+    """Makes a worker end with its parent: one whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
+    _ignore_interrupts()
+    _start_counter(folder)
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C goes to every process of the terminal; the main process decides what it means."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity and its cgroup's quota, at least 1."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(affinity, _cgroup_cores() or affinity))
+
+
+def _cgroup_cores() -> int | None:
+    """Whole cores of the cgroup's CPU quota (v2, then v1), None without one."""
+    for read in (_quota_v2, _quota_v1):
+        with contextlib.suppress(OSError, ValueError):
+            quota = read()
+            return max(1, round(quota)) if quota else None
+    return None
+
+
+def _quota_v2() -> float | None:
+    quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1() -> float | None:
+    folder = Path("/sys/fs/cgroup/cpu")
+    quota = int((folder / "cpu.cfs_quota_us").read_text())
+    return None if quota <= 0 else quota / int((folder / "cpu.cfs_period_us").read_text())
