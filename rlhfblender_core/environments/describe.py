@@ -1,0 +1,150 @@
+"""What is recorded of an environment when it is registered."""
+
+import importlib.metadata
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from rlhfblender_core.environments.headless import render_failure
+from rlhfblender_core.environments.make import Environment, make_environment
+from rlhfblender_core.environments.quiet import quiet_libraries
+from rlhfblender_core.environments.registration import entry_point_text, split_module
+from rlhfblender_core.environments.spaces import SpaceDescription, describe_space
+from rlhfblender_core.environments.spec import EnvironmentSpec
+from rlhfblender_core.errors import EnvironmentNotUsableError, one_line
+
+DEFAULT_FPS = 30.0
+
+
+@dataclass(frozen=True)
+class EnvironmentDescription:
+    """An environment's facts, all of them JSON values.
+
+    Attributes:
+        env_id: the id as Gymnasium resolved it, with its version, without a module.
+        entry_point: ``module:name`` of what makes it.
+        observation_space: see :func:`~rlhfblender_core.environments.spaces.describe_space`.
+        action_space: likewise.
+        fps: frames per second of its videos.
+        render_modes: what its metadata offer.
+        max_episode_steps: its time limit in steps; None for no limit.
+        reward_threshold: the return at which it counts as solved, where its author gave one.
+        nondeterministic: whether its author says that seeds don't determine it.
+        package_versions: version by name of the packages that its class is built from.
+    """
+
+    env_id: str
+    entry_point: str | None
+    observation_space: SpaceDescription
+    action_space: SpaceDescription
+    fps: float
+    render_modes: tuple[str, ...]
+    max_episode_steps: int | None
+    reward_threshold: float | None
+    nondeterministic: bool
+    package_versions: dict[str, str]
+
+
+def describe_environment(spec: EnvironmentSpec, *, render: bool = False) -> EnvironmentDescription:
+    """The facts of an environment, which is made for that and closed.
+
+    Args:
+        spec: the environment.
+        render: also reset it and draw one frame, so that what stands in the way of videos shows before anything is
+            registered or generated.
+
+    Raises:
+        EnvironmentNotUsableError: it can't be made (see :func:`make_environment`), or not be rendered as asked.
+    """
+    env = make_environment(spec, render=render)
+    try:
+        if render:
+            check_renders(env, spec.env_id)
+        return _described(env, spec)
+    finally:
+        env.close()
+
+
+def fps_of(env: Environment) -> float:
+    """Frames per second from the environment's metadata if they are a positive finite number, else 30."""
+    fps = env.metadata.get("render_fps") if isinstance(env.metadata, Mapping) else None
+    if isinstance(fps, int | float | np.number) and not isinstance(fps, bool) and math.isfinite(fps) and fps > 0:
+        return float(fps)
+    return DEFAULT_FPS
+
+
+def check_renders(env: Environment, env_id: str) -> None:
+    """Resets the environment and draws its first frame.
+
+    Raises:
+        EnvironmentNotUsableError: the reset or the drawing fails, or what comes back is no ``(H, W, 3)`` uint8 array.
+    """
+    with quiet_libraries():
+        try:
+            env.reset(seed=0)
+        except Exception as error:
+            raise EnvironmentNotUsableError(f"{env_id} can't be reset: {one_line(error):.300}") from error
+        try:
+            frame = env.render()
+        except Exception as error:
+            raise render_failure(env_id, error) or EnvironmentNotUsableError(
+                f"{env_id} can't render: {one_line(error):.300}. Pass --no-render to generate data without videos."
+            ) from error
+    check_frame(frame, env_id)
+
+
+def check_frame(frame: object, env_id: str) -> None:
+    """Checks that a frame is a picture.
+
+    Raises:
+        EnvironmentNotUsableError: it is no ``(H, W, 3)`` uint8 array.
+    """
+    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3:  # noqa: PLR2004 (axes, colours)
+        return
+    found = f"an array {frame.shape} of {frame.dtype}" if isinstance(frame, np.ndarray) else type(frame).__name__
+    raise EnvironmentNotUsableError(
+        f"{env_id} renders {found}, not an array (height, width, 3) of uint8. "
+        "Correct its render(), or pass --no-render to generate data without videos."
+    )
+
+
+def _described(env: Environment, spec: EnvironmentSpec) -> EnvironmentDescription:
+    registration = env.spec
+    known = registration is not None
+    return EnvironmentDescription(
+        env_id=registration.id if registration is not None else split_module(spec.env_id)[1],
+        entry_point=entry_point_text(registration.entry_point) if registration is not None else spec.entry_point,
+        observation_space=describe_space(env.observation_space),
+        action_space=describe_space(env.action_space),
+        fps=fps_of(env),
+        render_modes=tuple(str(mode) for mode in env.metadata.get("render_modes") or ()),
+        max_episode_steps=registration.max_episode_steps if registration is not None else None,
+        reward_threshold=registration.reward_threshold if registration is not None else None,
+        nondeterministic=known and registration.nondeterministic,
+        package_versions=_package_versions(env, spec.additional_packages),
+    )
+
+
+def _package_versions(env: Environment, additional_packages: Iterable[str]) -> dict[str, str]:
+    modules = {cls.__module__ for cls in type(env.unwrapped).__mro__}
+    roots = {name.partition(".")[0] for name in (*modules, *additional_packages)}
+    for name in modules:
+        roots |= {_root_of(value) for value in vars(sys.modules[name]).values()}
+    distributions = importlib.metadata.packages_distributions()
+    versions = {
+        distribution: importlib.metadata.version(distribution)
+        for root in roots
+        for distribution in distributions.get(root, ())
+    }
+    return dict(sorted(versions.items()))
+
+
+def _root_of(value: Any) -> str:
+    """The top-level package of something that a module imported; "" for what has none."""
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+    return name.partition(".")[0] if isinstance(name, str) else ""

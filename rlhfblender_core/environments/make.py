@@ -1,0 +1,225 @@
+"""Making environments, quietly, with every failure as one line that says what to do."""
+
+import copy
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec, registry
+
+from rlhfblender_core.environments.headless import check_mujoco_rendering, prepare_headless
+from rlhfblender_core.environments.packages import package_of, quoted
+from rlhfblender_core.environments.quiet import quiet_output, silence_native_loggers
+from rlhfblender_core.environments.registration import (
+    EnvCreator,
+    find_registration,
+    load_entry_point,
+    not_an_environment,
+    other_versions,
+    split_module,
+)
+from rlhfblender_core.environments.spaces import check_supported
+from rlhfblender_core.environments.spec import EnvironmentSpec
+from rlhfblender_core.errors import EnvironmentNotUsableError, one_line
+
+#: Any observations and any actions.
+Environment: TypeAlias = "gymnasium.Env[Any, Any]"
+
+RENDER_MODE = "rgb_array"
+RENDER_MODE_KWARG = "render_mode"
+
+_UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
+_MISSING = re.compile(r"missing \d+ required (?:positional|keyword-only) arguments?: '(\w+)'")
+
+
+def make_environment(spec: EnvironmentSpec, *, render: bool) -> Environment:
+    """A new environment, wrapped as Gymnasium's own ``make`` does (time limit, order of calls).
+
+    Gymnasium's passive checker is off unless ``disable_env_checker`` says otherwise: it checks only the first calls,
+    and its findings are warnings to the environment's author.
+
+    Args:
+        spec: what to make.
+        render: whether ``env.render()`` must return frames.
+
+    Raises:
+        EnvironmentNotUsableError: the id, a package, the entry point or a keyword argument is wrong, a dependency is
+            missing, it can't render as asked, or it has a space that is not supported.
+    """
+    prepare_headless()
+    known_before = set(registry)
+    try:
+        with quiet_output():
+            return _make(spec, render=render)
+    except BaseException:
+        # An entry point that turned out unusable leaves its id free for another try.
+        if spec.entry_point is not None and (env_id := split_module(spec.env_id)[1]) not in known_before:
+            registry.pop(env_id, None)
+        raise
+
+
+def _make(spec: EnvironmentSpec, *, render: bool) -> Environment:
+    registration = find_registration(spec)
+    creator = _creator(registration)
+    _check_kwargs(spec, creator)
+    silence_native_loggers()
+    env = _construct(spec, registration, creator, render=render)
+    try:
+        check_supported(getattr(env, "observation_space", None), getattr(env, "action_space", None))
+        if render:
+            _check_render_modes(spec.env_id, env.metadata)
+            check_mujoco_rendering(env.unwrapped)
+    except BaseException:
+        env.close()
+        raise
+    return env
+
+
+def _creator(registration: EnvSpec) -> EnvCreator:
+    entry_point = registration.entry_point
+    if entry_point is None:
+        raise EnvironmentNotUsableError(
+            f"{registration.id} exists as a vector environment only, which is not supported."
+        )
+    if callable(entry_point):
+        return entry_point
+    try:
+        return load_entry_point(entry_point, f"the entry point of {registration.id}")
+    except EnvironmentNotUsableError as error:
+        if isinstance(error.__cause__, ImportError | gymnasium.error.DependencyNotInstalled):
+            raise _missing_dependency(registration, error.__cause__) from error
+        raise
+
+
+def _construct(spec: EnvironmentSpec, registration: EnvSpec, creator: EnvCreator, *, render: bool) -> Environment:
+    overrides: dict[str, Any] = {"disable_env_checker": True, **spec.spec_kwargs}
+    # Environments may change what they are given, and the spec is shared.
+    kwargs = copy.deepcopy(dict(spec.kwargs)) | _render_kwargs(registration, creator, render=render)
+    try:
+        return gymnasium.make(dataclasses.replace(registration, **overrides), **kwargs)
+    except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
+        raise _missing_dependency(registration, error) from error
+    except TypeError as error:
+        raise _type_error(spec, creator, error) from error
+    except Exception as error:
+        if render:
+            # Many constructors assert that they know the mode.
+            _check_render_modes(spec.env_id, getattr(creator, "metadata", None))
+        given = f" with {_shown(spec.kwargs)}" if spec.kwargs else ""
+        raise EnvironmentNotUsableError(f"{spec.env_id} can't be made{given}: {one_line(error):.300}") from error
+
+
+def _render_kwargs(registration: EnvSpec, creator: EnvCreator, *, render: bool) -> dict[str, str | None]:
+    if render:
+        return {RENDER_MODE_KWARG: RENDER_MODE}
+    # Without rendering, None is passed only where another default is possible: some constructors don't take the name.
+    takes_it = RENDER_MODE_KWARG in registration.kwargs or RENDER_MODE_KWARG in accepted_kwargs(creator)
+    return {RENDER_MODE_KWARG: None} if takes_it else {}
+
+
+def accepted_kwargs(creator: EnvCreator) -> list[str]:
+    """Names of the keyword arguments that a class or function takes, as far as signatures tell.
+
+    A class with ``**kwargs`` is expected to hand them to the next class, as MiniGrid's do.
+    """
+    names: list[str] = []
+    for parameters in map(_parameters, _constructors(creator)):
+        by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        names += [p.name for p in parameters if p.kind in by_name and p.name not in ("self", *names)]
+        if not _takes_any_name(parameters):
+            break
+    return names
+
+
+def _constructors(creator: EnvCreator) -> list[Callable[..., Any]]:
+    if not isinstance(creator, type):
+        return [creator]
+    return [vars(cls)["__init__"] for cls in creator.__mro__ if "__init__" in vars(cls) and cls is not object]
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # written in C
+        return [inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)]
+
+
+def _takes_any_name(parameters: list[inspect.Parameter]) -> bool:
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+
+def _check_kwargs(spec: EnvironmentSpec, creator: EnvCreator) -> None:
+    if RENDER_MODE_KWARG in spec.kwargs:
+        raise EnvironmentNotUsableError(f"{spec.env_id}: render_mode can't be given; it follows from --no-render.")
+    constructors = _constructors(creator)
+    # With **kwargs only the constructor knows what it takes; its TypeError is explained by _type_error.
+    if constructors and _takes_any_name(_parameters(constructors[0])):
+        return
+    accepted = accepted_kwargs(creator)
+    for name in spec.kwargs:
+        if name not in accepted:
+            raise _unknown_kwarg(spec.env_id, name, creator)
+
+
+def _unknown_kwarg(env_id: str, name: str, creator: EnvCreator) -> EnvironmentNotUsableError:
+    names = [known for known in accepted_kwargs(creator) if known != RENDER_MODE_KWARG]
+    known = f"It takes: {', '.join(names)}." if names else "It takes none."
+    return EnvironmentNotUsableError(f"{env_id} has no keyword argument {name!r} (--env-kwargs). {known}")
+
+
+def _check_render_modes(env_id: str, metadata: object) -> None:
+    if not isinstance(metadata, Mapping):
+        return  # a wrapper class, whose metadata is a property of its instances
+    modes = metadata.get("render_modes") or ()
+    if RENDER_MODE not in modes:
+        offered = f"only {', '.join(map(str, modes))}" if modes else "none"
+        raise _no_rendering(env_id, f"render modes: {offered}")
+
+
+def _no_rendering(env_id: str, why: str) -> EnvironmentNotUsableError:
+    return EnvironmentNotUsableError(
+        f"{env_id} can't render to {RENDER_MODE} ({why}). Pass --no-render to generate data without videos."
+    )
+
+
+def _type_error(spec: EnvironmentSpec, creator: EnvCreator, error: TypeError) -> EnvironmentNotUsableError:
+    # Gymnasium wraps the constructor's error and adds all keyword arguments.
+    original = error.__cause__ if isinstance(error.__cause__, TypeError) else error
+    if found := _UNEXPECTED.search(str(original)):
+        if found[1] == RENDER_MODE_KWARG:
+            return _no_rendering(spec.env_id, "its constructor takes no render_mode")
+        if found[1] in spec.kwargs:
+            return _unknown_kwarg(spec.env_id, found[1], creator)
+    if found := _MISSING.search(str(original)):
+        return EnvironmentNotUsableError(
+            f"{spec.env_id} needs the keyword argument {found[1]!r}. Give it: --env-kwargs {found[1]}:VALUE"
+        )
+    if "Gym is incompatible with Gymnasium" in str(error):
+        return EnvironmentNotUsableError(
+            f"{spec.env_id} is made for the old 'gym'. Derive it from gymnasium.Env, or use a newer version of it."
+        )
+    if original is error and "must inherit from the gymnasium.Env" in str(error):
+        return EnvironmentNotUsableError(f"{spec.env_id} is no Gymnasium environment. Derive it from gymnasium.Env.")
+    return EnvironmentNotUsableError(f"{spec.env_id} can't be made: {one_line(original):.300}")
+
+
+def _missing_dependency(registration: EnvSpec, error: Exception) -> EnvironmentNotUsableError:
+    package = package_of(registration.namespace, registration.name)
+    versions = other_versions(registration.id)
+    cause = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+    missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
+    if missing is not None:
+        install = package.install if package is not None else missing.partition(".")[0]
+        return EnvironmentNotUsableError(
+            f"{registration.id} needs the module {missing!r}, which is not installed. Install it: pip install {quoted(install)}"
+        )
+    instead = f" Use {' or '.join(versions)}." if versions else ""
+    note = f" {package.note}" if package is not None and package.note and versions else ""
+    return EnvironmentNotUsableError(f"{registration.id} can't be made: {one_line(error):.300}{instead}{note}")
+
+
+def _shown(kwargs: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={value!r:.40}" for key, value in kwargs.items())

@@ -1,0 +1,61 @@
+"""Keeping other people's libraries from talking into our output.
+
+What is silenced: Gymnasium's own ``WARN:`` messages (an old version of an id, a missing version), deprecation
+warnings raised inside the libraries named here, banners printed while packages are imported and environments made,
+and the Arcade Learning Environment's banner, which C++ writes past Python. Warnings of custom environments stay.
+"""
+
+import contextlib
+import io
+import sys
+import warnings
+from collections.abc import Iterator
+
+#: Gymnasium's logger prefixes every message so, in yellow.
+_GYMNASIUM_WARNING = r"(\x1b\[\d+m)?WARN: "
+
+#: Modules whose deprecation notices are meant for their authors (regular expressions, matched at the start).
+_NOISY_MODULES = (
+    "ale_py",
+    "Box2D",
+    "glfw",
+    "gymnasium",
+    "highway_env",
+    "minigrid",
+    "mujoco",
+    "pkg_resources",
+    "pygame",
+)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silences the libraries' warnings inside the block; nothing is printed or hidden otherwise.
+
+    Warning filters belong to the whole process, as Python has them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=_GYMNASIUM_WARNING)
+        for module in _NOISY_MODULES:
+            for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+                warnings.filterwarnings("ignore", category=category, module=module)
+        # pygame's import of pkg_resources warns with a plain UserWarning.
+        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+        yield
+
+
+@contextlib.contextmanager
+def quiet_output() -> Iterator[None]:
+    """Like :func:`quiet_libraries`, and what Python code prints inside the block goes nowhere."""
+    with quiet_libraries(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def silence_native_loggers() -> None:
+    """Turns off the Arcade Learning Environment's banner, if that package has been imported.
+
+    It is printed by C++ when the first game is made, before the environment itself sets the log level.
+    """
+    ale_py = sys.modules.get("ale_py")
+    if ale_py is not None:
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
