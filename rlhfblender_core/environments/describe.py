@@ -6,14 +6,15 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import cast
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from rlhfblender_core.environments.headless import render_failure
 from rlhfblender_core.environments.make import Environment, make_environment
 from rlhfblender_core.environments.quiet import quiet_libraries
-from rlhfblender_core.environments.registration import entry_point_text, split_module
+from rlhfblender_core.environments.registration import entry_point_text
 from rlhfblender_core.environments.spaces import SpaceDescription, describe_space
 from rlhfblender_core.environments.spec import EnvironmentSpec
 from rlhfblender_core.errors import EnvironmentNotUsableError, one_line
@@ -114,37 +115,35 @@ def check_frame(frame: object, env_id: str) -> None:
 
 
 def _described(env: Environment, spec: EnvironmentSpec) -> EnvironmentDescription:
-    registration = env.spec
-    known = registration is not None
+    registration = cast("EnvSpec", env.spec)  # gymnasium.make sets it
     return EnvironmentDescription(
-        env_id=registration.id if registration is not None else split_module(spec.env_id)[1],
-        entry_point=entry_point_text(registration.entry_point) if registration is not None else spec.entry_point,
+        env_id=registration.id,
+        entry_point=entry_point_text(registration.entry_point),
         observation_space=describe_space(env.observation_space),
         action_space=describe_space(env.action_space),
         fps=fps_of(env),
         render_modes=tuple(str(mode) for mode in env.metadata.get("render_modes") or ()),
-        max_episode_steps=registration.max_episode_steps if registration is not None else None,
-        reward_threshold=registration.reward_threshold if registration is not None else None,
-        nondeterministic=known and registration.nondeterministic,
+        max_episode_steps=registration.max_episode_steps,
+        reward_threshold=registration.reward_threshold,
+        nondeterministic=registration.nondeterministic,
         package_versions=_package_versions(env, spec.additional_packages),
     )
 
 
 def _package_versions(env: Environment, additional_packages: Iterable[str]) -> dict[str, str]:
+    """Versions of the packages that define the environment's class, and of those they import by name.
+
+    Looking at what is imported finds the engine (Box2D, MuJoCo) and doesn't depend on what else the process loaded.
+    """
     modules = {cls.__module__ for cls in type(env.unwrapped).__mro__}
-    roots = {name.partition(".")[0] for name in (*modules, *additional_packages)}
+    modules = {name for name in modules if _root(name) not in sys.stdlib_module_names}
+    roots = {_root(name) for name in (*modules, *additional_packages)}
     for name in modules:
-        roots |= {_root_of(value) for value in vars(sys.modules[name]).values()}
+        roots |= {_root(value.__name__) for value in vars(sys.modules[name]).values() if isinstance(value, ModuleType)}
     distributions = importlib.metadata.packages_distributions()
-    versions = {
-        distribution: importlib.metadata.version(distribution)
-        for root in roots
-        for distribution in distributions.get(root, ())
-    }
-    return dict(sorted(versions.items()))
+    found = {distribution for root in roots for distribution in distributions.get(root, ())}
+    return {distribution: importlib.metadata.version(distribution) for distribution in sorted(found)}
 
 
-def _root_of(value: Any) -> str:
-    """The top-level package of something that a module imported; "" for what has none."""
-    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-    return name.partition(".")[0] if isinstance(name, str) else ""
+def _root(module: str) -> str:
+    return module.partition(".")[0]

@@ -1,5 +1,6 @@
 """Making environments, quietly, with every failure as one line that says what to do."""
 
+import contextlib
 import copy
 import dataclasses
 import inspect
@@ -17,7 +18,6 @@ from rlhfblender_core.environments.registration import (
     EnvCreator,
     find_registration,
     load_entry_point,
-    not_an_environment,
     other_versions,
     split_module,
 )
@@ -70,7 +70,8 @@ def _make(spec: EnvironmentSpec, *, render: bool) -> Environment:
     try:
         check_supported(getattr(env, "observation_space", None), getattr(env, "action_space", None))
         if render:
-            _check_render_modes(spec.env_id, env.metadata)
+            if missing := _missing_mode(env.metadata):
+                raise _no_rendering(spec.env_id, missing)
             check_mujoco_rendering(env.unwrapped)
     except BaseException:
         env.close()
@@ -96,20 +97,22 @@ def _creator(registration: EnvSpec) -> EnvCreator:
 
 def _construct(spec: EnvironmentSpec, registration: EnvSpec, creator: EnvCreator, *, render: bool) -> Environment:
     overrides: dict[str, Any] = {"disable_env_checker": True, **spec.spec_kwargs}
-    # Environments may change what they are given, and the spec is shared.
-    kwargs = copy.deepcopy(dict(spec.kwargs)) | _render_kwargs(registration, creator, render=render)
+    registration = dataclasses.replace(registration, **overrides)
+    render_kwargs: dict[str, Any] = _render_kwargs(registration, creator, render=render)
     try:
-        return gymnasium.make(dataclasses.replace(registration, **overrides), **kwargs)
-    except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
-        raise _missing_dependency(registration, error) from error
-    except TypeError as error:
-        raise _type_error(spec, creator, error) from error
+        # Environments may change what they are given, and the spec is shared.
+        return gymnasium.make(registration, **copy.deepcopy(dict(spec.kwargs)), **render_kwargs)
     except Exception as error:
-        if render:
-            # Many constructors assert that they know the mode.
-            _check_render_modes(spec.env_id, getattr(creator, "metadata", None))
-        given = f" with {_shown(spec.kwargs)}" if spec.kwargs else ""
-        raise EnvironmentNotUsableError(f"{spec.env_id} can't be made{given}: {one_line(error):.300}") from error
+        # JSON has no tuples, and some constructors insist on one (the Atari games' frameskip).
+        as_tuples = {name: _with_tuples(value) for name, value in spec.kwargs.items()}
+        if as_tuples != dict(spec.kwargs):
+            with contextlib.suppress(Exception):
+                return gymnasium.make(registration, **as_tuples, **render_kwargs)
+        raise _explained(spec, registration, creator, error, render=render) from error
+
+
+def _with_tuples(value: object) -> Any:
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _render_kwargs(registration: EnvSpec, creator: EnvCreator, *, render: bool) -> dict[str, str | None]:
@@ -170,13 +173,14 @@ def _unknown_kwarg(env_id: str, name: str, creator: EnvCreator) -> EnvironmentNo
     return EnvironmentNotUsableError(f"{env_id} has no keyword argument {name!r} (--env-kwargs). {known}")
 
 
-def _check_render_modes(env_id: str, metadata: object) -> None:
+def _missing_mode(metadata: object) -> str | None:
+    """What metadata say against rendering frames; None if nothing."""
     if not isinstance(metadata, Mapping):
-        return  # a wrapper class, whose metadata is a property of its instances
+        return None  # a wrapper class, whose metadata is a property of its instances
     modes = metadata.get("render_modes") or ()
-    if RENDER_MODE not in modes:
-        offered = f"only {', '.join(map(str, modes))}" if modes else "none"
-        raise _no_rendering(env_id, f"render modes: {offered}")
+    if RENDER_MODE in modes:
+        return None
+    return f"render modes: {', '.join(map(str, modes)) or 'none'}"
 
 
 def _no_rendering(env_id: str, why: str) -> EnvironmentNotUsableError:
@@ -185,7 +189,23 @@ def _no_rendering(env_id: str, why: str) -> EnvironmentNotUsableError:
     )
 
 
-def _type_error(spec: EnvironmentSpec, creator: EnvCreator, error: TypeError) -> EnvironmentNotUsableError:
+def _explained(
+    spec: EnvironmentSpec, registration: EnvSpec, creator: EnvCreator, error: Exception, *, render: bool
+) -> EnvironmentNotUsableError:
+    if isinstance(error, ImportError | gymnasium.error.DependencyNotInstalled):
+        return _missing_dependency(registration, error)
+    if isinstance(error, TypeError) and (explained := _type_error(spec, creator, error)):
+        return explained
+    if render and (missing := _missing_mode(getattr(creator, "metadata", None))):
+        return _no_rendering(spec.env_id, missing)  # many constructors assert that they know the mode
+    given = ", ".join(f"{key}={value!r:.40}" for key, value in spec.kwargs.items())
+    original = error.__cause__ if isinstance(error, TypeError) and error.__cause__ else error
+    return EnvironmentNotUsableError(
+        f"{spec.env_id} can't be made{given and f' with {given}'}: {one_line(original):.300}"
+    )
+
+
+def _type_error(spec: EnvironmentSpec, creator: EnvCreator, error: TypeError) -> EnvironmentNotUsableError | None:
     # Gymnasium wraps the constructor's error and adds all keyword arguments.
     original = error.__cause__ if isinstance(error.__cause__, TypeError) else error
     if found := _UNEXPECTED.search(str(original)):
@@ -203,7 +223,7 @@ def _type_error(spec: EnvironmentSpec, creator: EnvCreator, error: TypeError) ->
         )
     if original is error and "must inherit from the gymnasium.Env" in str(error):
         return EnvironmentNotUsableError(f"{spec.env_id} is no Gymnasium environment. Derive it from gymnasium.Env.")
-    return EnvironmentNotUsableError(f"{spec.env_id} can't be made: {one_line(original):.300}")
+    return None
 
 
 def _missing_dependency(registration: EnvSpec, error: Exception) -> EnvironmentNotUsableError:
@@ -214,12 +234,9 @@ def _missing_dependency(registration: EnvSpec, error: Exception) -> EnvironmentN
     if missing is not None:
         install = package.install if package is not None else missing.partition(".")[0]
         return EnvironmentNotUsableError(
-            f"{registration.id} needs the module {missing!r}, which is not installed. Install it: pip install {quoted(install)}"
+            f"{registration.id} needs the module {missing!r}, which is not installed. "
+            f"Install it: pip install {quoted(install)}"
         )
     instead = f" Use {' or '.join(versions)}." if versions else ""
     note = f" {package.note}" if package is not None and package.note and versions else ""
     return EnvironmentNotUsableError(f"{registration.id} can't be made: {one_line(error):.300}{instead}{note}")
-
-
-def _shown(kwargs: Mapping[str, object]) -> str:
-    return ", ".join(f"{key}={value!r:.40}" for key, value in kwargs.items())

@@ -71,6 +71,7 @@ PACKAGES = (
         names=r"Ant|HalfCheetah|Hopper|Humanoid(Standup)?|Inverted(Double)?Pendulum|Pusher|Reacher|Swimmer|Walker2d",
         note="Agents trained on v2 or v3 belong on v4, not v5.",
     ),
+    EnvironmentPackage(install="gymnasium[jax]", module=None, namespaces=frozenset({"phys2d", "tabular"})),
     EnvironmentPackage(
         install="gymnasium-robotics",
         module="gymnasium_robotics",

@@ -39,9 +39,10 @@ def find_registration(spec: EnvironmentSpec) -> EnvSpec:
         EnvironmentNotUsableError: a package or entry point that can't be used, an id that is unknown or registered
             with another entry point.
     """
+    module, env_id = split_module(spec.env_id)
+    _check_id(env_id, module)
     for package in spec.additional_packages:
         import_module(package, _PACKAGES)
-    module, env_id = split_module(spec.env_id)
     if module is not None:
         import_module(module, f"the part of {spec.env_id!r} before the colon")
     if spec.entry_point is not None:
@@ -53,6 +54,19 @@ def split_module(env_id: str) -> tuple[str | None, str]:
     """``my_package:MyEnv-v0`` is ``("my_package", "MyEnv-v0")``; without a colon the module is None."""
     module, colon, name = env_id.rpartition(":")
     return (module, name) if colon else (None, env_id)
+
+
+def _check_id(env_id: str, module: str | None) -> None:
+    try:
+        parse_env_id(env_id)
+    except gymnasium.error.Error:
+        fits = False
+    else:
+        fits = module is None or all(part.isidentifier() for part in module.split("."))
+    if not fits:
+        raise EnvironmentNotUsableError(
+            f"{env_id!r} is no environment id. Ids look like CartPole-v1, ALE/Pong-v5 or my_package:MyEnv-v0."
+        )
 
 
 def load_entry_point(entry_point: str, asked_by: str = _ENTRY_POINT) -> EnvCreator:
@@ -129,12 +143,7 @@ def _register(env_id: str, entry_point: str) -> None:
 
 
 def _look_up(env_id: str) -> EnvSpec:
-    try:
-        namespace, name, version = parse_env_id(env_id)
-    except gymnasium.error.Error as error:
-        raise EnvironmentNotUsableError(
-            f"{env_id!r} is no environment id. Ids look like CartPole-v1 or ALE/Pong-v5."
-        ) from error
+    namespace, name, _ = parse_env_id(env_id)
     found = _registered(env_id)
     package = package_of(namespace, name)
     if found is None and package is not None and package.module is not None and is_installed(package.module):
@@ -144,7 +153,7 @@ def _look_up(env_id: str) -> EnvSpec:
         import_installed_packages()
         found = _registered(env_id)
     if found is None:
-        raise EnvironmentNotUsableError(_unknown(env_id, version, package))
+        raise EnvironmentNotUsableError(_unknown(env_id, package))
     return found
 
 
@@ -156,7 +165,7 @@ def _registered(env_id: str) -> EnvSpec | None:
     return registry[versions[-1]] if versions and parse_env_id(env_id)[2] is None else None
 
 
-def _unknown(env_id: str, version: int | None, package: EnvironmentPackage | None) -> str:
+def _unknown(env_id: str, package: EnvironmentPackage | None) -> str:
     if _is_in_old_gym(env_id):
         return f"{env_id} is registered with the old 'gym', not with Gymnasium. Use a version made for Gymnasium."
     versions = other_versions(env_id)
@@ -182,8 +191,8 @@ def _closest(env_id: str) -> list[str]:
 
 
 def _is_retired(registration: EnvSpec) -> bool:
-    # Gymnasium keeps MuJoCo's v2 and v3 as functions that only raise; its real environments are registered as text.
-    return getattr(registration.entry_point, "__module__", "").startswith("gymnasium.envs.")
+    # Gymnasium keeps MuJoCo's v2 and v3 as a function that only raises; its real environments are registered as text.
+    return getattr(registration.entry_point, "__module__", "").partition(".")[0] == "gymnasium"
 
 
 def _is_in_old_gym(env_id: str) -> bool:

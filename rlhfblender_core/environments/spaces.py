@@ -100,8 +100,8 @@ def _(space: spaces.Dict) -> SpaceDescription:
     return {"type": "Dict", "spaces": {key: describe_space(child) for key, child in space.spaces.items()}}
 
 
-@describe_space.register
-def _(space: spaces.Tuple) -> SpaceDescription:
+@describe_space.register(spaces.Tuple)
+def _(space: "spaces.Tuple[Any]") -> SpaceDescription:
     return {"type": "Tuple", "spaces": [describe_space(child) for child in space.spaces]}
 
 
@@ -123,18 +123,22 @@ def check_supported(observation_space: object, action_space: object) -> None:
     Raises:
         EnvironmentNotUsableError: a space is missing or of an unsupported kind.
     """
-    for space, what in ((observation_space, "observation"), (action_space, "action")):
-        if not isinstance(space, spaces.Space):
-            raise EnvironmentNotUsableError(
-                f"The environment's {what}_space is {space!r:.60}, not a Gymnasium space. Set it in its constructor."
-            )
-    describe_space(observation_space)
+    describe_space(_checked_space(observation_space, "observation"))
+    _checked_space(action_space, "action")
     if not isinstance(action_space, _ACTION_SPACES):
         names = ", ".join(kind.__name__ for kind in _ACTION_SPACES)
         raise EnvironmentNotUsableError(
             f"Action spaces of type {type(action_space).__name__} are not supported; {names} are. "
             "Wrap the environment, for example with gymnasium.wrappers.FlattenAction."
         )
+
+
+def _checked_space(space: object, what: str) -> Space:
+    if isinstance(space, spaces.Space):
+        return space
+    raise EnvironmentNotUsableError(
+        f"The environment's {what}_space is {space!r:.60}, not a Gymnasium space. Set it in its constructor."
+    )
 
 
 def is_text(space: Space) -> bool:

@@ -11,7 +11,7 @@ from typing import TypeAlias, cast
 
 from rlhfblender_core.errors import InvalidParameterError
 
-JSONValue: TypeAlias = "None | bool | int | float | str | list[JSONValue] | dict[str, JSONValue]"
+JSONValue: TypeAlias = "bool | int | float | str | list[JSONValue] | dict[str, JSONValue] | None"
 
 #: Keyword arguments that belong to Gymnasium's registration, not to the environment's constructor.
 SPEC_KWARGS = (
