@@ -12,7 +12,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, registry
 
 from rlhfblender_core.environments.headless import check_mujoco_rendering, prepare_headless
-from rlhfblender_core.environments.packages import package_of, quoted
+from rlhfblender_core.environments.packages import install_name, package_of, quoted
 from rlhfblender_core.environments.quiet import quiet_output, silence_native_loggers
 from rlhfblender_core.environments.registration import (
     EnvCreator,
@@ -99,9 +99,10 @@ def _construct(spec: EnvironmentSpec, registration: EnvSpec, creator: EnvCreator
     overrides: dict[str, Any] = {"disable_env_checker": True, **spec.spec_kwargs}
     registration = dataclasses.replace(registration, **overrides)
     render_kwargs: dict[str, Any] = _render_kwargs(registration, creator, render=render)
+    # Environments may change what they are given, and the spec is shared.
+    kwargs: dict[str, Any] = copy.deepcopy(dict(spec.kwargs))
     try:
-        # Environments may change what they are given, and the spec is shared.
-        return gymnasium.make(registration, **copy.deepcopy(dict(spec.kwargs)), **render_kwargs)
+        return gymnasium.make(registration, **kwargs, **render_kwargs)
     except Exception as error:
         # JSON has no tuples, and some constructors insist on one (the Atari games' frameskip).
         as_tuples = {name: _with_tuples(value) for name, value in spec.kwargs.items()}
@@ -232,7 +233,7 @@ def _missing_dependency(registration: EnvSpec, error: Exception) -> EnvironmentN
     cause = error if isinstance(error, ModuleNotFoundError) else error.__cause__
     missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
     if missing is not None:
-        install = package.install if package is not None else missing.partition(".")[0]
+        install = package.install if package is not None and package.module is None else install_name(missing)
         return EnvironmentNotUsableError(
             f"{registration.id} needs the module {missing!r}, which is not installed. "
             f"Install it: pip install {quoted(install)}"

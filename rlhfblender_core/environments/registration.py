@@ -40,7 +40,10 @@ def find_registration(spec: EnvironmentSpec) -> EnvSpec:
             with another entry point.
     """
     module, env_id = split_module(spec.env_id)
-    _check_id(env_id, module)
+    if not _is_id(env_id, module):
+        raise EnvironmentNotUsableError(
+            f"{spec.env_id!r} is no environment id. Ids look like CartPole-v1, ALE/Pong-v5 or my_package:MyEnv-v0."
+        )
     for package in spec.additional_packages:
         import_module(package, _PACKAGES)
     if module is not None:
@@ -56,17 +59,12 @@ def split_module(env_id: str) -> tuple[str | None, str]:
     return (module, name) if colon else (None, env_id)
 
 
-def _check_id(env_id: str, module: str | None) -> None:
+def _is_id(env_id: str, module: str | None) -> bool:
     try:
         parse_env_id(env_id)
     except gymnasium.error.Error:
-        fits = False
-    else:
-        fits = module is None or all(part.isidentifier() for part in module.split("."))
-    if not fits:
-        raise EnvironmentNotUsableError(
-            f"{env_id!r} is no environment id. Ids look like CartPole-v1, ALE/Pong-v5 or my_package:MyEnv-v0."
-        )
+        return False
+    return module is None or all(part.isidentifier() for part in module.split("."))
 
 
 def load_entry_point(entry_point: str, asked_by: str = _ENTRY_POINT) -> EnvCreator:
