@@ -82,7 +82,9 @@ def check_same_request(published: Published, settings: RolloutSettings, wanted: 
     Raises:
         RegistryConflictError: an episode among ``wanted`` was made otherwise; the message says what differs.
     """
-    others = [n for n in wanted if n in published.manifests and published.manifests[n].request_digest != settings.digest]
+    others = [
+        n for n in wanted if n in published.manifests and published.manifests[n].request_digest != settings.digest
+    ]
     if not others:
         return
     key = published.key

@@ -157,7 +157,11 @@ class EpisodeFiles:
         columns |= {"actions": self._actions, "rewards": self._rewards, "terminated": self._terminated}
         columns |= {"truncated": self._truncated, "dones": self._dones, "infos": self._infos}
         columns |= {_POLICY_FIELDS[name]: column for name, column in self._policy.items()}
-        scalars = {"episode_return": np.float64(self._return), "episode_length": np.int64(length), "seed": np.int64(seed)}
+        scalars = {
+            "episode_return": np.float64(self._return),
+            "episode_length": np.int64(length),
+            "seed": np.int64(seed),
+        }
         columns |= {name: WholeArray(np.asarray(value)) for name, value in scalars.items()}
         write_npz(self._path(ArtifactKind.EPISODES), columns)
         write_npy(self._path(ArtifactKind.REWARDS), self._cumulative)

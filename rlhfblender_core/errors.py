@@ -17,10 +17,14 @@ What an error *is* decides what happens to it, and it is decided here, once::
     │   ├── StorageUnavailableError   throttled, reset, timed out
     │   ├── RegistryUnavailableError  database locked or connection lost
     │   └── WorkerLostError           a worker process died
-    └── EpisodeError              an episode's own: the environment or the policy raised
+    ├── EpisodeError              an episode's own: the environment or the policy raised
+    ├── EpisodesFailedError       some episodes of a shard did; the others are published
+    └── RunStoppedError           the run was stopped on purpose
 
 Every message is one line that says what was expected, what was found and what to do.
 """
+
+from collections.abc import Mapping
 
 
 class RLHFBlenderError(Exception):
@@ -102,6 +106,28 @@ class EpisodeError(RLHFBlenderError):
     def __reduce__(self) -> tuple[type["EpisodeError"], tuple[int, int, str]]:
         """Survives the way back from a worker process, which pickles by ``args``."""
         return type(self), (self.episode, self.step, self.cause)
+
+
+class EpisodesFailedError(RLHFBlenderError):
+    """Some episodes of a shard failed; the others are published.
+
+    Args:
+        checkpoint: label of their checkpoint.
+        failures: message by episode number.
+    """
+
+    def __init__(self, checkpoint: str, failures: Mapping[int, str]) -> None:
+        self.checkpoint = checkpoint
+        self.failures = dict(failures)
+        super().__init__(f"{len(self.failures)} at {checkpoint}: {'; '.join(self.failures.values())}")
+
+    def __reduce__(self) -> tuple[type["EpisodesFailedError"], tuple[str, dict[int, str]]]:
+        """Survives pickling, which is by ``args`` otherwise."""
+        return type(self), (self.checkpoint, self.failures)
+
+
+class RunStoppedError(RLHFBlenderError):
+    """The run was stopped (Ctrl-C, cancelled); what is published stays, the same command finishes it."""
 
 
 def one_line(error: BaseException) -> str:

@@ -10,14 +10,8 @@ from typing import Any
 
 from fsspec.utils import get_protocol
 
-from rlhfblender_core.checkpoints import (
-    CheckpointFile,
-    CheckpointRef,
-    check_spaces,
-    fetch_checkpoint,
-    find_checkpoints,
-    select_checkpoints,
-)
+from rlhfblender_core.checkpoints.fetch import fetch_checkpoint
+from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints, select_checkpoints
 from rlhfblender_core.environments import (
     EnvironmentDescription,
     EnvironmentSpec,
@@ -38,7 +32,7 @@ from rlhfblender_core.registry import (
     experiment_conflict,
 )
 from rlhfblender_core.rollout_settings import RolloutSettings, TrainedAgent
-from rlhfblender_core.wrappers import settings_from_env_kwargs
+from rlhfblender_core.wrappers.specs import settings_from_env_kwargs
 
 #: As given with ``--checkpoints``: the latest; a random baseline.
 LATEST, RANDOM_BASELINE = -1, 0
@@ -101,7 +95,9 @@ class GenerationRequest:
         if self.random and any(step not in (LATEST, RANDOM_BASELINE) for step in self.checkpoints):
             raise InvalidParameterError("--checkpoints needs a --model-path; a random agent has no checkpoints.")
         if not self.checkpoints:
-            raise InvalidParameterError("--checkpoints is empty. Give steps, -1 for the latest, 0 for a random baseline.")
+            raise InvalidParameterError(
+                "--checkpoints is empty. Give steps, -1 for the latest, 0 for a random baseline."
+            )
         for step in self.checkpoints:
             if isinstance(step, int):
                 _check_at_least("--checkpoints", step, LATEST)
@@ -166,7 +162,7 @@ def plan_generation(
     experiment = _experiment_record(request, registered, env_id, kind, settings)
     rollouts: tuple[RolloutSettings, ...] = ()
     if not request.register_only:
-        agents = _agents(request, experiment, env_id, cache, storage_options)
+        agents = _agents(request, experiment, environment, cache, storage_options)
         rollouts = tuple(_rollout_settings(environment, description, agent, settings) for agent in agents)
     return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite)
 
@@ -190,7 +186,9 @@ def _kind(request: GenerationRequest, registered: ExperimentRecord | None) -> Ex
         return registered.kind
     if request.register_only and request.exp is None:
         return None
-    raise InvalidParameterError("Give --random for a random agent, or --model-path with a checkpoint or a folder of them.")
+    raise InvalidParameterError(
+        "Give --random for a random agent, or --model-path with a checkpoint or a folder of them."
+    )
 
 
 def _environment_record(request: GenerationRequest, env_id: str) -> EnvironmentRecord:
@@ -308,7 +306,7 @@ def _model_path(request: GenerationRequest, registered: ExperimentRecord | None)
 def _agents(
     request: GenerationRequest,
     experiment: ExperimentRecord,
-    env_id: str,
+    environment: EnvironmentRecord,
     cache: Path,
     storage_options: Mapping[str, Any] | None,
 ) -> list[TrainedAgent | None]:
@@ -320,9 +318,9 @@ def _agents(
     steps = list(dict.fromkeys(request.checkpoints))
     files: list[CheckpointFile] = []
     if any(step != RANDOM_BASELINE for step in steps):
-        found = find_checkpoints(experiment.model_path, env_id, storage_options)
+        found = find_checkpoints(experiment.model_path, environment.env_id, storage_options)
         files = list(select_checkpoints(found, [step for step in steps if step != RANDOM_BASELINE]))
-    overrides, _ = settings_from_env_kwargs(dict(request.env_kwargs))
+    overrides, _ = settings_from_env_kwargs(environment.kwargs)
     agents: list[TrainedAgent | None] = []
     for file in files:
         ref = fetch_checkpoint(
@@ -330,6 +328,7 @@ def _agents(
             cache,
             storage_options,
             algorithm=experiment.settings["algorithm"],
+            overrides=overrides,
             trust=request.trust_checkpoint,
         )
         agents.append(TrainedAgent(file, ref, request.trust_checkpoint))
@@ -353,16 +352,4 @@ def _rollout_settings(
         render=settings["render"],
         fps=settings["fps"] or description.fps,
         action_names=environment.action_names,
-    )
-
-
-def check_agent_fits(agent: TrainedAgent, description: EnvironmentDescription) -> None:
-    """Makes sure that the checkpoint was trained on spaces like the environment's.
-
-    Raises:
-        SpacesDifferError: it wasn't.
-    """
-    ref: CheckpointRef = agent.ref
-    check_spaces(
-        ref, space_from_description(description.observation_space), space_from_description(description.action_space)
     )

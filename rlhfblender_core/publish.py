@@ -1,13 +1,13 @@
 """Publishing: files of finished episodes go to their places, then their manifests, then the registry's index."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from rlhfblender_core.episode_files import discard_staged
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.manifests import Manifest
 from rlhfblender_core.registry import EpisodeRecord
-from rlhfblender_core.shards import EpisodeFailure, StagedShard
+from rlhfblender_core.shards import StagedShard
 from rlhfblender_core.storage import DataRoot, publish_files, publish_many_bytes, remove_files
 
 
@@ -18,12 +18,12 @@ class PublishedShard:
     Attributes:
         key: experiment and checkpoint.
         episodes: numbers of the episodes published.
-        failures: those that the environment or policy broke off.
+        failures: message by number of those that the environment or policy broke off.
     """
 
     key: CheckpointKey
     episodes: tuple[int, ...]
-    failures: tuple[EpisodeFailure, ...]
+    failures: Mapping[int, str]
 
 
 def publish_shard(root: DataRoot, staged: StagedShard, existing: Collection[int] = ()) -> PublishedShard:

@@ -95,7 +95,7 @@ def roll_out_episode(
         return _roll_out(agent, episode, terms, files, on_step, progress)
     except RLHFBlenderError:
         raise
-    except Exception as error:  # noqa: BLE001 (whatever an environment or policy raises is that episode's failure)
+    except Exception as error:
         raise EpisodeError(episode, progress.step, one_line(error)) from error
 
 
@@ -105,7 +105,7 @@ class _Progress:
     step = -1
 
 
-def _roll_out(  # noqa: PLR0913, PLR0917 (one more than its caller)
+def _roll_out(
     agent: Agent, episode: int, terms: EpisodeTerms, files: EpisodeFiles, on_step: StepListener, progress: _Progress
 ) -> EpisodeSummary:
     env, recorder, policy = agent.env, agent.recorder, agent.policy

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from rlhfblender_core.checkpoints import CheckpointFile, CheckpointRef
+from rlhfblender_core.checkpoints.fetch import CheckpointRef
+from rlhfblender_core.checkpoints.find import CheckpointFile
 from rlhfblender_core.environments import EnvironmentSpec
 from rlhfblender_core.layout import RANDOM
 from rlhfblender_core.manifests import canonical_digest
@@ -89,7 +90,7 @@ def _agent_identity(agent: TrainedAgent | None) -> dict[str, Any] | None:
     return {
         "sha256": ref.sha256,
         "algorithm": ref.algorithm,
-        "vecnormalize_sha256": ref.vecnormalize_sha256,
+        "vecnormalize_sha256": ref.vecnormalize.sha256 if ref.vecnormalize else None,
         "settings": asdict(ref.settings),
     }
 

@@ -1,12 +1,13 @@
 """Shards: episodes that one worker rolls out one after another, into files that wait to be published."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhfblender_core.checkpoints.fetch import CheckpointRef
 from rlhfblender_core.environments import EnvironmentSpec, make_environment
 from rlhfblender_core.episode_files import EpisodeFiles, EpisodeSummary, discard_staged, staged_path
-from rlhfblender_core.errors import EpisodeError
+from rlhfblender_core.errors import CheckpointNotUsableError, EpisodeError, one_line
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.manifests import (
     ArtifactRecord,
@@ -69,20 +70,20 @@ class StagedEpisode:
 
 
 @dataclass(frozen=True)
-class EpisodeFailure:
-    """An episode that the environment or the policy broke off."""
-
-    episode: int
-    message: str
-
-
-@dataclass(frozen=True)
 class StagedShard:
-    """What came of a shard: episodes to publish, and those that failed."""
+    """What came of a shard.
 
+    Attributes:
+        name: the shard's.
+        key: experiment and checkpoint.
+        episodes: those to publish.
+        failures: message by number of those that the environment or the policy broke off.
+    """
+
+    name: str
     key: CheckpointKey
     episodes: tuple[StagedEpisode, ...]
-    failures: tuple[EpisodeFailure, ...]
+    failures: Mapping[int, str]
 
 
 def cut_shards(episodes: Sequence[int], workers: int) -> list[tuple[int, ...]]:
@@ -112,15 +113,16 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
     Raises:
         RLHFBlenderError: what isn't one episode's own: no space, an unusable environment or checkpoint.
     """
-    staged, failures = [], []
+    staged: list[StagedEpisode] = []
+    failures: dict[int, str] = {}
     for episode in shard.episodes:
         try:
             staged.append(_stage_episode(shard, episode, staging))
         except EpisodeError as error:
             _session.close()  # its state is unknown now
-            failures.append(EpisodeFailure(episode, str(error)))
+            failures[episode] = str(error)
         count_progress(episodes=1)
-    return StagedShard(shard.key, tuple(staged), tuple(failures))
+    return StagedShard(shard.name, shard.key, tuple(staged), failures)
 
 
 def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
@@ -181,6 +183,26 @@ def make_agent(settings: RolloutSettings) -> Agent:
     if settings.agent is None:
         return Agent(recorder, recorder, RandomPolicy(recorder.action_space))
     return _make_trained_agent(settings, recorder)
+
+
+def check_agent(settings: RolloutSettings) -> None:
+    """Loads what the settings name and lets it act once; the next shard in this process finds it loaded.
+
+    Raises:
+        RequestError: the environment or the checkpoint can't be used, or they don't fit together.
+    """
+    agent = _session.open(settings)
+    if settings.agent is None:
+        return
+    agent.policy.reset(seed=0)
+    observation, _ = agent.env.reset(seed=0)
+    try:
+        agent.policy.act(observation)
+    except Exception as error:
+        raise CheckpointNotUsableError(
+            f"The checkpoint {settings.agent.file.url} can't act in {settings.environment.env_id}: {one_line(error)}. "
+            "Check that it was trained on this environment."
+        ) from error
 
 
 def _make_trained_agent(settings: RolloutSettings, recorder: RawRecorder) -> Agent:
@@ -255,8 +277,18 @@ def _policy_record(settings: RolloutSettings, agent: Agent) -> PolicyRecord:
         kind="checkpoint",
         algorithm=ref.algorithm,
         checkpoint_sha256=ref.sha256,
-        vecnormalize_sha256=ref.vecnormalize_sha256,
+        vecnormalize_sha256=ref.vecnormalize.sha256 if ref.vecnormalize else None,
         deterministic=settings.deterministic,
-        observation=ref.settings.describe_observation(),
+        observation=_observation_words(ref),
         wrappers=tuple(wrapper.name for wrapper in ref.settings.wrappers),
     )
+
+
+def _observation_words(ref: CheckpointRef) -> str:
+    """What the policy saw, step by step: ``obs > AtariWrapper > 4 stacked``."""
+    steps = ["obs", *(wrapper.name.rpartition(".")[2] for wrapper in ref.settings.wrappers)]
+    if ref.vecnormalize:
+        steps.append("normalised")
+    if ref.settings.frame_stack:
+        steps.append(f"{ref.settings.frame_stack} stacked")
+    return " > ".join(steps)

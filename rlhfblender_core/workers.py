@@ -12,18 +12,22 @@ import os
 import struct
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from rlhfblender_core.errors import WorkerLostError
+from rlhfblender_core.errors import RunStoppedError, WorkerLostError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 #: Steps and episodes done, as two native 64-bit integers.
 _COUNTERS = struct.Struct("=qq")
+
+
+#: Number of worker processes that means: in the calling thread.
+IN_CALLER = -1
 
 
 class ProgressCounter:
@@ -62,7 +66,7 @@ class Workers:
 
     Args:
         processes: number of worker processes; 0 for this process. A single thread then does all the work: rendering
-            contexts belong to the thread that made them.
+            contexts belong to the thread that made them. :data:`IN_CALLER` for the calling thread itself.
         progress_folder: an existing folder for the counters (:func:`read_progress`).
     """
 
@@ -71,6 +75,7 @@ class Workers:
         self._folder = progress_folder
         self._lock = threading.Lock()
         self._executor: Executor | None = None
+        self._is_closed = False
 
     def __enter__(self) -> "Workers":
         return self
@@ -83,17 +88,27 @@ class Workers:
 
         Raises:
             WorkerLostError: a worker died; the next call starts new ones.
+            RunStoppedError: the workers were closed meanwhile.
         """
+        if self.processes == IN_CALLER:
+            return function(*args, **kwargs)
         executor = self._open_executor()
         try:
             return executor.submit(function, *args, **kwargs).result()
+        except CancelledError as error:
+            raise RunStoppedError("The run was stopped.") from error
         except BrokenProcessPool as error:
+            if self._is_closed:
+                raise RunStoppedError("The run was stopped.") from error
             self._drop(executor)
-            raise WorkerLostError("A worker process died (killed, or out of memory). Its episodes are made again.") from error
+            raise WorkerLostError(
+                "A worker process died (killed, or out of memory). Its episodes are made again."
+            ) from error
 
     def close(self) -> None:
         """Ends the workers at once; unfinished work is dropped."""
         with self._lock:
+            self._is_closed = True
             executor, self._executor = self._executor, None
         if isinstance(executor, ProcessPoolExecutor):
             processes = list((executor._processes or {}).values())  # noqa: SLF001 (public only from Python 3.14 on)
@@ -107,6 +122,8 @@ class Workers:
 
     def _open_executor(self) -> Executor:
         with self._lock:
+            if self._is_closed:
+                raise RunStoppedError("The run was stopped.")
             if self._executor is None:
                 self._executor = self._make_executor()
             return self._executor

@@ -1,0 +1,1 @@
+"""The steps as Prefect tasks: retries, caching, names, logging. No domain logic; that is the core's."""

@@ -1,0 +1,115 @@
+"""What the command lines of all flows share: flags made from a flow's parameters, exit codes, messages."""
+
+import argparse
+import inspect
+import logging
+import sys
+import types
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+from pydantic.fields import FieldInfo
+
+from rlhfblender_core.errors import RLHFBlenderError, one_line
+
+EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+#: Name of the final state of a flow run whose request was wrong.
+REFUSED = "Refused"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, instead of printing the usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with 2."""
+        fail(f"{message[:1].upper()}{message[1:]}. See --help.", EXIT_WRONG_REQUEST)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Prints one line on standard error and exits."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def make_parser(function: Callable[..., Any], description: str, epilog: str | None = None) -> CommandParser:
+    """A parser with one flag per parameter of a flow: names, types, defaults and help are the flow's.
+
+    Args:
+        function: the flow's function; its parameters are ``Annotated[type, Field(description=…)]``.
+        description: what the command does.
+        epilog: examples.
+    """
+    parser = CommandParser(
+        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    hints = get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        _add_flag(parser, name, hints[name], parameter.default)
+    return parser
+
+
+def _add_flag(parser: argparse.ArgumentParser, name: str, annotated: Any, default: Any) -> None:
+    annotation, *metadata = get_args(annotated)
+    help_text = next((item.description for item in metadata if isinstance(item, FieldInfo)), None) or ""
+    flag = f"--{name.replace('_', '-')}"
+    kind, is_list = _element_type(annotation)
+    options: dict[str, Any] = {"default": default, "help": help_text.replace("%", "%%"), "dest": name}
+    if kind is bool:
+        parser.add_argument(flag, action="store_true", **options)
+    elif kind is dict:
+        parser.add_argument(flag, nargs="+", metavar="K:V", **options)
+    elif get_origin(kind) is Literal:
+        parser.add_argument(flag, choices=get_args(kind), **options)
+    else:
+        metavar = {int: "N", float: "X"}.get(kind, "TEXT")
+        parser.add_argument(flag, type=kind, nargs="+" if is_list else None, metavar=metavar, **options)
+
+
+def _element_type(annotation: Any) -> tuple[Any, bool]:
+    """The type of one value, and whether several are taken."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        kinds = [argument for argument in arguments if argument is not type(None)]
+        return _element_type(kinds[0]) if len(kinds) == 1 else (_int_or_text, False)
+    if origin is list:
+        return _element_type(arguments[0])[0], True
+    return (dict, False) if origin is dict else (annotation, False)
+
+
+def _int_or_text(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def run_command(main: Callable[[], int]) -> NoReturn:
+    """Runs a command line: our errors become one line and an exit code; libraries keep quiet."""
+    silence_libraries()
+    try:
+        code = main()
+    except RLHFBlenderError as error:
+        fail(one_line(error), EXIT_WRONG_REQUEST)
+    except KeyboardInterrupt:
+        fail("Stopped. What is published stays; run the same command again to finish.", EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
+        sys.stderr.close()
+        code = EXIT_INCOMPLETE
+    raise SystemExit(code)
+
+
+def silence_libraries() -> None:
+    """Keeps the terminal for what the command itself has to say. Prefect's logs still go to its server."""
+    warnings.filterwarnings("ignore")
+    for name in ("", "prefect", "prefect._internal", "uvicorn", "fastapi"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setLevel(logging.CRITICAL + 1)
+    logging.getLogger().setLevel(logging.CRITICAL + 1)
+
+
+def given(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """The parsed flags as parameters of the flow."""
+    return vars(arguments)

@@ -1,0 +1,283 @@
+"""Generate episodes of an agent in an environment: the main flow, and its command line.
+
+``python flows/generate.py --env CartPole-v1 --random`` on a machine, ``prefect deployment run 'generate/…'`` on a
+schedule: the same flow, with parameters named like the flags.
+"""
+
+import tempfile
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run as current_run
+from prefect.states import Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from flows.command_line import (
+    EXIT_DONE,
+    EXIT_INCOMPLETE,
+    EXIT_WRONG_REQUEST,
+    REFUSED,
+    fail,
+    make_parser,
+    run_command,
+)
+from flows.progress import TerminalDisplay, current_display
+from flows.shard_runs import CheckpointWork, Failures, run_shards
+from rlhfblender_core.catalogue import check_same_request, read_published
+from rlhfblender_core.environments import parse_env_kwargs
+from rlhfblender_core.errors import RequestError, one_line
+from rlhfblender_core.layout import CheckpointKey
+from rlhfblender_core.plan import GenerationPlan, GenerationRequest, plan_generation
+from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord, open_existing_registry
+from rlhfblender_core.report import Report, report_checkpoint
+from rlhfblender_core.rollout_settings import RolloutSettings
+from rlhfblender_core.storage import check_writable
+from rlhfblender_core.workers import available_cores
+from tasks.checkpoints import load_checkpoint
+from tasks.engines import open_engine
+from tasks.registration import ensure_env_registered, ensure_experiment_registered
+from tasks.settings import Places, cache_folder, resolve_places, storage_options
+
+#: Shards that are written while the workers roll out the next ones.
+_WRITERS = 2
+
+
+def run_name() -> str:
+    """``generate CartPole-v1 random``: what a person reads in Prefect's UI."""
+    parameters = current_run.parameters
+    who = "random" if parameters.get("random") else ("trained" if parameters.get("model_path") else None)
+    if parameters.get("register_only"):
+        who = "register only"
+    return " ".join(filter(None, ["generate", parameters.get("env") or parameters.get("exp"), who]))
+
+
+@flow(name="generate", flow_run_name=run_name, task_runner=ThreadPoolTaskRunner(max_workers=1))
+def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
+    *,
+    env: Annotated[
+        str | None, Field(description="Gymnasium id, e.g. CartPole-v1; left out with a registered experiment")
+    ] = None,
+    exp: Annotated[
+        str | None,
+        Field(description="experiment; default <env>_random_experiment or <env>_trained_experiment"),
+    ] = None,
+    num_episodes: Annotated[int, Field(ge=1, description="episodes per checkpoint (default 10)")] = 10,
+    random: Annotated[bool, Field(description="a random agent")] = False,
+    model_path: Annotated[
+        str | None, Field(description="folder of checkpoints (local or any fsspec URL), or one .zip")
+    ] = None,
+    checkpoints: Annotated[
+        list[int | Literal["final", "best"]],
+        Field(description="training steps; -1 the latest (default), 0 a random baseline; also final, best"),
+    ] = [-1],  # noqa: B006 (Prefect copies defaults)
+    project: Annotated[str, Field(description=f"project (default {DEFAULT_PROJECT})")] = DEFAULT_PROJECT,
+    env_gym_entrypoint: Annotated[
+        str | None, Field(description="module:Class of a custom environment, registered under --env")
+    ] = None,
+    additional_gym_packages: Annotated[
+        list[str], Field(description="packages to import before the environment is made")
+    ] = [],  # noqa: B006
+    env_display_name: Annotated[str | None, Field(description="how people call the environment")] = None,
+    env_description: Annotated[str | None, Field(description="a sentence about the environment")] = None,
+    env_kwargs: Annotated[
+        dict[str, Any], Field(description="keyword arguments of the environment, e.g. max_episode_steps:1000")
+    ] = {},  # noqa: B006
+    action_names: Annotated[list[str] | None, Field(description="labels of the actions")] = None,
+    register_only: Annotated[bool, Field(description="register, generate nothing")] = False,
+    seed: Annotated[int | None, Field(ge=0, description="seed of the run (default 0)")] = None,
+    deterministic: Annotated[
+        bool | None, Field(description="take the most probable action instead of a sample")
+    ] = None,
+    max_steps_per_episode: Annotated[
+        int | None, Field(ge=1, description="cut episodes off after so many steps, as truncated")
+    ] = None,
+    algorithm: Annotated[
+        str | None, Field(description="the checkpoints' algorithm, where their files don't tell, e.g. PPO")
+    ] = None,
+    fps: Annotated[
+        float | None,
+        Field(gt=0, le=1000, description="frames per second of videos (default the environment's, else 30)"),
+    ] = None,
+    no_render: Annotated[bool | None, Field(description="no videos and no thumbnails")] = None,
+    overwrite: Annotated[bool, Field(description="make episodes anew that are there, with these settings")] = False,
+    trust_checkpoint: Annotated[
+        bool, Field(description="let a checkpoint that you made yourself run its own code (custom policy classes)")
+    ] = False,
+    runner: Annotated[
+        Literal["auto", "inprocess", "process"], Field(description="where episodes are rolled out (default auto)")
+    ] = "auto",
+    workers: Annotated[
+        int | None, Field(ge=1, description="worker processes (default the cores this process may use)")
+    ] = None,
+    data_root: Annotated[
+        str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        Field(description="registry (default RLHFBLENDER_DATABASE_URL, else SQLite in the data root)"),
+    ] = None,
+) -> State[Any]:
+    """Registers the environment and the experiment, rolls out the episodes that are missing and publishes them."""
+    try:
+        request = GenerationRequest(
+            env=env,
+            exp=exp,
+            num_episodes=num_episodes,
+            random=random,
+            model_path=model_path,
+            checkpoints=tuple(checkpoints),
+            project=project,
+            env_gym_entrypoint=env_gym_entrypoint,
+            additional_gym_packages=tuple(additional_gym_packages),
+            env_display_name=env_display_name,
+            env_description=env_description,
+            env_kwargs=env_kwargs,
+            action_names=tuple(action_names) if action_names else None,
+            register_only=register_only,
+            seed=seed,
+            deterministic=deterministic,
+            max_steps_per_episode=max_steps_per_episode,
+            algorithm=algorithm,
+            fps=fps,
+            no_render=no_render,
+            overwrite=overwrite,
+            trust_checkpoint=trust_checkpoint,
+        )
+        places = resolve_places(data_root, database_url)
+        plan = make_plan(request, places)
+        report = carry_out(plan, places, _processes(runner, workers))
+    except RequestError as error:
+        get_run_logger().error("%s", one_line(error))
+        return Failed(name=REFUSED, message=one_line(error))
+    current_display.get().show(report)
+    if report.failed:
+        return Failed(message=f"{report.failed} of {report.wanted} episodes failed: {_first_failure(report)}")
+    return Completed(message=_success(report))
+
+
+def make_plan(request: GenerationRequest, places: Places) -> GenerationPlan:
+    """Resolves the request against the registry and checks it; writes nothing."""
+    check_writable(places.open_root())
+    registry = open_existing_registry(places.database_url)
+    with ExitStack() as stack:
+        if registry is not None:
+            stack.enter_context(registry)
+        return plan_generation(request, registry, cache_folder(), storage_options())
+
+
+def carry_out(plan: GenerationPlan, places: Places, processes: int) -> Report:
+    """Registers, rolls out and publishes what the plan says."""
+    root = places.open_root()
+    if plan.experiment is None or not plan.settings:
+        _register(plan, places)
+        return Report(plan.experiment.name if plan.experiment else None, root.shown(""))
+    name = plan.experiment.name
+    work = [_work(plan, settings, name, places) for settings in plan.settings]
+    missing = sum(len(checkpoint.missing) for checkpoint in work)
+    failures: Failures = {}
+    processes = min(processes, missing)
+    at_once = max(1, processes)
+    with ExitStack() as stack:
+        progress = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rlhfblender-progress-")))
+        run_id = uuid.uuid4().hex
+        if missing:
+            stack.enter_context(open_engine(run_id, root, processes, progress))
+            _load_checkpoints(work, places, run_id)
+        _register(plan, places)
+        if missing:
+            stack.enter_context(current_display.get().watch(progress, missing))
+        runner = stack.enter_context(ThreadPoolTaskRunner(max_workers=at_once + _WRITERS))
+        failures = run_shards(work, places, run_id, runner, at_once)
+    return _report(name, work, failures, places)
+
+
+def _work(plan: GenerationPlan, settings: RolloutSettings, experiment: str, places: Places) -> CheckpointWork:
+    published = read_published(places.open_root(), CheckpointKey(experiment, settings.label))
+    if not plan.replace:
+        check_same_request(published, settings, range(plan.num_episodes))
+    return CheckpointWork(settings, published, plan.num_episodes, plan.replace)
+
+
+def _load_checkpoints(work: list[CheckpointWork], places: Places, run_id: str) -> None:
+    for checkpoint in work:
+        if checkpoint.missing:
+            load_checkpoint(checkpoint.settings, places, run_id)
+
+
+def _register(plan: GenerationPlan, places: Places) -> None:
+    ensure_env_registered(plan.environment, places)
+    if plan.experiment is not None:
+        records = [_checkpoint_record(plan.experiment.name, settings) for settings in plan.settings]
+        ensure_experiment_registered(plan.experiment, records, places, replace=plan.replace)
+
+
+def _checkpoint_record(experiment: str, settings: RolloutSettings) -> CheckpointRecord:
+    ref = settings.agent.ref if settings.agent else None
+    return CheckpointRecord(
+        experiment=experiment,
+        label=settings.label,
+        step=settings.step,
+        sha256=ref.sha256 if ref else None,
+        algorithm=ref.algorithm if ref else None,
+    )
+
+
+def _report(experiment: str, work: list[CheckpointWork], failures: Failures, places: Places) -> Report:
+    root = places.open_root()
+    rows = []
+    for checkpoint in work:
+        key = checkpoint.published.key
+        there = checkpoint.num_episodes - len(checkpoint.missing)
+        failed = failures.get(key.checkpoint, {})
+        rows.append(report_checkpoint(read_published(root, key), checkpoint.num_episodes, there, failed))
+    return Report(experiment, root.shown(""), tuple(rows))
+
+
+def _processes(runner: str, workers: int | None) -> int:
+    """Number of worker processes; 0 for this process."""
+    if runner == "inprocess":
+        return 0
+    count = workers or available_cores()
+    return count if runner == "process" or count > 1 else 0
+
+
+def _first_failure(report: Report) -> str:
+    return next(message for row in report.checkpoints for message in row.failed.values())
+
+
+def _success(report: Report) -> str:
+    return f"{report.made} episodes made, {report.wanted - report.made} already there, in {report.data_root}"
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    arguments = vars(
+        make_parser(generate.fn, "Generate episodes of an agent for human feedback.", _EXAMPLES).parse_args()
+    )
+    arguments["env_kwargs"] = parse_env_kwargs(arguments["env_kwargs"] or [])
+    display = TerminalDisplay()
+    current_display.set(display)
+    state = generate(**arguments, return_state=True)
+    if state.name == REFUSED:
+        fail(state.message or "the request was refused", EXIT_WRONG_REQUEST)
+    if not state.is_completed():
+        if not display.has_shown:
+            fail(state.message or "the run failed", EXIT_INCOMPLETE)
+        return EXIT_INCOMPLETE
+    return EXIT_DONE
+
+
+_EXAMPLES = """examples:
+  python flows/generate.py --env CartPole-v1 --random --num-episodes 10
+  python flows/generate.py --env CartPole-v1 --model-path models/ppo/CartPole-v1_1 --checkpoints 0 20000 100000
+  python flows/generate.py --env MyEnv-v0 --env-gym-entrypoint my_package.envs:MyEnv --random
+"""
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,201 @@
+"""Builds the policy of a checkpoint: the one place that uses torch and Stable-Baselines3 for it.
+
+What is in the file was read and checked before, by :mod:`.contents`; weights are loaded by torch's ``weights_only``.
+"""
+
+import importlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gymnasium import spaces
+
+from rlhfblender_core.checkpoints.algorithms import CONTRIB, Algorithm
+from rlhfblender_core.checkpoints.archive import refusal
+from rlhfblender_core.checkpoints.contents import ClassName, ModelContents, read_contents, serialized
+from rlhfblender_core.checkpoints.fetch import CheckpointRef, sha256_of
+from rlhfblender_core.checkpoints.match import check_policy_spaces
+from rlhfblender_core.checkpoints.vecnormalize import read_statistics, trusted_statistics
+from rlhfblender_core.errors import CheckpointNotUsableError, RLHFBlenderError, one_line
+from rlhfblender_core.policies.observations import ObservationPipeline
+from rlhfblender_core.policies.protocol import Policy
+
+#: Extractors of actor and critic were one until Stable-Baselines3 1.7, and are still when they are shared.
+_MAY_BE_MISSING = ("pi_features_extractor.", "vf_features_extractor.")
+
+
+def load_agent(  # noqa: PLR0913 - two of them are flags
+    ref: CheckpointRef,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    *,
+    deterministic: bool,
+    trust: bool = False,
+    action_masks: Any = None,
+) -> Policy:
+    """The policy of a checkpoint, ready for episodes in an environment with these spaces.
+
+    Args:
+        ref: from :func:`~rlhfblender_core.checkpoints.fetch.fetch_checkpoint`.
+        observation_space: of the environment with the agent's wrappers around it.
+        action_space: likewise.
+        deterministic: take the most likely action instead of sampling.
+        trust: load a custom policy class by running what the file holds.
+        action_masks: callable that gives the mask of allowed actions, for MaskablePPO; None for no mask.
+
+    Raises:
+        CheckpointNotUsableError: the file changed since it was fetched, or its policy can't be built.
+        SpacesDifferError: it was trained on other spaces.
+    """
+    path = Path(ref.path)
+    if not path.is_file() or sha256_of(path) != ref.sha256:
+        raise refusal(path, "is missing or was changed while it was in use; start again")
+    contents = read_contents(path, algorithm=ref.algorithm, trust=trust)
+    statistics = None
+    if ref.vecnormalize is not None:
+        read = trusted_statistics if trust else read_statistics
+        statistics = read(Path(ref.vecnormalize.path))
+    pipeline = ObservationPipeline(observation_space, statistics, ref.settings.frame_stack)
+    check_policy_spaces(contents, pipeline.space, action_space)
+    try:
+        network = _network(contents, pipeline.space, action_space, trust=trust)
+    except RLHFBlenderError:
+        raise
+    except ImportError as error:
+        raise _missing_package(contents, error) from error
+    except Exception as error:  # a constructor may raise anything about arguments that a file chose
+        raise refusal(path, f"can't be built as {contents.algorithm} ({one_line(error)[:200]})") from error
+    return _policy(contents, network, pipeline, action_space, deterministic=deterministic, action_masks=action_masks)
+
+
+def _network(
+    contents: ModelContents, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], *, trust: bool
+) -> Any:
+    """Stable-Baselines3's policy with its weights, in evaluation mode."""
+    policy_class = _policy_class(contents, trust=trust)
+    kwargs = _constructor_kwargs(contents, policy_class, trust=trust)
+    if contents.algorithm is not Algorithm.ARS:
+        # The optimiser that each policy makes is never used.
+        kwargs["lr_schedule"] = _no_learning
+    network = policy_class(observation_space, action_space, **kwargs)
+    _load_weights(contents, network, trust=trust)
+    network.set_training_mode(False)
+    return network
+
+
+def _no_learning(_: float) -> float:
+    return 0.0
+
+
+def _policy_class(contents: ModelContents, *, trust: bool) -> Any:
+    if contents.policy_class is None:
+        return _trusted(contents, "policy_class") if trust else None
+    module, name = contents.policy_class
+    # A pair from our own table, never what a file names beyond it.
+    return getattr(importlib.import_module(module), name)
+
+
+def _constructor_kwargs(contents: ModelContents, policy_class: Any, *, trust: bool) -> dict[str, Any]:
+    if contents.policy_kwargs is None:
+        kwargs = dict(_trusted(contents, "policy_kwargs") or {}) if trust else {}
+        kwargs = {key: value for key, value in kwargs.items() if key not in ("device", "optimizer_class", "optimizer_kwargs")}
+    else:
+        kwargs = {key: _with_classes(value) for key, value in contents.policy_kwargs.items()}
+    accepted = _parameters(policy_class)
+    if contents.use_sde and "use_sde" in accepted:
+        kwargs.setdefault("use_sde", True)
+    if "ortho_init" in accepted and not trust:
+        # Initial weights are overwritten; orthogonal ones would take longer than all the rest.
+        kwargs["ortho_init"] = False
+    return kwargs
+
+
+def _parameters(policy_class: Any) -> frozenset[str]:
+    import inspect
+
+    return frozenset(inspect.signature(policy_class.__init__).parameters)
+
+
+def _with_classes(value: Any) -> Any:
+    """The value with the real classes in place of their names."""
+    if isinstance(value, ClassName):
+        module, name = value.name
+        return getattr(importlib.import_module(module), name)
+    if isinstance(value, Mapping):
+        return {key: _with_classes(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_with_classes(part) for part in value)
+    return value
+
+
+def _trusted(contents: ModelContents, field: str) -> Any:
+    """An entry of ``data`` as its author meant it: this runs what the file holds."""
+    import cloudpickle
+
+    content = serialized(contents.archive, field)
+    return contents.archive.data[field] if content is None else cloudpickle.loads(content)
+
+
+def _load_weights(contents: ModelContents, network: Any, *, trust: bool) -> None:
+    import torch
+
+    state = torch.load(io.BytesIO(contents.archive.weights), map_location="cpu", weights_only=not trust)
+    if contents.algorithm is Algorithm.ARS:
+        # The linear policy's only layer got a number when it became a list of layers.
+        state = {_ars_name(name, network): value for name, value in state.items()}
+    result = network.load_state_dict(state, strict=False)
+    missing = [name for name in result.missing_keys if not name.startswith(_MAY_BE_MISSING)]
+    if missing or result.unexpected_keys:
+        names = ", ".join([*missing, *result.unexpected_keys][:3])
+        raise refusal(contents.archive.path, f"doesn't fit a policy of {contents.algorithm}: {names} differ")
+
+
+def _ars_name(name: str, network: Any) -> str:
+    if name in network.state_dict():
+        return name
+    return name.replace("action_net.", "action_net.0.", 1)
+
+
+def _policy(  # noqa: PLR0913
+    contents: ModelContents,
+    network: Any,
+    pipeline: ObservationPipeline,
+    action_space: spaces.Space[Any],
+    *,
+    deterministic: bool,
+    action_masks: Any,
+) -> Policy:
+    from rlhfblender_core.policies import actor_critic, continuous, q_learning
+
+    families: dict[Algorithm, Any] = {
+        Algorithm.A2C: actor_critic.ActorCriticPolicy,
+        Algorithm.ARS: continuous.BareActionPolicy,
+        Algorithm.CROSSQ: continuous.SquashedGaussianPolicy,
+        Algorithm.DDPG: continuous.DeterministicActorPolicy,
+        Algorithm.DQN: q_learning.QPolicy,
+        Algorithm.MASKABLE_PPO: actor_critic.MaskableActorCriticPolicy,
+        Algorithm.PPO: actor_critic.ActorCriticPolicy,
+        Algorithm.QRDQN: q_learning.QuantilePolicy,
+        Algorithm.RECURRENT_PPO: actor_critic.RecurrentActorCriticPolicy,
+        Algorithm.SAC: continuous.SquashedGaussianPolicy,
+        Algorithm.TD3: continuous.DeterministicActorPolicy,
+        Algorithm.TQC: continuous.QuantileCriticPolicy,
+        Algorithm.TRPO: actor_critic.ActorCriticPolicy,
+    }
+    extra: dict[str, Any] = {}
+    if contents.algorithm in (Algorithm.DQN, Algorithm.QRDQN):
+        extra["exploration_rate"] = contents.exploration_rate
+    elif contents.algorithm is Algorithm.MASKABLE_PPO:
+        extra["action_masks"] = action_masks
+    policy: Policy = families[contents.algorithm](
+        network, pipeline, action_space, deterministic=deterministic, **extra
+    )
+    return policy
+
+
+def _missing_package(contents: ModelContents, error: ImportError) -> CheckpointNotUsableError:
+    package = "sb3-contrib" if contents.algorithm in CONTRIB else "stable-baselines3"
+    if error.name and not error.name.startswith(("sb3_contrib", "stable_baselines3", "torch")):
+        package = error.name
+    return refusal(contents.archive.path, f"is a model of {contents.algorithm}: install {package} ({one_line(error)[:120]})")

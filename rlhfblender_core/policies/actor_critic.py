@@ -1,0 +1,112 @@
+"""Policies with an action distribution and a value function: PPO, A2C, TRPO, MaskablePPO, RecurrentPPO."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.distributions import Bernoulli, Categorical
+
+from rlhfblender_core.policies.checkpoint_policy import CheckpointPolicy, Observation, floats
+from rlhfblender_core.policies.protocol import PolicyStep, UncertaintyKind
+
+#: Gives the mask of allowed actions at this moment, True for allowed.
+ActionMasks = Callable[[], Any]
+
+
+class ActorCriticPolicy(CheckpointPolicy):
+    """PPO, A2C and TRPO."""
+
+    uncertainty_kind = UncertaintyKind.ENTROPY
+
+    def _start(self) -> None:
+        if getattr(self.network, "use_sde", False):
+            # Exploration noise is a function of the state, drawn once per episode.
+            self.network.reset_noise()
+
+    def _decide(self, observation: Observation) -> PolicyStep:
+        latent_actor, latent_critic = self._latents(observation)
+        # Stable-Baselines3 gives actions, or the distribution: both in one pass only by this method.
+        distribution = self.network._get_action_dist_from_latent(latent_actor)  # noqa: SLF001
+        return self._step(distribution, self.network.value_net(latent_critic))
+
+    def _latents(self, observation: Observation) -> tuple[torch.Tensor, torch.Tensor]:
+        network = self.network
+        features = network.extract_features(observation)
+        if network.share_features_extractor:
+            latents: tuple[torch.Tensor, torch.Tensor] = network.mlp_extractor(features)
+            return latents
+        actor, critic = features
+        return network.mlp_extractor.forward_actor(actor), network.mlp_extractor.forward_critic(critic)
+
+    def _step(self, distribution: Any, values: torch.Tensor) -> PolicyStep:
+        action = distribution.get_actions(deterministic=self._deterministic)
+        entropy = distribution.entropy()
+        known = PolicyStep(
+            action=self._environment_action(action),
+            log_prob=float(distribution.log_prob(action)),
+            # Squashed gSDE has no entropy in closed form.
+            entropy=None if entropy is None else float(entropy),
+            value=float(values),
+        )
+        known.uncertainty = float("nan") if known.entropy is None else known.entropy
+        _describe(distribution.distribution, known, self._action_space.shape or ())
+        return known
+
+
+class MaskableActorCriticPolicy(ActorCriticPolicy):
+    """MaskablePPO: actions that aren't allowed have probability 0, if the environment says which are."""
+
+    def __init__(self, *args: Any, action_masks: ActionMasks | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._action_masks = action_masks
+
+    def _decide(self, observation: Observation) -> PolicyStep:
+        latent_actor, latent_critic = self._latents(observation)
+        distribution = self.network._get_action_dist_from_latent(latent_actor)  # noqa: SLF001
+        if self._action_masks is not None:
+            distribution.apply_masking(np.asarray(self._action_masks()))
+        return self._step(distribution, self.network.value_net(latent_critic))
+
+
+class RecurrentActorCriticPolicy(ActorCriticPolicy):
+    """RecurrentPPO: the LSTM's state is carried through an episode."""
+
+    def _start(self) -> None:
+        super()._start()
+        zeros = torch.zeros(self.network.lstm_hidden_state_shape)
+        self._actor_state = (zeros, zeros)
+        self._critic_state = (zeros, zeros)
+
+    def _latents(self, observation: Observation) -> tuple[torch.Tensor, torch.Tensor]:
+        network = self.network
+        features = network.extract_features(observation)
+        actor, critic = (features, features) if network.share_features_extractor else features
+        actor, self._actor_state = _through(network.lstm_actor, actor, self._actor_state)
+        if network.lstm_critic is not None:
+            critic, self._critic_state = _through(network.lstm_critic, critic, self._critic_state)
+        elif network.shared_lstm:
+            critic = actor
+        else:
+            critic = network.critic(critic)
+        return network.mlp_extractor.forward_actor(actor), network.mlp_extractor.forward_critic(critic)
+
+
+State = tuple[torch.Tensor, torch.Tensor]
+
+
+def _through(lstm: torch.nn.LSTM, features: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+    """One step of one sequence."""
+    output, after = lstm(features.unsqueeze(0), state)
+    return output.squeeze(0), after
+
+
+def _describe(distribution: Any, known: PolicyStep, shape: tuple[int, ...]) -> None:
+    """Fills in what the distribution says: probabilities, or mean and standard deviation."""
+    parts = distribution if isinstance(distribution, list) else [distribution]
+    if all(isinstance(part, (Categorical, Bernoulli)) for part in parts):
+        known.probs = np.concatenate([floats(part.probs) for part in parts])
+    else:
+        known.action_mean = floats(distribution.mean).reshape(shape)
+        known.action_std = floats(distribution.stddev).reshape(shape)
+

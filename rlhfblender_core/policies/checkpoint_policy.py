@@ -1,0 +1,94 @@
+"""What all policies from checkpoints share: observations in, actions out, seeds. Each family adds its forward pass.
+
+Importing this module imports torch, so only :mod:`rlhfblender_core.checkpoints.load` does, when a checkpoint is loaded.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+
+from rlhfblender_core.policies.observations import ObservationPipeline
+from rlhfblender_core.policies.protocol import PolicyStep, UncertaintyKind, derived_seed
+
+#: Streams of :func:`derived_seed`; the random policy has 1.
+_TORCH_STREAM, _NUMPY_STREAM = 2, 3
+
+Floats = npt.NDArray[np.float32]
+#: A batch of one observation: a tensor, or one per key.
+Observation = Any
+
+
+class CheckpointPolicy(ABC):
+    """A Stable-Baselines3 policy as a :class:`~rlhfblender_core.policies.protocol.Policy`.
+
+    Sampling uses torch's global generator, which :meth:`reset` seeds: torch's distributions accept no other, and a
+    process runs one episode at a time.
+
+    Args:
+        network: Stable-Baselines3's policy, in evaluation mode.
+        pipeline: makes the policy's observations of the environment's.
+        action_space: the environment's.
+        deterministic: take the most likely action instead of sampling.
+    """
+
+    uncertainty_kind: UncertaintyKind = UncertaintyKind.NONE
+
+    def __init__(
+        self, network: Any, pipeline: ObservationPipeline, action_space: spaces.Space[Any], *, deterministic: bool
+    ) -> None:
+        self.network = network
+        self._pipeline = pipeline
+        self._action_space = action_space
+        self._deterministic = deterministic
+        self._random = np.random.default_rng(0)
+
+    def reset(self, seed: int) -> None:
+        """Seeds all sampling with numbers that derive from ``seed`` alone, and clears what was remembered."""
+        torch.manual_seed(derived_seed(seed, _TORCH_STREAM))
+        self._random = np.random.default_rng(derived_seed(seed, _NUMPY_STREAM))
+        self._pipeline.reset()
+        with torch.inference_mode():
+            self._start()
+
+    def act(self, observation: Any) -> PolicyStep:
+        """One forward pass, without autograd: the action and all that is known about it."""
+        seen = self._pipeline(observation)
+        with torch.inference_mode():
+            return self._decide(_batched(seen))
+
+    def _start(self) -> None:  # noqa: B027 - most families have nothing to do
+        """What a family does at the start of an episode, after seeding."""
+
+    @abstractmethod
+    def _decide(self, observation: Observation) -> PolicyStep:
+        """The family's forward pass for a batch of one."""
+
+    def _environment_action(self, action: torch.Tensor) -> Any:
+        """What the environment gets for a policy's action: unscaled or clipped, with the space's shape and dtype."""
+        space = self._action_space
+        values = action.numpy().reshape(space.shape or ())
+        if isinstance(space, spaces.Box):
+            if self.network.squash_output:
+                values = space.low + 0.5 * (values + 1.0) * (space.high - space.low)
+            else:
+                values = np.clip(values, space.low, space.high)
+            return values.astype(space.dtype, copy=False)
+        if isinstance(space, spaces.Discrete):
+            return space.dtype.type(values)
+        return values.astype(space.dtype)
+
+
+def _batched(observation: Any) -> Observation:
+    """A batch of one as tensors."""
+    if isinstance(observation, dict):
+        return {key: torch.from_numpy(value[None]) for key, value in observation.items()}
+    return torch.from_numpy(observation[None])
+
+
+def floats(tensor: torch.Tensor) -> Floats:
+    """A tensor's numbers as a flat float32 array of their own."""
+    return np.array(tensor.reshape(-1).numpy(), dtype=np.float32)

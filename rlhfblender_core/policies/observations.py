@@ -1,0 +1,182 @@
+"""What a checkpoint's policy sees of an observation: normalised, stacked and transposed as in its training.
+
+None of it changes the environment, and recorded observations are taken before it. Never imports torch. The order is
+RL Zoo's: VecNormalize, VecFrameStack, VecTransposeImage.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from rlhfblender_core.checkpoints.vecnormalize import Moments, ObservationStatistics
+from rlhfblender_core.errors import SpacesDifferError
+
+_IMAGE_SIDES = 3
+_WHITE = 255
+
+
+class ObservationPipeline:
+    """Turns the environment's observations into the policy's.
+
+    Args:
+        space: the (wrapped) environment's observation space.
+        statistics: of VecNormalize, None for none.
+        frame_stack: number of observations to stack, None for none.
+
+    Attributes:
+        space: what comes out.
+
+    Raises:
+        SpacesDifferError: the statistics don't belong to this space, or it can't be stacked.
+    """
+
+    def __init__(
+        self, space: spaces.Space[Any], statistics: ObservationStatistics | None, frame_stack: int | None
+    ) -> None:
+        self._parts: dict[str, _Part] | None = None
+        self._part: _Part | None = None
+        if isinstance(space, spaces.Dict):
+            held = {} if statistics is None else statistics.moments
+            missing = sorted(str(key) for key in held if key not in space.spaces)
+            if missing:
+                raise SpacesDifferError(
+                    f"The checkpoint's VecNormalize file has statistics of {missing[0]!r}, the environment's "
+                    f"observations have {', '.join(space.spaces)}. Use the environment it was trained in."
+                )
+            self._parts = {key: _Part(part, key, statistics, frame_stack) for key, part in space.spaces.items()}
+            self.space: spaces.Space[Any] = spaces.Dict({key: part.space for key, part in self._parts.items()})
+        else:
+            self._part = _Part(space, None, statistics, frame_stack)
+            self.space = self._part.space
+
+    def reset(self) -> None:
+        """Forgets stacked observations, at the start of an episode."""
+        for part in self._parts.values() if self._parts is not None else [self._part]:
+            if part is not None:
+                part.reset()
+
+    def __call__(self, observation: Any) -> npt.NDArray[Any] | dict[str, npt.NDArray[Any]]:
+        """The policy's observation, without a batch dimension; never shares memory with what was given."""
+        if self._parts is None:
+            assert self._part is not None  # noqa: S101 - one of the two is set
+            return self._part(observation)
+        return {key: part(observation[key]) for key, part in self._parts.items()}
+
+
+class _Part:
+    """One array of an observation."""
+
+    def __init__(
+        self,
+        space: spaces.Space[Any],
+        key: str | None,
+        statistics: ObservationStatistics | None,
+        frame_stack: int | None,
+    ) -> None:
+        self._key = key
+        self._dtype = space.dtype
+        self._shape = space.shape or ()
+        moments = None if statistics is None else statistics.moments.get(key)
+        self._statistics = None if moments is None else statistics
+        # Stacked before it was normalised, if the statistics are of that shape: VecNormalize(VecFrameStack(env)).
+        self._stack_first = moments is not None and _fits_stacked(space, moments, frame_stack)
+        if self._stack_first:
+            space = self._stacking(space, frame_stack)
+        if moments is not None:
+            space = _normalised_space(space, moments, statistics)
+        if not self._stack_first:
+            space = self._stacking(space, frame_stack)
+        self._transposed = _is_image(space) and not _channels_first(space)
+        self.space = _transposed(space) if self._transposed else space
+
+    def _stacking(self, space: spaces.Space[Any], frame_stack: int | None) -> spaces.Space[Any]:
+        self._stack: _Stack | None = None
+        if frame_stack is None:
+            return space
+        if not isinstance(space, spaces.Box) or not space.shape:
+            raise SpacesDifferError(
+                f"The checkpoint was trained on {frame_stack} stacked frames, but observations of {space} can't be "
+                "stacked. Use the environment it was trained in, or --env-kwargs frame_stack:0."
+            )
+        self._stack = _Stack(space, frame_stack)
+        return self._stack.space
+
+    def reset(self) -> None:
+        if self._stack is not None:
+            self._stack.clear()
+
+    def __call__(self, observation: Any) -> npt.NDArray[Any]:
+        # A copy with the space's dtype, as vectorised environments make one.
+        array = np.array(observation, dtype=self._dtype)
+        if array.shape != self._shape:
+            array = array.reshape(self._shape)
+        if self._stack is not None and self._stack_first:
+            array = self._stack.push(array)
+        if self._statistics is not None:
+            array = self._statistics.normalised(self._key, array)
+        if self._stack is not None and not self._stack_first:
+            array = self._stack.push(array)
+        return np.ascontiguousarray(array.transpose(2, 0, 1)) if self._transposed else array
+
+
+class _Stack:
+    """The last observations side by side, zeros before the first; the newest comes last."""
+
+    def __init__(self, space: spaces.Box, frames: int) -> None:
+        self._axis = 0 if _is_image(space) and _channels_first(space) else -1
+        self._side = space.shape[self._axis]
+        self.space = spaces.Box(
+            low=np.repeat(space.low, frames, axis=self._axis),
+            high=np.repeat(space.high, frames, axis=self._axis),
+            dtype=space.dtype.type,  # type: ignore[arg-type] - Gymnasium's annotation names a few types only
+        )
+        self._held = np.zeros(self.space.shape, self.space.dtype)
+
+    def clear(self) -> None:
+        self._held[...] = 0
+
+    def push(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        self._held = np.roll(self._held, -self._side, axis=self._axis)
+        if self._axis == 0:
+            self._held[-self._side :] = array
+        else:
+            self._held[..., -self._side :] = array
+        return self._held.copy()
+
+
+def _normalised_space(
+    space: spaces.Space[Any], moments: Moments, statistics: ObservationStatistics | None
+) -> spaces.Space[Any]:
+    if not isinstance(space, spaces.Box) or space.shape != moments.mean.shape or statistics is None:
+        raise SpacesDifferError(
+            f"The checkpoint's VecNormalize file has statistics of shape {moments.mean.shape}, observations are "
+            f"{space}. Use the environment it was trained in."
+        )
+    if not _is_image(space):
+        return space
+    return spaces.Box(-statistics.clip, statistics.clip, space.shape, np.float32)
+
+
+def _fits_stacked(space: spaces.Space[Any], moments: Moments, frames: int | None) -> bool:
+    if frames is None or not isinstance(space, spaces.Box) or space.shape == moments.mean.shape:
+        return False
+    return _Stack(space, frames).space.shape == moments.mean.shape
+
+
+def _is_image(space: spaces.Space[Any]) -> bool:
+    """Stable-Baselines3's rule: three sides, uint8, bounds 0 and 255."""
+    if not isinstance(space, spaces.Box) or len(space.shape) != _IMAGE_SIDES or space.dtype != np.uint8:
+        return False
+    return bool((space.low == 0).all() and (space.high == _WHITE).all())
+
+
+def _channels_first(space: spaces.Space[Any]) -> bool:
+    """Stable-Baselines3's rule: the smallest side is that of the channels."""
+    return int(np.argmin(space.shape or ())) == 0
+
+
+def _transposed(space: spaces.Space[Any]) -> spaces.Box:
+    height, width, channels = space.shape or (0, 0, 0)
+    return spaces.Box(0, _WHITE, (channels, height, width), np.uint8)

@@ -1,0 +1,28 @@
+"""The task that makes sure that a checkpoint can act in the environment."""
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from rlhfblender_core.rollout_settings import RolloutSettings
+from rlhfblender_core.shards import check_agent
+from tasks.engines import engine_of
+from tasks.retries import RETRY_TRANSIENT
+from tasks.settings import Places
+
+
+@task(  # not cached: the worker that loads it here has it loaded for the episodes
+    name="load-checkpoint",
+    task_run_name="load-checkpoint {settings.label}",
+    cache_policy=NO_CACHE,
+    **RETRY_TRANSIENT,
+)
+def load_checkpoint(settings: RolloutSettings, places: Places, run_id: str) -> None:
+    """Loads the checkpoint in a worker and lets it act once, so that nothing is registered for one that can't."""
+    root = places.open_root()
+    with engine_of(run_id, root) as engine:
+        engine.workers.run(check_agent, settings)
+    agent = settings.agent
+    what = (
+        f"{agent.ref.algorithm} from {agent.file.url} (sha256 {agent.ref.sha256[:12]})" if agent else "random actions"
+    )
+    get_run_logger().info("Checkpoint %s acts in %s: %s", settings.label, settings.environment.env_id, what)

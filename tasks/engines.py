@@ -1,0 +1,53 @@
+"""Where the work of tasks is done in this process: the worker pools of the runs under way, by run.
+
+Pools can't travel with a task. A task names its run; in the process that started the run it finds the pool here, on
+a machine of a cluster it finds none and does the work itself.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhfblender_core.runs import open_run
+from rlhfblender_core.storage import DataRoot
+from rlhfblender_core.workers import IN_CALLER, Workers
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What a run works with in this process.
+
+    Attributes:
+        workers: where shards are rolled out.
+        staging: folder for unfinished files.
+    """
+
+    workers: Workers
+    staging: Path
+
+
+_engines: dict[str, Engine] = {}
+
+
+@contextlib.contextmanager
+def open_engine(run_id: str, root: DataRoot, processes: int, progress_folder: Path) -> Iterator[Engine]:
+    """Makes this process do the run's work, in ``processes`` workers (0: in the process itself)."""
+    with open_run(root) as staging, Workers(processes, progress_folder) as workers:
+        _engines[run_id] = engine = Engine(workers, staging)
+        try:
+            yield engine
+        finally:
+            del _engines[run_id]
+
+
+@contextlib.contextmanager
+def engine_of(run_id: str, root: DataRoot) -> Iterator[Engine]:
+    """The run's engine; on a machine of a cluster one for this call."""
+    engine = _engines.get(run_id)
+    if engine is not None:
+        yield engine
+        return
+    with open_run(root) as staging, tempfile.TemporaryDirectory() as progress:
+        yield Engine(Workers(IN_CALLER, Path(progress)), staging)

@@ -1,0 +1,22 @@
+"""Settings of Prefect that this project needs, where the user hasn't set them. Import this before Prefect.
+
+With its defaults a temporary server loses most states of task runs at exit: they are recorded in batches of which the
+last is dropped. Only environment variables reach a server that Prefect starts by itself.
+"""
+
+import os
+
+_DEFAULTS = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "50",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    # The first start makes its database, which takes 12 s on a free machine and longer on a busy one.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # Ray asks for a token otherwise, also for a cluster on this machine alone.
+    "RAY_AUTH_MODE": "disabled",
+}
+
+for _name, _value in _DEFAULTS.items():
+    os.environ.setdefault(_name, _value)

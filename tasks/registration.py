@@ -1,0 +1,42 @@
+"""Tasks that put environments and experiments into the registry. Idempotent: nothing is written twice."""
+
+from collections.abc import Sequence
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, open_registry
+from tasks.retries import RETRY_TRANSIENT
+from tasks.settings import Places
+
+
+@task(  # not cached: asking the registry is the cheapest way to know
+    name="ensure-env-registered",
+    task_run_name="ensure-env-registered {environment.env_id}",
+    cache_policy=NO_CACHE,
+    **RETRY_TRANSIENT,
+)
+def ensure_env_registered(environment: EnvironmentRecord, places: Places) -> None:
+    """Registers the environment, or makes sure that it is registered like this."""
+    with open_registry(places.database_url) as registry:
+        registered = registry.ensure_environment(environment)
+    get_run_logger().info(
+        "Environment %s is registered (%s)", registered.env_id, registered.entry_point or "by package"
+    )
+
+
+@task(
+    name="ensure-experiment-registered",
+    task_run_name="ensure-experiment-registered {experiment.name}",
+    cache_policy=NO_CACHE,
+    **RETRY_TRANSIENT,
+)
+def ensure_experiment_registered(
+    experiment: ExperimentRecord, checkpoints: Sequence[CheckpointRecord], places: Places, *, replace: bool
+) -> None:
+    """Registers the experiment with its project and checkpoints, or makes sure that it is registered like this."""
+    with open_registry(places.database_url) as registry:
+        registered = registry.ensure_experiment(experiment, replace_settings=replace)
+        for checkpoint in checkpoints:
+            registry.ensure_checkpoint(checkpoint)
+    get_run_logger().info("Experiment %s is registered in project %s", registered.name, registered.project)

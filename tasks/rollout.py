@@ -1,0 +1,85 @@
+"""The tasks that make episodes: roll out a shard, write its artifacts.
+
+``rollout-episodes`` calls ``write-artifacts`` where its files lie: they never travel between machines, what waits to be
+published stays bounded, and a storage hiccup is retried without rolling out again (``docs/decisions.md``).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import TaskRunContext
+
+from rlhfblender_core.errors import EpisodesFailedError
+from rlhfblender_core.manifests import canonical_digest
+from rlhfblender_core.publish import PublishedShard, episode_record, publish_shard
+from rlhfblender_core.registry import open_registry
+from rlhfblender_core.shards import Shard, StagedShard, roll_out_shard
+from tasks.engines import engine_of
+from tasks.retries import RETRY_TRANSIENT
+from tasks.settings import Places
+
+
+@dataclass(frozen=True)
+class ShardTarget:
+    """Where a shard's episodes go.
+
+    Attributes:
+        places: data root and registry.
+        run_id: the run that makes them.
+        missing: the shard's episodes that have to be made.
+        existing: those among them that are published, and are replaced.
+    """
+
+    places: Places
+    run_id: str
+    missing: tuple[int, ...]
+    existing: tuple[int, ...] = ()
+
+
+def shard_cache_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    """What decides the outputs and where they are. Whether they are still there decides ``refresh_cache``."""
+    shard: Shard = parameters["shard"]
+    target: ShardTarget = parameters["target"]
+    identity = [shard.settings.digest, shard.key.experiment, shard.key.checkpoint, list(shard.episodes)]
+    return canonical_digest([*identity, target.places.data_root])
+
+
+@task(
+    name="rollout-episodes",
+    task_run_name="rollout-episodes {shard.name}",
+    cache_key_fn=shard_cache_key,
+    persist_result=True,
+    **RETRY_TRANSIENT,
+)
+def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
+    """Rolls out the shard's missing episodes in a worker and has them written.
+
+    Raises:
+        EpisodesFailedError: some of them failed; the others are published.
+    """
+    if not target.missing:  # published, but unknown to this Prefect's cache
+        return PublishedShard(shard.key, (), {})
+    with engine_of(target.run_id, target.places.open_root()) as engine:
+        staged = engine.workers.run(roll_out_shard, replace(shard, episodes=target.missing), engine.staging)
+        published = write_artifacts(staged, target)
+    if published.failures:
+        raise EpisodesFailedError(published.key.checkpoint, published.failures)
+    return published
+
+
+@task(  # not cached: the rollout's cache covers it
+    name="write-artifacts",
+    task_run_name="write-artifacts {staged.name}",
+    cache_policy=NO_CACHE,
+    **RETRY_TRANSIENT,
+)
+def write_artifacts(staged: StagedShard, target: ShardTarget) -> PublishedShard:
+    """Publishes the shard's files, their manifests last, and indexes them in the registry."""
+    published = publish_shard(target.places.open_root(), staged, target.existing)
+    with open_registry(target.places.database_url) as registry:
+        registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes])
+    steps = sum(episode.manifest.episode_length for episode in staged.episodes)
+    get_run_logger().info("%s: %d episodes, %d steps published", staged.name, len(published.episodes), steps)
+    return published
