@@ -27,6 +27,16 @@ _NOISY_MODULES = (
     "pygame",
 )
 
+#: Raised while packages are imported or start their engines, in nobody's module.
+_ENGINE_WARNINGS = (
+    # Box2D's wrapper is made by SWIG. With warnings as errors its import ends in a segmentation fault.
+    "builtin type .* has no __module__ attribute",
+    # Older versions of pygame, as a plain UserWarning.
+    "pkg_resources is deprecated",
+    # GLFW's error codes, which MuJoCo's own error follows.
+    r"\(655\d\d\) b'",
+)
+
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
@@ -39,8 +49,8 @@ def quiet_libraries() -> Iterator[None]:
         for module in _NOISY_MODULES:
             for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
                 warnings.filterwarnings("ignore", category=category, module=module)
-        # pygame's import of pkg_resources warns with a plain UserWarning.
-        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+        for message in _ENGINE_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
         yield
 
 

@@ -192,9 +192,10 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    known, loaded = dict(registry), set(sys.modules)
+    known = set(registry)
     yield tmp_path
-    for env_id in set(registry) - set(known):
+    for env_id in set(registry) - known:
         del registry[env_id]
-    for module in [name for name in set(sys.modules) - loaded if name.startswith("outside_")]:
-        del sys.modules[module]
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]

@@ -64,8 +64,10 @@ TEXT = st.builds(
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(["a/b", "a.b", "..", "%2E", "a"])
 SPACES: st.SearchStrategy[spaces.Space[Any]] = st.recursive(
     boxes() | DISCRETE | MULTI_DISCRETE | MULTI_BINARY | TEXT,
-    lambda inner: st.dictionaries(KEYS, inner, min_size=1, max_size=3).map(spaces.Dict)
-    | st.lists(inner, min_size=1, max_size=3).map(spaces.Tuple),
+    lambda inner: (
+        st.dictionaries(KEYS, inner, min_size=1, max_size=3).map(spaces.Dict)
+        | st.lists(inner, min_size=1, max_size=3).map(spaces.Tuple)
+    ),
     max_leaves=5,
 )
 
