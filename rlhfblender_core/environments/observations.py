@@ -4,6 +4,7 @@ A plain space is the one column ``obs``; a Dict is one column per key (``obs.pos
 Tuple one per index (``obs.0``). How columns are stored is in :mod:`rlhfblender_core.columns`.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -83,6 +84,7 @@ def _leaves(space: Space, name: str) -> Iterator[tuple[str, Space]]:
         yield name, space
 
 
+@functools.lru_cache(maxsize=1024)
 def _child(name: str, key: str) -> str:
     # Columns are members of a zip and "." separates levels: percent-encoding keeps all keys apart.
     return f"{name}.{quote(key, safe='', errors='surrogatepass').replace('.', '%2E')}"
