@@ -242,9 +242,7 @@ def _recognised(archive: ModelArchive, policy_class: Name | None, kwargs: dict[s
     )
 
 
-def _algorithm(
-    archive: ModelArchive, found: Algorithm | None, given: str | None, fallback: str | None
-) -> Algorithm:
+def _algorithm(archive: ModelArchive, found: Algorithm | None, given: str | None, fallback: str | None) -> Algorithm:
     """What the zip says, which a user may only refine among algorithms with the same kind of policy."""
     wanted = None if given is None else parse_algorithm(given)
     if found is not None and wanted is not None and policy_family(found) != policy_family(wanted):

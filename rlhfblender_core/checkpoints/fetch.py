@@ -99,9 +99,7 @@ def fetch_checkpoint(
     )
 
 
-def _settings(
-    file: CheckpointFile, storage_options: Mapping[str, Any] | None
-) -> tuple[AgentSettings, str | None]:
+def _settings(file: CheckpointFile, storage_options: Mapping[str, Any] | None) -> tuple[AgentSettings, str | None]:
     parts = file.companions
     texts = [_text(url, storage_options) for url in (parts.config, parts.args, parts.env_kwargs)]
     settings, algorithm = agent_settings(*texts)

@@ -105,5 +105,7 @@ def storage_errors(url: str) -> Iterator[None]:
 def _entries(filesystem: Any, inner: str, path: str) -> list[dict[str, Any]]:
     info = filesystem.info(inner)
     if info["type"] != "directory":
-        raise CheckpointNotUsableError(f"{path!r} is neither a folder nor a .zip. Give a folder of checkpoints or a zip.")
+        raise CheckpointNotUsableError(
+            f"{path!r} is neither a folder nor a .zip. Give a folder of checkpoints or a zip."
+        )
     return list(filesystem.ls(inner, detail=True))

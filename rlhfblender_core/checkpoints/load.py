@@ -99,7 +99,9 @@ def _policy_class(contents: ModelContents, *, trust: bool) -> Any:
 def _constructor_kwargs(contents: ModelContents, policy_class: Any, *, trust: bool) -> dict[str, Any]:
     if contents.policy_kwargs is None:
         kwargs = dict(_trusted(contents, "policy_kwargs") or {}) if trust else {}
-        kwargs = {key: value for key, value in kwargs.items() if key not in ("device", "optimizer_class", "optimizer_kwargs")}
+        kwargs = {
+            key: value for key, value in kwargs.items() if key not in ("device", "optimizer_class", "optimizer_kwargs")
+        }
     else:
         kwargs = {key: _with_classes(value) for key, value in contents.policy_kwargs.items()}
     accepted = _parameters(policy_class)
@@ -188,9 +190,7 @@ def _policy(  # noqa: PLR0913
         extra["exploration_rate"] = contents.exploration_rate
     elif contents.algorithm is Algorithm.MASKABLE_PPO:
         extra["action_masks"] = action_masks
-    policy: Policy = families[contents.algorithm](
-        network, pipeline, action_space, deterministic=deterministic, **extra
-    )
+    policy: Policy = families[contents.algorithm](network, pipeline, action_space, deterministic=deterministic, **extra)
     return policy
 
 
@@ -198,4 +198,6 @@ def _missing_package(contents: ModelContents, error: ImportError) -> CheckpointN
     package = "sb3-contrib" if contents.algorithm in CONTRIB else "stable-baselines3"
     if error.name and not error.name.startswith(("sb3_contrib", "stable_baselines3", "torch")):
         package = error.name
-    return refusal(contents.archive.path, f"is a model of {contents.algorithm}: install {package} ({one_line(error)[:120]})")
+    return refusal(
+        contents.archive.path, f"is a model of {contents.algorithm}: install {package} ({one_line(error)[:120]})"
+    )

@@ -99,5 +99,7 @@ def _sees(trained: SpaceInfo, observed: SpaceInfo) -> bool:
 
 
 def _message(contents: ModelContents, problem: str, hint: str | None) -> str:
-    advice = hint or "Use the environment it was trained in, with its wrappers (--env-kwargs env_wrapper:… frame_stack:…)"
+    advice = (
+        hint or "Use the environment it was trained in, with its wrappers (--env-kwargs env_wrapper:… frame_stack:…)"
+    )
     return f"Checkpoint {str(contents.archive.path)!r} was trained on {problem}. {advice}."

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch.distributions import Bernoulli, Categorical
 
 from rlhfblender_core.policies.checkpoint_policy import CheckpointPolicy, Observation, floats
@@ -50,7 +51,7 @@ class ActorCriticPolicy(CheckpointPolicy):
             value=float(values),
         )
         known.uncertainty = float("nan") if known.entropy is None else known.entropy
-        _describe(distribution.distribution, known, self._action_space.shape or ())
+        _describe(distribution, known, self._action_space)
         return known
 
 
@@ -101,12 +102,17 @@ def _through(lstm: torch.nn.LSTM, features: torch.Tensor, state: State) -> tuple
     return output.squeeze(0), after
 
 
-def _describe(distribution: Any, known: PolicyStep, shape: tuple[int, ...]) -> None:
+def _describe(distribution: Any, known: PolicyStep, space: spaces.Space[Any]) -> None:
     """Fills in what the distribution says: probabilities, or mean and standard deviation."""
-    parts = distribution if isinstance(distribution, list) else [distribution]
-    if all(isinstance(part, (Categorical, Bernoulli)) for part in parts):
-        known.probs = np.concatenate([floats(part.probs) for part in parts])
-    else:
-        known.action_mean = floats(distribution.mean).reshape(shape)
-        known.action_std = floats(distribution.stddev).reshape(shape)
-
+    # sb3-contrib's maskable ones keep a list under another name.
+    held = getattr(distribution, "distributions", None) or distribution.distribution
+    parts = held if isinstance(held, list) else [held]
+    if not all(isinstance(part, (Categorical, Bernoulli)) for part in parts):
+        known.action_mean = floats(held.mean).reshape(space.shape or ())
+        known.action_std = floats(held.stddev).reshape(space.shape or ())
+        return
+    probs = [floats(part.probs) for part in parts]
+    if isinstance(space, spaces.MultiBinary) and isinstance(parts[0], Categorical):
+        # Maskable bits are choices between 0 and 1.
+        probs = [pair[1:] for pair in probs]
+    known.probs = np.concatenate(probs)

@@ -1,0 +1,17 @@
+"""Wrappers that an agent was trained with, from a table of known ones.
+
+Importing this package imports neither torch nor Stable-Baselines3.
+"""
+
+from rlhfblender_core.wrappers.apply import action_mask_source, wrap_environment
+from rlhfblender_core.wrappers.preview import wrapped_spaces
+from rlhfblender_core.wrappers.specs import AgentSettings, WrapperSpec, settings_from_env_kwargs
+
+__all__ = [
+    "AgentSettings",
+    "WrapperSpec",
+    "action_mask_source",
+    "settings_from_env_kwargs",
+    "wrap_environment",
+    "wrapped_spaces",
+]

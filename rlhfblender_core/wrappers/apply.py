@@ -1,0 +1,75 @@
+"""Puts an agent's wrappers around an environment."""
+
+import difflib
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+
+from rlhfblender_core.errors import CheckpointNotUsableError, RLHFBlenderError, one_line
+from rlhfblender_core.wrappers.specs import WrapperSpec
+from rlhfblender_core.wrappers.table import IDENTITY, WRAPPERS
+
+Env = gym.Env[Any, Any]
+
+
+def wrap_environment(env: Env, wrappers: Sequence[WrapperSpec], *, trust: bool = False) -> Env:
+    """The environment inside these wrappers, the first one innermost.
+
+    Names are looked up in a table and never imported, unless ``trust`` says that the user vouches for them. Atari
+    wrappers are applied such that an episode is a whole game (see :mod:`.atari`).
+
+    Raises:
+        CheckpointNotUsableError: a wrapper isn't in the table, needs a package, or doesn't go with the environment.
+    """
+    for spec in wrappers:
+        make = _resolved(spec.name, trust=trust)
+        if make is None:
+            continue
+        try:
+            env = make(env, **spec.kwargs)
+        except RLHFBlenderError:
+            raise
+        except Exception as error:  # wrappers refuse environments by asserts and errors of all kinds
+            raise CheckpointNotUsableError(
+                f"The wrapper {spec.name!r} doesn't go with this environment: {one_line(error)[:200]}."
+            ) from error
+    return env
+
+
+def action_mask_source(env: Env) -> Callable[[], Any] | None:
+    """The environment's ``action_masks`` method, which MaskablePPO asks for allowed actions; None without one."""
+    if not env.has_wrapper_attr("action_masks"):
+        return None
+    method: Callable[[], Any] = env.get_wrapper_attr("action_masks")
+    return method
+
+
+def _resolved(name: str, *, trust: bool) -> Callable[..., Env] | None:
+    """What makes the wrapper; None where it would change nothing that matters here."""
+    target = WRAPPERS.get(name)
+    if target == IDENTITY:
+        return None
+    if target is None:
+        if not trust:
+            raise CheckpointNotUsableError(_unknown(name))
+        target = ":".join(name.rsplit(".", 1))
+    module, _, attribute = target.partition(":")
+    try:
+        made: Callable[..., Env] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CheckpointNotUsableError(
+            f"The wrapper {name!r} can't be imported ({one_line(error)[:160]}). Install the package it comes from."
+        ) from error
+    return made
+
+
+def _unknown(name: str) -> str:
+    short = {known.rsplit(".", 1)[-1]: known for known in WRAPPERS}
+    close = difflib.get_close_matches(name.rsplit(".", 1)[-1], short, n=1, cutoff=0.7)
+    meant = f" Did you mean {short[close[0]]!r}?" if close else ""
+    return (
+        f"The agent's settings name the wrapper {name[:100]!r}, which isn't known to be safe.{meant} "
+        "Use --trust-checkpoint if you made the files yourself."
+    )
