@@ -176,7 +176,7 @@ def carry_out(plan: GenerationPlan, places: Places, processes: int) -> Report:
     root = places.open_root()
     if plan.experiment is None or not plan.settings:
         _register(plan, places)
-        return Report(plan.experiment.name if plan.experiment else None, root.shown(""))
+        return Report(plan.experiment.name if plan.experiment else None, root.shown("").rstrip("/"))
     name = plan.experiment.name
     work = [_work(plan, settings, name, places) for settings in plan.settings]
     missing = sum(len(checkpoint.missing) for checkpoint in work)
@@ -236,7 +236,7 @@ def _report(experiment: str, work: list[CheckpointWork], failures: Failures, pla
         there = checkpoint.num_episodes - len(checkpoint.missing)
         failed = failures.get(key.checkpoint, {})
         rows.append(report_checkpoint(read_published(root, key), checkpoint.num_episodes, there, failed))
-    return Report(experiment, root.shown(""), tuple(rows))
+    return Report(experiment, root.shown("").rstrip("/"), tuple(rows), work[0].settings.render)
 
 
 def _processes(runner: str, workers: int | None) -> int:

@@ -25,9 +25,26 @@ def print_report(report: Report, console: Console) -> None:
         table.add_column(heading, justify="left" if heading == "checkpoint" else "right", no_wrap=True)
     for row in report.checkpoints:
         table.add_row(*row_of(row))
-    console.print(table)
-    for line in remarks(report):
+    if report.checkpoints:
+        console.print(table)
+    for line in (*remarks(report), *next_steps(report)):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def next_steps(report: Report) -> Iterator[str]:
+    """Where everything is, and what to do next."""
+    yield f"Data: {report.data_root}"
+    if report.experiment is None:
+        yield "The environment is registered; generate episodes with --random or --model-path."
+    elif not report.checkpoints:
+        yield f"Experiment {report.experiment} is registered; generate its episodes with --exp {report.experiment}."
+    elif report.failed:
+        yield "Run the same command again to make the episodes that failed."
+    else:
+        example = f"{report.experiment}/{report.checkpoints[0].checkpoint}/0"
+        if report.has_videos:
+            yield f"Watch: renders/{example}.mp4 in a browser."
+        yield f'Load: numpy.load("episodes/{example}.npz") has obs, actions, rewards and more.'
 
 
 def remarks(report: Report) -> Iterator[str]:

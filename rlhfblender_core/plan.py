@@ -12,6 +12,7 @@ from fsspec.utils import get_protocol
 
 from rlhfblender_core.checkpoints.fetch import fetch_checkpoint
 from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints, select_checkpoints
+from rlhfblender_core.checkpoints.match import check_spaces
 from rlhfblender_core.environments import (
     EnvironmentDescription,
     EnvironmentSpec,
@@ -164,6 +165,8 @@ def plan_generation(
     if not request.register_only:
         agents = _agents(request, experiment, environment, cache, storage_options)
         rollouts = tuple(_rollout_settings(environment, description, agent, settings) for agent in agents)
+        for rollout in rollouts:
+            _check_fit(rollout, spec, description)
     return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite)
 
 
@@ -352,4 +355,23 @@ def _rollout_settings(
         render=settings["render"],
         fps=settings["fps"] or description.fps,
         action_names=environment.action_names,
+    )
+
+
+def _check_fit(rollout: RolloutSettings, registered: EnvironmentSpec, description: EnvironmentDescription) -> None:
+    """Makes sure that the checkpoint's policy can see and act in the environment.
+
+    Raises:
+        SpacesDifferError: it can't.
+    """
+    if rollout.agent is None:
+        return
+    if rollout.environment != registered:  # the agent brings kwargs of its own, which may change the spaces
+        description = describe_environment(rollout.environment)
+    check_spaces(
+        rollout.agent.ref,
+        space_from_description(description.observation_space),
+        space_from_description(description.action_space),
+        environment_id=rollout.environment.env_id,
+        trust=rollout.agent.trust,
     )

@@ -39,11 +39,13 @@ class Report:
         experiment: its name; None when only an environment was registered.
         data_root: where everything is, as a person would use it.
         checkpoints: a row each.
+        has_videos: whether episodes were asked for with videos.
     """
 
     experiment: str | None
     data_root: str
     checkpoints: tuple[CheckpointReport, ...] = ()
+    has_videos: bool = True
 
     @property
     def failed(self) -> int:

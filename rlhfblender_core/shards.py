@@ -216,7 +216,13 @@ def _make_trained_agent(settings: RolloutSettings, recorder: RawRecorder) -> Age
     assert agent is not None  # noqa: S101 (for the type checker)
     env = wrap_environment(recorder, agent.ref.settings.wrappers, trust=agent.trust)
     policy = load_agent(
-        agent.ref, env.observation_space, env.action_space, deterministic=settings.deterministic, trust=agent.trust
+        agent.ref,
+        env.observation_space,
+        env.action_space,
+        deterministic=settings.deterministic,
+        trust=agent.trust,
+        # What sb3-contrib's ActionMasker and environments with invalid actions offer to MaskablePPO.
+        action_masks=env.get_wrapper_attr("action_masks") if env.has_wrapper_attr("action_masks") else None,
     )
     return Agent(recorder, env, policy)
 
