@@ -209,7 +209,7 @@ def _make_trained_agent(settings: RolloutSettings, recorder: RawRecorder) -> Age
     import torch
 
     from rlhfblender_core.checkpoints.load import load_agent
-    from rlhfblender_core.wrappers import wrap_environment
+    from rlhfblender_core.wrappers import action_mask_source, wrap_environment
 
     torch.set_num_threads(1)  # workers share the cores; small networks are no faster with several
     agent = settings.agent
@@ -221,8 +221,7 @@ def _make_trained_agent(settings: RolloutSettings, recorder: RawRecorder) -> Age
         env.action_space,
         deterministic=settings.deterministic,
         trust=agent.trust,
-        # What sb3-contrib's ActionMasker and environments with invalid actions offer to MaskablePPO.
-        action_masks=env.get_wrapper_attr("action_masks") if env.has_wrapper_attr("action_masks") else None,
+        action_masks=action_mask_source(env),
     )
     return Agent(recorder, env, policy)
 

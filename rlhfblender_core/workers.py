@@ -10,7 +10,9 @@ import mmap
 import multiprocessing
 import os
 import struct
+import sys
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -165,6 +167,7 @@ def _start_worker(folder: Path) -> None:
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
     _ignore_interrupts()
+    _keep_quiet()
     _start_counter(folder)
 
 
@@ -178,6 +181,17 @@ def _ignore_interrupts() -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _keep_quiet() -> None:
+    """Environments and libraries print and warn; the terminal belongs to the command. Errors travel as exceptions."""
+    warnings.filterwarnings("ignore")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # also what native libraries print
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 def available_cores() -> int:
