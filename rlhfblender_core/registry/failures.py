@@ -16,7 +16,6 @@ from rlhfblender_core.errors import (
     RegistryNotUsableError,
     RegistryUnavailableError,
     RLHFBlenderError,
-    one_line,
 )
 from rlhfblender_core.registry.engine import shown_url
 
@@ -89,7 +88,7 @@ def _translated_sqlite(error: sqlite3.Error, url: URL) -> RLHFBlenderError:
     for start, problem in _SQLITE_PERMANENT.items():
         if name.startswith(start):
             return RegistryNotUsableError(f"The registry {shown_url(url)} {problem}")
-    return RegistryNotUsableError(f"The registry {shown_url(url)} failed: {one_line(error)}")
+    return RegistryNotUsableError(f"The registry {shown_url(url)} failed: {_redacted(error, url)}")
 
 
 def _translated_postgres(error: DBAPIError, cause: BaseException, url: URL, *, opening: bool) -> RLHFBlenderError:
@@ -116,7 +115,7 @@ def _translated_postgres(error: DBAPIError, cause: BaseException, url: URL, *, o
 
 def _redacted(error: BaseException, url: URL) -> str:
     """The error as one line, without the password, wherever the URL had it."""
-    text = one_line(error)
+    text = " ".join(str(error).split())
     for secret in (url.password, url.query.get("password"), url.query.get("sslpassword")):
         if isinstance(secret, str) and secret:
             text = text.replace(secret, "***")

@@ -29,12 +29,14 @@ from rlhfblender_core.registry.records import (
 from rlhfblender_core.registry.schema import ensure_schema, is_registry
 
 
-def open_registry(url: str, *, create: bool = True) -> "Registry":
+def open_registry(url: str, *, create: bool = True, reached_before: bool = False) -> "Registry":
     """The registry at a database URL, with its tables brought to today's revision.
 
     Args:
         url: ``sqlite:////folder/file.db`` or ``postgresql+psycopg://user:password@host/database``.
         create: make the file and the tables if they aren't there.
+        reached_before: this run has had an answer from the database, so that a server out of reach is a lost
+            connection (worth another try) rather than a wrong URL.
 
     Raises:
         RegistryNotUsableError: bad URL, missing driver, server out of reach, nothing there (without ``create``), a
@@ -50,7 +52,7 @@ def open_registry(url: str, *, create: bool = True) -> "Registry":
         return registry
     target = checked_url(url)
     make_parent_folder(target)
-    return _opened(make_registry_engine(target))
+    return _opened(make_registry_engine(target), reached_before=reached_before)
 
 
 def open_existing_registry(url: str) -> "Registry | None":
@@ -74,12 +76,12 @@ def open_existing_registry(url: str) -> "Registry | None":
     if not there:
         engine.dispose()
         return None
-    return _opened(engine)
+    return _opened(engine, reached_before=True)
 
 
-def _opened(engine: Engine) -> "Registry":
+def _opened(engine: Engine, *, reached_before: bool) -> "Registry":
     try:
-        with translated_errors(engine.url, opening=True):
+        with translated_errors(engine.url, opening=not reached_before):
             ensure_schema(engine)
     except BaseException:
         engine.dispose()

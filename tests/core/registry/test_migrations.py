@@ -1,0 +1,82 @@
+"""The tables' history: applied on first use, equal to the models, refused when newer."""
+
+import subprocess
+import sys
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from rlhfblender_core.errors import RegistryNotUsableError
+from rlhfblender_core.registry import open_existing_registry, open_registry
+from rlhfblender_core.registry.migrations import HEAD, REVISIONS, VERSION_TABLE
+from rlhfblender_core.registry.models import Base
+
+
+def execute(url: str, *statements: str) -> None:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+def test_the_list_of_revisions_is_that_of_the_files() -> None:
+    config = Config()
+    config.set_main_option("script_location", "rlhfblender_core.registry:migrations")
+    config.set_main_option("path_separator", "os")
+    scripts = ScriptDirectory.from_config(config)
+    assert scripts.get_heads() == [HEAD]
+    assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == REVISIONS
+
+
+def test_migrations_make_exactly_the_tables_of_the_models(new_url: str) -> None:
+    open_registry(new_url).close()
+    engine = sa.create_engine(new_url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        options = {"version_table": VERSION_TABLE, "compare_type": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_registry_of_a_newer_version_is_refused_and_left_alone(new_url: str) -> None:
+    open_registry(new_url).close()
+    execute(new_url, f"UPDATE {VERSION_TABLE} SET version_num = 'future'")
+    for opened in (open_registry, open_existing_registry):
+        with pytest.raises(RegistryNotUsableError, match="revision 'future', made by a newer version"):
+            opened(new_url)
+
+
+def test_tables_of_another_program_are_refused_and_left_alone(new_sqlite_url: str, new_postgres_url: str) -> None:
+    open_registry(new_sqlite_url).close()
+    execute(new_sqlite_url, f"DROP TABLE {VERSION_TABLE}")
+    execute(new_postgres_url, "CREATE TABLE projects (id INTEGER PRIMARY KEY)")
+    for url in (new_sqlite_url, new_postgres_url):
+        with pytest.raises(RegistryNotUsableError, match=r"tables of another program \(.*projects"):
+            open_registry(url)
+
+
+def test_a_registry_lives_beside_tables_of_other_names(new_url: str) -> None:
+    open_registry(new_url).close()
+    execute(new_url, *(f"DROP TABLE {table.name}" for table in reversed(Base.metadata.sorted_tables)))
+    execute(
+        new_url,
+        f"DROP TABLE {VERSION_TABLE}",
+        "CREATE TABLE project (id INTEGER)",
+        "CREATE TABLE alembic_version (x TEXT)",
+    )
+    assert open_existing_registry(new_url) is None
+    with open_registry(new_url) as registry:
+        assert registry.list_projects() == []
+
+
+def test_opening_a_registry_of_this_version_imports_no_alembic(new_sqlite_url: str) -> None:
+    open_registry(new_sqlite_url).close()
+    code = (
+        "import sys; from rlhfblender_core.registry import open_registry; "
+        "open_registry(sys.argv[1]).close(); print('alembic' in sys.modules, 'prefect' in sys.modules)"
+    )
+    output = subprocess.run([sys.executable, "-c", code, new_sqlite_url], capture_output=True, text=True, check=True)
+    assert output.stdout.split() == ["False", "False"]
