@@ -1,6 +1,7 @@
 """Manifests: the commit record of an episode. An episode exists if and only if its manifest does.
 
-A manifest holds no times and no places of this machine, so that the same request gives the same bytes.
+A manifest holds no times and no places of this machine, so that the same request gives the same bytes. It ends with a
+digest over itself: a flipped bit in it is told from one in a file that it describes.
 """
 
 import hashlib
@@ -16,6 +17,8 @@ from rlhfblender_core.layout import ArtifactKind
 
 #: Raised when a reader of older manifests would misread a newer one.
 FORMAT_VERSION = 1
+#: Key of the digest over everything else in a manifest.
+_OWN_DIGEST = "sha256"
 
 
 class _Model(BaseModel):
@@ -105,16 +108,16 @@ class Manifest(_Model):
     artifacts: dict[ArtifactKind, ArtifactRecord]
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON, the same bytes for the same content."""
-        text = json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False)
-        return (text + "\n").encode()
+        """Canonical JSON with a digest over itself, the same bytes for the same content."""
+        content = self.model_dump(mode="json")
+        return _canonical_bytes({**content, _OWN_DIGEST: canonical_digest(content)})
 
 
 def parse_manifest(content: bytes, path: str) -> Manifest:
     """The manifest that the bytes hold.
 
     Raises:
-        DataNotUsableError: they are no manifest, or one of a newer format.
+        DataNotUsableError: they are no manifest, a damaged one, or one of a newer format.
     """
     try:
         found = json.loads(content)
@@ -123,9 +126,17 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
             raise DataNotUsableError(
                 f"The manifest {path} has format {version}, newer than {FORMAT_VERSION}. Update this project."
             )
-        return Manifest.model_validate(found)
+        is_whole = content == _canonical_bytes(found) and found.pop(_OWN_DIGEST) == canonical_digest(found)
+        manifest = Manifest.model_validate(found)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise DataNotUsableError(f"{path} is not a manifest. Run `python flows/verify.py --repair`.") from error
+    if not is_whole:
+        raise DataNotUsableError(f"The manifest {path} is damaged. Run `python flows/verify.py --repair`.")
+    return manifest
+
+
+def _canonical_bytes(content: Any) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def canonical_digest(content: Any) -> str:

@@ -1,14 +1,18 @@
 """Publishing: files of finished episodes go to their places, then their manifests, then the registry's index."""
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from rlhfblender_core.episode_files import discard_staged
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.manifests import Manifest
 from rlhfblender_core.registry import EpisodeRecord
-from rlhfblender_core.shards import StagedShard
-from rlhfblender_core.storage import DataRoot, publish_files, publish_many_bytes, remove_files
+from rlhfblender_core.shards import StagedEpisode, StagedShard
+from rlhfblender_core.storage import DataRoot, publish_files, remove_files, storage_errors
+
+_STAGED_MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,21 @@ def publish_shard(root: DataRoot, staged: StagedShard, existing: Collection[int]
     manifests = [episode.manifest for episode in staged.episodes]
     _withdraw(root, [manifest for manifest in manifests if manifest.episode in existing])
     publish_files(root, {path: file for episode in staged.episodes for path, file in episode.files().items()})
-    publish_many_bytes(root, {manifest_path(_key(manifest)): manifest.to_bytes() for manifest in manifests})
+    with storage_errors(root):
+        # Written in the staging folder too: a run that dies here leaves nothing beside the published files.
+        commits = {manifest_path(_key(episode.manifest)): _stage_manifest(episode) for episode in staged.episodes}
+    publish_files(root, commits)
     for episode in staged.episodes:
+        (episode.folder / _STAGED_MANIFEST).unlink(missing_ok=True)
         discard_staged(episode.folder)
     return PublishedShard(staged.key, tuple(manifest.episode for manifest in manifests), staged.failures)
+
+
+def _stage_manifest(episode: StagedEpisode) -> Path:
+    file = episode.folder / _STAGED_MANIFEST
+    episode.folder.mkdir(parents=True, exist_ok=True)  # an earlier try may have removed it
+    file.write_bytes(episode.manifest.to_bytes())
+    return file
 
 
 def _withdraw(root: DataRoot, manifests: Collection[Manifest]) -> None:
@@ -72,6 +87,7 @@ def episode_record(manifest: Manifest) -> EpisodeRecord:
         terminated=manifest.terminated,
         truncated=manifest.truncated,
         request_digest=manifest.request_digest,
+        manifest_sha256=hashlib.sha256(manifest.to_bytes()).hexdigest(),
     )
 
 

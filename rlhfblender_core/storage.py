@@ -240,9 +240,21 @@ def publish_files(root: DataRoot, files: Mapping[str, Path]) -> None:
     with storage_errors(root):
         if root.is_local:
             _move_all(root, files)
-        elif files:
-            targets = [root.full_path(path) for path in files]
-            root.fs.put([str(local) for local in files.values()], targets)
+        else:
+            _upload_all(root, files)
+
+
+def _upload_all(root: DataRoot, files: Mapping[str, Path]) -> None:
+    """Uploads each file with one PUT, side by side."""
+    uploads = {str(local): root.full_path(path) for path, local in files.items() if local.exists()}
+    for path, local in files.items():
+        if str(local) not in uploads and not root.fs.exists(root.full_path(path)):
+            raise StorageUnavailableError(f"{local} is gone before {root.shown(path)} was written. Run it again.")
+    try:
+        if uploads:
+            root.fs.put(list(uploads), list(uploads.values()))
+    except FileNotFoundError as error:
+        raise StorageNotUsableError(f"There is no bucket for {root.url}. Create it, or check --data-root.") from error
 
 
 def _move_all(root: DataRoot, files: Mapping[str, Path]) -> None:
