@@ -1,10 +1,14 @@
 """The ``info`` of a step as JSON text, so that it loads without pickles and nothing in it is lost silently."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+#: In the ``repr`` of most objects; another one in every run, which would make the same episode other bytes.
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def info_to_json(info: Mapping[str, Any]) -> str:
@@ -16,27 +20,36 @@ def info_to_json(info: Mapping[str, Any]) -> str:
         return "{}"
     try:
         return json.dumps(info, default=_plain, separators=(",", ":"))
-    except (TypeError, ValueError):  # keys that aren't text, or a structure that contains itself
+    except (TypeError, ValueError, RecursionError):  # keys that aren't text, or a structure that contains itself
         return json.dumps(_with_text_keys(info, depth=8), default=_plain, separators=(",", ":"))
 
 
 def _plain(value: object) -> object:
     if isinstance(value, np.ndarray):
-        return value.tolist() if not value.dtype.hasobject else [repr(element) for element in value.ravel()]
+        return value.tolist() if not value.dtype.hasobject else [_repr(element) for element in value.ravel()]
     if isinstance(value, np.generic):
-        return value.item()
+        number = value.item()
+        return _repr(value) if isinstance(number, np.generic) else number  # a longdouble's item is a longdouble
     if isinstance(value, set | frozenset):
-        return sorted(value, key=repr)
+        return sorted(value, key=_repr)
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    return repr(value)
+    return _repr(value)
+
+
+def _repr(value: object) -> str:
+    return _ADDRESS.sub("", repr(value))
 
 
 def _with_text_keys(value: object, depth: int) -> object:
     if depth == 0:
-        return repr(value)
+        return _repr(value)
     if isinstance(value, Mapping):
-        return {str(key): _with_text_keys(inner, depth - 1) for key, inner in value.items()}
+        return {_text_key(key): _with_text_keys(inner, depth - 1) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_with_text_keys(inner, depth - 1) for inner in value]
     return value
+
+
+def _text_key(key: object) -> str:
+    return key if isinstance(key, str) else _ADDRESS.sub("", str(key))

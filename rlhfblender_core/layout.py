@@ -7,6 +7,7 @@ storage; ``parse_episode_path(artifact_path(kind, key)) == (kind, key)`` for eve
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rlhfblender_core.errors import InvalidNameError
 from rlhfblender_core.names import checked_name, path_segment
 
 
@@ -106,7 +107,12 @@ def parse_episode_path(path: str) -> tuple[ArtifactKind | None, EpisodeKey] | No
     else:
         return None
     number = parse_episode_number(file, extension)
-    return None if number is None else (kind, EpisodeKey(experiment, checkpoint, number))
+    if number is None:
+        return None
+    try:
+        return kind, EpisodeKey(experiment, checkpoint, number)
+    except InvalidNameError:
+        return None
 
 
 def parse_episode_number(file: str, extension: str) -> int | None:

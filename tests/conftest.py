@@ -1,0 +1,132 @@
+"""What all tests share. Prefect is pointed at a temporary home and one temporary server before anything imports it."""
+
+import atexit
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+REPOSITORY = TESTS.parent
+
+# pytest-xdist's workers inherit the environment of the process that starts them, and with it this folder.
+if "RLHFBLENDER_TESTS_HOME" not in os.environ:
+    os.environ["RLHFBLENDER_TESTS_HOME"] = tempfile.mkdtemp(prefix="rlhfblender-tests-")
+    os.environ["RLHFBLENDER_TESTS_PID"] = str(os.getpid())
+    atexit.register(shutil.rmtree, os.environ["RLHFBLENDER_TESTS_HOME"], ignore_errors=True)
+HOME = Path(os.environ["RLHFBLENDER_TESTS_HOME"])
+
+# A user's own settings must decide nothing here.
+for _name in list(os.environ):
+    if _name.startswith(("PREFECT_", "RLHFBLENDER_")) and not _name.startswith("RLHFBLENDER_TESTS_"):
+        if _name != "RLHFBLENDER_REAL_INPUTS":
+            del os.environ[_name]
+os.environ["PREFECT_HOME"] = str(HOME / "prefect")
+os.environ["RLHFBLENDER_CACHE"] = str(HOME / "cache")
+
+sys.path.insert(0, str(TESTS))
+
+import tasks.prefect_defaults  # noqa: E402, F401 (sets Prefect's variables, before anything imports it)
+
+_SERVER_START_S = 180
+
+
+def _start_server(folder: Path) -> str:
+    """The address of a new Prefect server, which ends when the process that runs the tests does."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    server = f'"{sys.executable}" -m prefect server start --host 127.0.0.1 --port {port}'
+    watch = "while kill -0 $RLHFBLENDER_TESTS_PID 2>/dev/null && kill -0 $server 2>/dev/null; do sleep 1; done"
+    with (folder / "server.log").open("wb") as log:
+        subprocess.Popen(
+            ["/bin/sh", "-c", f"{server} & server=$!; {watch}; kill -KILL -- -$$"],
+            env={**os.environ, "PREFECT_HOME": str(folder / "server")},
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}/api"
+    deadline = time.monotonic() + _SERVER_START_S
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
+                return url
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"Prefect's server did not start: {(folder / 'server.log').read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> str:
+    """Address of the one Prefect server of this test session, whichever worker came first."""
+    from filelock import FileLock
+
+    address = HOME / "server.url"
+    with FileLock(HOME / "server.lock", timeout=_SERVER_START_S + 20):
+        if not address.exists():
+            address.write_text(_start_server(HOME))
+    return address.read_text()
+
+
+@pytest.fixture
+def prefect(prefect_server: str) -> Iterator[None]:
+    """Flows called in this process talk to the session's server, and say nothing."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
+
+    settings = {PREFECT_API_URL: prefect_server, PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}
+    with temporary_settings(settings):
+        yield
+
+
+@pytest.fixture
+def step_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Says how many steps environments_for_tests have taken, in all processes."""
+    path = tmp_path / "steps"
+    path.touch()
+    monkeypatch.setenv("ENVIRONMENTS_FOR_TESTS_STEPS", str(path))
+    return lambda: path.stat().st_size
+
+
+@pytest.fixture
+def snapshot() -> Callable[[Path], dict[str, str]]:
+    """Takes a picture of a data root: sha256 by path, of everything but the registry."""
+
+    def take(root: Path) -> dict[str, str]:
+        files = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith("rlhfblender.db")]
+        return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
+
+    return take
+
+
+@pytest.fixture(scope="session")
+def real_inputs() -> Path:
+    """The folder of other people's checkpoints, where there is one."""
+    folder = Path(os.environ.get("RLHFBLENDER_REAL_INPUTS") or REPOSITORY.parent / "shared" / "real-inputs")
+    if not folder.is_dir():
+        pytest.skip("no folder with other people's checkpoints; name one in RLHFBLENDER_REAL_INPUTS")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_cartpole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two checkpoints and the final model of a little training on CartPole-v1."""
+    from stable_baselines3 import PPO
+
+    folder = tmp_path_factory.mktemp("trained")
+    model = PPO("MlpPolicy", "CartPole-v1", n_steps=64, batch_size=32, n_epochs=2, seed=0, device="cpu")
+    for steps in (128, 256):
+        model.learn(128, reset_num_timesteps=False)
+        model.save(folder / f"rl_model_{steps}_steps.zip")
+    model.save(folder / "CartPole-v1.zip")
+    return folder
