@@ -87,6 +87,9 @@ def _read(path: Path, archive: zipfile.ZipFile) -> ModelArchive:
     infos = archive.infolist()
     if len(infos) > MAX_MEMBERS:
         raise refusal(path, f"has {len(infos)} members, which no Stable-Baselines3 model has")
+    if infos and min(info.header_offset for info in infos) > 0:
+        # The end of a cut-off model looks like a zip with something before it: the weights are zips themselves.
+        raise refusal(path, "is no intact zip (it is cut off or has foreign bytes in front); fetch or save it again")
     names = {info.filename for info in infos}
     missing = {DATA, WEIGHTS} - names
     if missing:

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class CheckpointRef:
     path: str
     sha256: str
     algorithm: str
-    settings: AgentSettings = AgentSettings()
+    settings: AgentSettings = field(default_factory=AgentSettings)
     vecnormalize: StatisticsRef | None = None
 
 

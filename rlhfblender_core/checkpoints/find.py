@@ -125,7 +125,7 @@ def _single(url: str, environment_id: str, storage_options: Mapping[str, Any] | 
 
 def _in_folder(folder: Folder, environment_id: str) -> tuple[CheckpointFile, ...]:
     final = _final_zip(folder, environment_id)
-    named = [file for file in _zips(folder) if file == _BEST_ZIP or file == final or _STEPS.fullmatch(file)]
+    named = [file for file in _zips(folder) if file in (_BEST_ZIP, final) or _STEPS.fullmatch(file)]
     found: dict[str, CheckpointFile] = {}
     for file in named:
         checkpoint = _checkpoint(folder, file, environment_id)

@@ -71,7 +71,8 @@ def open_folder(path: str, storage_options: Mapping[str, Any] | None = None) -> 
 def open_filesystem(url: str, storage_options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
     """The fsspec filesystem of a URL, and the path in it; plain paths are local, ``~`` is the home folder."""
     local = "://" not in url and "::" not in url
-    return fsspec.core.url_to_fs(str(Path(url).expanduser()) if local else url, **(storage_options or {}))
+    filesystem, inner = fsspec.core.url_to_fs(str(Path(url).expanduser()) if local else url, **(storage_options or {}))
+    return filesystem, str(inner)
 
 
 def is_local(url: str) -> bool:

@@ -25,7 +25,7 @@ from rlhfblender_core.policies.protocol import Policy
 _MAY_BE_MISSING = ("pi_features_extractor.", "vf_features_extractor.")
 
 
-def load_agent(  # noqa: PLR0913 - two of them are flags
+def load_agent(
     ref: CheckpointRef,
     observation_space: spaces.Space[Any],
     action_space: spaces.Space[Any],
@@ -133,7 +133,7 @@ def _with_classes(value: Any) -> Any:
 
 def _trusted(contents: ModelContents, field: str) -> Any:
     """An entry of ``data`` as its author meant it: this runs what the file holds."""
-    import cloudpickle
+    import cloudpickle  # type: ignore[import-untyped]  # it has no type information
 
     content = serialized(contents.archive, field)
     return contents.archive.data[field] if content is None else cloudpickle.loads(content)
@@ -159,7 +159,7 @@ def _ars_name(name: str, network: Any) -> str:
     return name.replace("action_net.", "action_net.0.", 1)
 
 
-def _policy(  # noqa: PLR0913
+def _policy(
     contents: ModelContents,
     network: Any,
     pipeline: ObservationPipeline,

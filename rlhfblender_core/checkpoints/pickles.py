@@ -92,10 +92,8 @@ def _checked(stream: io.BytesIO, limit: int | None) -> bytes:
     size = len(stream.getbuffer()) - start
     window = stream if limit is None or size <= limit else io.BytesIO(stream.read(limit))
     origin = window.tell()
-    opcodes = 0
     for opcode, argument, _ in pickletools.genops(window):
-        opcodes += 1
-        if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and int(argument) > size:
+        if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and isinstance(argument, int) and argument > size:
             raise DamagedPickleError("a memo index that is out of range")
     length = window.tell() - origin
     stream.seek(start)

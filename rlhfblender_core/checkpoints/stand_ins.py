@@ -13,7 +13,6 @@ MAX_ARRAY_BYTES = 64 * 2**20
 
 #: Booleans, integers, floats and complex numbers of a fixed size: no objects, no text, no structures.
 _DTYPE = re.compile(r"[<>=|]?(\?|[bBhHiIlLqQefdgFD]|[biu][1248]|f[248]|c8|c16)")
-_BYTE_ORDERS = frozenset("<>=|")
 
 
 class RefusedPickleError(Exception):
@@ -67,7 +66,7 @@ class StandIn(metaclass=_Frozen):
 class Unresolved(StandIn):
     """A class or function that isn't on the allow-list: it may be named, where nobody needs it, but not used."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "StandIn":  # noqa: ARG004, D102
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Unresolved":  # noqa: ARG004, D102
         raise RefusedPickleError(".".join(cls.origin))
 
 
@@ -81,7 +80,7 @@ class Dtype(StandIn):
             raise RefusedPickleError(f"a numpy dtype {code!r:.40}")
         order = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else "="
         dtype = np.dtype(code)
-        return dtype.newbyteorder(order) if order in _BYTE_ORDERS and order != "|" else dtype
+        return dtype.newbyteorder(">") if order == ">" else dtype
 
 
 class Array(StandIn):

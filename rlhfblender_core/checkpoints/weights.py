@@ -1,7 +1,7 @@
 """What a ``.pth`` file says it holds, read without torch: names and shapes of the tensors, all sizes checked.
 
-The weights themselves are loaded by torch's ``weights_only`` (see :mod:`.load`); this runs before, so that a bad file is
-found before torch is imported, and so that no size in it is taken on trust: torch reserves what a file claims.
+The weights themselves are loaded by torch's ``weights_only`` (see :mod:`.load`); this runs before, so that a bad file
+is found before torch is imported, and so that no size in it is taken on trust: torch reserves what a file claims.
 """
 
 import io

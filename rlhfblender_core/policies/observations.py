@@ -130,7 +130,7 @@ class _Stack:
         self.space = spaces.Box(
             low=np.repeat(space.low, frames, axis=self._axis),
             high=np.repeat(space.high, frames, axis=self._axis),
-            dtype=space.dtype.type,  # type: ignore[arg-type] - Gymnasium's annotation names a few types only
+            dtype=space.dtype.type,
         )
         self._held = np.zeros(self.space.shape, self.space.dtype)
 

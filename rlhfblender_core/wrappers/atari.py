@@ -19,7 +19,7 @@ class ContinueAfterLifeLoss(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: Env) -> None:
         super().__init__(env)
         self._lives = 0
-        meanings: list[str] = env.unwrapped.get_action_meanings()  # type: ignore[attr-defined] - ale_py's
+        meanings: list[str] = env.unwrapped.get_action_meanings()  # type: ignore[attr-defined]  # ale_py's
         self._inputs = (_NOOP, _FIRE, _SECOND) if "FIRE" in meanings else (_NOOP,)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
@@ -43,10 +43,10 @@ class ContinueAfterLifeLoss(gym.Wrapper[Any, Any, Any, Any]):
         return observation, total, terminated, truncated, info
 
     def _current_lives(self) -> int:
-        return int(self.env.unwrapped.ale.lives())  # type: ignore[attr-defined] - ale_py's
+        return int(self.env.unwrapped.ale.lives())  # type: ignore[attr-defined]  # ale_py's
 
 
-def atari_wrapper(  # noqa: PLR0913 - the parameters of Stable-Baselines3's class
+def atari_wrapper(  # noqa: PLR0913, PLR0917 - the parameters of Stable-Baselines3's class
     env: Env,
     noop_max: int = 30,
     frame_skip: int = 4,
@@ -74,7 +74,7 @@ def atari_wrapper(  # noqa: PLR0913 - the parameters of Stable-Baselines3's clas
         env = atari_wrappers.NoopResetEnv(env, noop_max=noop_max)
     if frame_skip > 1:
         env = atari_wrappers.MaxAndSkipEnv(env, skip=frame_skip)
-    meanings: list[str] = env.unwrapped.get_action_meanings()  # type: ignore[attr-defined] - ale_py's
+    meanings: list[str] = env.unwrapped.get_action_meanings()  # type: ignore[attr-defined]  # ale_py's
     if terminal_on_life_loss and hasattr(env.unwrapped, "ale"):
         env = ContinueAfterLifeLoss(env)
     if "FIRE" in meanings:

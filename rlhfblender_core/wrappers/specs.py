@@ -133,6 +133,10 @@ def _literal(node: ast.expr) -> Any:
         if any(keyword.arg is None for keyword in node.keywords):
             raise ValueError("** is not allowed")
         return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_literal(part) for part in node.elts]
+    if isinstance(node, ast.Dict) and None not in node.keys:
+        return {_literal(key): _literal(part) for key, part in zip(node.keys, node.values, strict=True) if key}
     return ast.literal_eval(node)
 
 

@@ -50,7 +50,7 @@ class TimeFeatureWrapper(Wrapper):
         """A step less is left."""
         self._step += 1
         observation, *rest = self.env.step(action)
-        return self._extended(observation), *rest  # type: ignore[return-value] - of the five values of a step
+        return self._extended(observation), *rest
 
     def _extended(self, observation: Any) -> Any:
         left = np.array(1.0 if self._test_mode else 1 - self._step / self._max_steps, self._dtype)
@@ -89,7 +89,7 @@ class HistoryWrapper(Wrapper):
         """Adds the action and its observation."""
         observation, *rest = self.env.step(action)
         self._actions = _pushed(self._actions, np.asarray(action))
-        return self._extended(observation), *rest  # type: ignore[return-value] - of the five values of a step
+        return self._extended(observation), *rest
 
     def _extended(self, observation: Any) -> Any:
         newest = observation[_OBSERVATION] if isinstance(observation, dict) else observation
