@@ -4,18 +4,21 @@
 schedule: the same flow, with parameters named like the flags.
 """
 
+import dataclasses
 import tempfile
 import uuid
+from collections.abc import Mapping
 from contextlib import ExitStack
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
 
-from prefect import flow, get_run_logger
+from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run as current_run
-from prefect.states import Completed, Failed, State
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.states import Completed, Failed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.command_line import (
@@ -57,7 +60,7 @@ def run_name() -> str:
     return " ".join(filter(None, ["generate", parameters.get("env") or parameters.get("exp"), who]))
 
 
-@flow(name="generate", flow_run_name=run_name, task_runner=ThreadPoolTaskRunner(max_workers=1))
+@flow(name="generate", flow_run_name=run_name)
 def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
     *,
     env: Annotated[
@@ -125,32 +128,9 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
 ) -> State[Any]:
     """Registers the environment and the experiment, rolls out the episodes that are missing and publishes them."""
     try:
-        request = GenerationRequest(
-            env=env,
-            exp=exp,
-            num_episodes=num_episodes,
-            random=random,
-            model_path=model_path,
-            checkpoints=tuple(checkpoints),
-            project=project,
-            env_gym_entrypoint=env_gym_entrypoint,
-            additional_gym_packages=tuple(additional_gym_packages),
-            env_display_name=env_display_name,
-            env_description=env_description,
-            env_kwargs=env_kwargs,
-            action_names=tuple(action_names) if action_names else None,
-            register_only=register_only,
-            seed=seed,
-            deterministic=deterministic,
-            max_steps_per_episode=max_steps_per_episode,
-            algorithm=algorithm,
-            fps=fps,
-            no_render=no_render,
-            overwrite=overwrite,
-            trust_checkpoint=trust_checkpoint,
-        )
+        request = request_of(locals())
         places = resolve_places(data_root, database_url)
-        plan = make_plan(request, places)
+        plan = _prepared_plan.get() or make_plan(request, places)
         report = carry_out(plan, places, _processes(runner, workers))
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
@@ -159,6 +139,16 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     if report.failed:
         return Failed(message=f"{report.failed} of {report.wanted} episodes failed: {_first_failure(report)}")
     return Completed(message=_success(report))
+
+
+#: The plan that the command line made before it started Prefect, so that a wrong request is refused at once.
+_prepared_plan: ContextVar[GenerationPlan | None] = ContextVar("prepared_plan", default=None)
+
+
+def request_of(parameters: Mapping[str, Any]) -> GenerationRequest:
+    """The request in a flow's parameters; what concerns only how it is carried out is left out."""
+    names = {field.name for field in dataclasses.fields(GenerationRequest)}
+    return GenerationRequest(**{name: value for name, value in parameters.items() if name in names})
 
 
 def make_plan(request: GenerationRequest, places: Places) -> GenerationPlan:
@@ -192,7 +182,8 @@ def carry_out(plan: GenerationPlan, places: Places, processes: int) -> Report:
         _register(plan, places)
         if missing:
             stack.enter_context(current_display.get().watch(progress, missing))
-        runner = stack.enter_context(ThreadPoolTaskRunner(max_workers=at_once + _WRITERS))
+        runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=at_once + _WRITERS)
+        stack.enter_context(runner)
         failures = run_shards(work, places, run_id, runner, at_once)
     return _report(name, work, failures, places)
 
@@ -263,6 +254,9 @@ def main() -> int:
     arguments["env_kwargs"] = parse_env_kwargs(arguments["env_kwargs"] or [])
     display = TerminalDisplay()
     current_display.set(display)
+    _prepared_plan.set(
+        make_plan(request_of(arguments), resolve_places(arguments["data_root"], arguments["database_url"]))
+    )
     state = generate(**arguments, return_state=True)
     if state.name == REFUSED:
         fail(state.message or "the request was refused", EXIT_WRONG_REQUEST)

@@ -355,6 +355,7 @@ def _rollout_settings(
         render=settings["render"],
         fps=settings["fps"] or description.fps,
         action_names=environment.action_names,
+        packages=tuple(sorted(description.package_versions)),
     )
 
 

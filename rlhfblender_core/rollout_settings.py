@@ -44,6 +44,7 @@ class RolloutSettings:
         render: whether there are videos and thumbnails.
         fps: frames per second of the videos.
         action_names: labels for the manifests; they don't change the episode.
+        packages: distributions that the environment comes from; their versions go into the manifests.
     """
 
     environment: EnvironmentSpec
@@ -54,6 +55,7 @@ class RolloutSettings:
     render: bool
     fps: float
     action_names: tuple[str, ...] | None = None
+    packages: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

@@ -235,7 +235,7 @@ def _manifest(shard: Shard, episode: int, agent: Agent, summary: EpisodeSummary,
         step=settings.step,
         episode=episode,
         environment=_environment_record(settings.environment),
-        policy=_policy_record(settings, agent),
+        policy=_policy_record(settings),
         request_digest=settings.digest,
         run_seed=settings.run_seed,
         seed=episode_seed(settings.run_seed, episode),
@@ -250,7 +250,7 @@ def _manifest(shard: Shard, episode: int, agent: Agent, summary: EpisodeSummary,
         frame_width=width,
         uncertainty_kind=agent.policy.uncertainty_kind.value,
         action_names=settings.action_names,
-        versions=versions_of(_VERSIONS + (_VERSIONS_TRAINED if settings.agent else ())),
+        versions=versions_of((*_VERSIONS, *settings.packages, *(_VERSIONS_TRAINED if settings.agent else ()))),
         warnings=summary.warnings,
         artifacts=dict(_records(EpisodeKey(shard.key.experiment, shard.key.checkpoint, episode), folder)),
     )
@@ -274,7 +274,7 @@ def _environment_record(spec: EnvironmentSpec) -> EnvironmentRecordInManifest:
     )
 
 
-def _policy_record(settings: RolloutSettings, agent: Agent) -> PolicyRecord:
+def _policy_record(settings: RolloutSettings) -> PolicyRecord:
     if settings.agent is None:
         return PolicyRecord(kind="random")
     ref = settings.agent.ref
