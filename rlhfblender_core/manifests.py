@@ -128,7 +128,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
             )
         is_whole = content == _canonical_bytes(found) and found.pop(_OWN_DIGEST) == canonical_digest(found)
         manifest = Manifest.model_validate(found)
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
         raise DataNotUsableError(f"{path} is not a manifest. Run `python flows/verify.py --repair`.") from error
     if not is_whole:
         raise DataNotUsableError(f"The manifest {path} is damaged. Run `python flows/verify.py --repair`.")

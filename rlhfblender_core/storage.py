@@ -8,8 +8,10 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -155,10 +157,10 @@ def check_writable(root: DataRoot) -> None:
     if not root.is_local:
         return
     folder = root.local_folder
-    while not folder.exists():
-        folder = folder.parent
-    probe = folder / f".rlhfblender-probe-{os.getpid()}"
     with storage_errors(root):
+        while not folder.exists():
+            folder = folder.parent
+        probe = folder / f".rlhfblender-probe-{os.getpid()}"
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
         probe.write_bytes(b"x")
@@ -210,10 +212,16 @@ def list_sizes(root: DataRoot, folder: str) -> dict[str, int]:
 def _list_local(root: DataRoot, folder: Path) -> dict[str, int]:
     with storage_errors(root):
         try:
-            with os.scandir(folder) as entries:
-                return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+            names = os.listdir(folder)
         except (FileNotFoundError, NotADirectoryError):
             return {}
+        sizes = {}
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # another run's temporary file, which has its name by now
+                status = (folder / name).stat()
+                if stat.S_ISREG(status.st_mode):
+                    sizes[name] = status.st_size
+        return sizes
 
 
 def list_folders(root: DataRoot, folder: str) -> list[str]:
@@ -224,6 +232,31 @@ def list_folders(root: DataRoot, folder: str) -> list[str]:
         except FileNotFoundError:
             return []
         return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory")
+
+
+def fetch_file(root: DataRoot, path: str, folder: Path) -> Path:
+    """A published file on this machine: itself on a local root, else a copy in the folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if root.is_local:
+        return root.local_folder / path
+    target = folder / path.replace("/", "-")
+    with storage_errors(root):
+        root.fs.get_file(root.full_path(path), str(target))
+    return target
+
+
+def modified_at(root: DataRoot, path: str) -> datetime:
+    """When a file was last written, by the storage's clock, in UTC.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    with storage_errors(root):
+        moment: datetime = root.fs.modified(root.full_path(path))
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def publish_files(root: DataRoot, files: Mapping[str, Path]) -> None:

@@ -33,6 +33,8 @@ PRESET = "ultrafast"
 CRF = 20
 #: A key frame every so many frames: where a browser can seek to quickly.
 KEYFRAME_INTERVAL = 60
+#: The slowest that fits into ffmpeg's fractions; below it the rate would become 0.
+_SLOWEST = Fraction(1, 1001)
 _PIPE_BYTES = 1 << 20
 _ENCODER_TIMEOUT = 120.0
 
@@ -176,7 +178,7 @@ def even(side: int) -> int:
 
 
 def _encoder_command(path: Path, height: int, width: int, fps: float) -> list[str]:
-    rate = str(Fraction(fps).limit_denominator(1001))
+    rate = str(max(_SLOWEST, Fraction(fps).limit_denominator(1001)))
     # Explicit conversion and tags: left to guess, players disagree about the colours of small videos.
     filters = "scale=out_color_matrix=bt709:out_range=tv"
     if height % 2 or width % 2:

@@ -25,11 +25,11 @@ if "RLHFBLENDER_TESTS_HOME" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["RLHFBLENDER_TESTS_HOME"], ignore_errors=True)
 HOME = Path(os.environ["RLHFBLENDER_TESTS_HOME"])
 
+_REAL_INPUTS = "RLHFBLENDER_REAL_INPUTS"
 # A user's own settings must decide nothing here.
 for _name in list(os.environ):
-    if _name.startswith(("PREFECT_", "RLHFBLENDER_")) and not _name.startswith("RLHFBLENDER_TESTS_"):
-        if _name != "RLHFBLENDER_REAL_INPUTS":
-            del os.environ[_name]
+    if _name.startswith(("PREFECT_", "RLHFBLENDER_")) and not _name.startswith(("RLHFBLENDER_TESTS_", _REAL_INPUTS)):
+        del os.environ[_name]
 os.environ["PREFECT_HOME"] = str(HOME / "prefect")
 os.environ["RLHFBLENDER_CACHE"] = str(HOME / "cache")
 
@@ -112,7 +112,7 @@ def snapshot() -> Callable[[Path], dict[str, str]]:
 @pytest.fixture(scope="session")
 def real_inputs() -> Path:
     """The folder of other people's checkpoints, where there is one."""
-    folder = Path(os.environ.get("RLHFBLENDER_REAL_INPUTS") or REPOSITORY.parent / "shared" / "real-inputs")
+    folder = Path(os.environ.get(_REAL_INPUTS) or REPOSITORY.parent / "shared" / "real-inputs")
     if not folder.is_dir():
         pytest.skip("no folder with other people's checkpoints; name one in RLHFBLENDER_REAL_INPUTS")
     return folder

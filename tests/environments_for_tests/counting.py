@@ -2,6 +2,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -23,7 +24,7 @@ def reward_of(step: int, action: object) -> float:
 class Counting(gymnasium.Env):
     """Observes the number of steps taken; frames get brighter by 20 with every step."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 20}
     observation_space = spaces.Box(0, np.inf, (1,), np.float32)
 
     def __init__(self, length=5, ends="terminated", actions="discrete", height=16, width=24, render_mode=None):
@@ -150,7 +151,7 @@ class Constant(Counting):
 
 
 class Blind(Counting):
-    metadata = {"render_modes": []}
+    metadata: ClassVar = {"render_modes": []}
 
     def __init__(self, length=5):
         super().__init__(length=length)

@@ -1,0 +1,159 @@
+import os
+import pickle
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError
+from rlhfblender_core.storage import (
+    DataRoot,
+    check_writable,
+    list_folders,
+    list_sizes,
+    open_data_root,
+    publish_bytes,
+    publish_files,
+    publish_many_bytes,
+    read_bytes,
+    read_many,
+    remove_files,
+    translated,
+)
+
+
+@pytest.fixture(params=["local", "file-url", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DataRoot]:
+    urls = {"local": str(tmp_path / "data"), "file-url": f"file://{tmp_path}/data", "memory": "memory://data"}
+    opened = open_data_root(urls[request.param])
+    yield opened
+    if request.param == "memory":
+        opened.fs.store.clear()
+
+
+def test_what_is_published_can_be_read_and_listed(root: DataRoot, tmp_path: Path) -> None:
+    (tmp_path / "local").write_bytes(b"video")
+    publish_files(root, {"renders/e/random/0.mp4": tmp_path / "local"})
+    publish_many_bytes(root, {"manifests/e/random/0.json": b"{}", "manifests/e/random/1.json": b"[]"})
+    publish_bytes(root, "manifests/e/2000/0.json", b"x")
+    assert read_bytes(root, "renders/e/random/0.mp4") == b"video"
+    assert list_sizes(root, "manifests/e/random") == {"0.json": 2, "1.json": 2}
+    assert list_sizes(root, "manifests/e") == {}
+    assert list_folders(root, "manifests/e") == ["2000", "random"]
+    paths = ["manifests/e/random/0.json", "manifests/e/random/7.json"]
+    assert read_many(root, paths) == {"manifests/e/random/0.json": b"{}"}
+
+
+def test_asking_for_what_isnt_there_writes_nothing(root: DataRoot, tmp_path: Path) -> None:
+    assert list_sizes(root, "manifests/e/random") == {}
+    assert list_folders(root, "manifests") == []
+    assert read_many(root, ["a"]) == {}
+    assert read_many(root, []) == {}
+    remove_files(root, ["a", "b/c"])
+    with pytest.raises(FileNotFoundError):
+        read_bytes(root, "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_publishing_again_replaces(root: DataRoot, tmp_path: Path) -> None:
+    for content in (b"old", b"newer"):
+        (tmp_path / "local").write_bytes(content)
+        publish_files(root, {"a/b": tmp_path / "local"})
+        publish_bytes(root, "a/c", content)
+    assert read_bytes(root, "a/b") == read_bytes(root, "a/c") == b"newer"
+    remove_files(root, ["a/b"])
+    assert list_sizes(root, "a") == {"c": 5}
+
+
+def test_a_root_travels_to_other_processes_and_keeps_its_options_to_itself(root: DataRoot) -> None:
+    _ = root.fs
+    assert pickle.loads(pickle.dumps(root)) == root
+    assert "secret" not in repr(DataRoot("s3://b", {"secret": "k"}))
+
+
+def test_publishing_local_files_half_done_before_goes_on(tmp_path: Path) -> None:
+    root = open_data_root(str(tmp_path / "data"))
+    for name in ("x", "y"):
+        (tmp_path / name).write_text(name)
+    publish_files(root, {"a/x": tmp_path / "x"})
+    publish_files(root, {"a/x": tmp_path / "x", "a/y": tmp_path / "y"})
+    assert list_sizes(root, "a") == {"x": 1, "y": 1}
+
+
+def test_an_interrupted_write_is_invisible(tmp_path: Path) -> None:
+    root = open_data_root(str(tmp_path / "data"))
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "data" / "a" / "b").mkdir()  # a folder where the file shall go: the last step fails
+    with pytest.raises(StorageNotUsableError):
+        publish_bytes(root, "a/b", b"content")
+    assert [path.name for path in (tmp_path / "data" / "a").iterdir()] == ["b"]
+
+
+def test_a_listing_is_whole_while_others_write(tmp_path: Path) -> None:
+    root = open_data_root(str(tmp_path))
+    publish_bytes(root, "m/0.json", b"{}")
+    stop = threading.Event()
+
+    def write(writer: int) -> None:
+        while not stop.is_set():
+            for name in range(20):
+                (tmp_path / "m" / f".{name}.{writer}.part").touch()
+            for name in range(20):
+                (tmp_path / "m" / f".{name}.{writer}.part").unlink()
+
+    writers = [threading.Thread(target=write, args=(writer,)) for writer in range(2)]
+    for writer in writers:
+        writer.start()
+    try:
+        assert all("0.json" in list_sizes(root, "m") for _ in range(1000))
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+
+
+@pytest.mark.parametrize("url", ["", "  ", "nosuchprotocol://x", "s3x://bucket"])
+def test_a_url_that_no_file_system_understands_is_refused(url: str) -> None:
+    with pytest.raises(StorageNotUsableError, match="data root"):
+        open_data_root(url)
+
+
+def test_checking_leaves_nothing_behind(tmp_path: Path) -> None:
+    check_writable(open_data_root(str(tmp_path / "a" / "b")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_root_that_cant_be_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    too_long = tmp_path / ("x" * 300)
+    for place in (tmp_path / "file", tmp_path / "file" / "below", too_long, too_long / "below"):
+        with pytest.raises(StorageNotUsableError, match="--data-root"):
+            check_writable(open_data_root(str(place)))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    try:
+        for place in (closed, closed / "below"):
+            with pytest.raises(StorageNotUsableError, match="Permission denied"):
+                check_writable(open_data_root(str(place)))
+    finally:
+        closed.chmod(0o700)
+
+
+@pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT"])
+def test_a_full_disk_is_the_users_to_mend(code: str) -> None:
+    import errno
+
+    error = translated(DataRoot("data"), OSError(getattr(errno, code), "full"))
+    assert isinstance(error, StorageNotUsableError)
+    assert "Free some space" in str(error)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("reset"), TimeoutError("slow"), OSError("throttled")])
+def test_a_network_hiccup_is_worth_another_try(error: OSError) -> None:
+    assert isinstance(translated(DataRoot("s3://b"), error), StorageUnavailableError)
