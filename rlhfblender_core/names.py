@@ -35,6 +35,11 @@ def checked_name(name: str, what: str) -> str:
     return name
 
 
+def is_name(name: str) -> bool:
+    """Whether :func:`checked_name` takes it: a folder of another name is none of this project's."""
+    return _problem(name) is None
+
+
 def path_segment(name: str, what: str = "environment") -> str:
     """The folder name for an id that may hold ``/`` or ``:``: ``ALE/Pong-v5`` becomes ``ALE-Pong-v5``.
 

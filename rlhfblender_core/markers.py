@@ -1,0 +1,73 @@
+"""Markers of live runs on object storage, where no lock dies with its process.
+
+A run writes one small object below ``.runs/<experiment>/`` and writes it again every :data:`HEARTBEAT_S`. One that is
+older than :data:`EXPIRY_S`, by the storage's own clock, belongs to a run that is dead. Clocks of machines don't matter.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from rlhfblender_core.errors import RLHFBlenderError
+from rlhfblender_core.layout import RUNS
+from rlhfblender_core.storage import DataRoot, list_sizes, modified_at, publish_bytes, remove_files
+
+HEARTBEAT_S = 30.0
+EXPIRY_S = 300.0
+_CLOCK = "clock"
+
+
+@contextlib.contextmanager
+def keep_marker(root: DataRoot, experiment: str | None, name: str) -> Iterator[None]:
+    """Has the run known as alive while the context lasts; nothing on local roots, whose runs have locks."""
+    if root.is_local or experiment is None:
+        yield
+        return
+    path = f"{RUNS}/{experiment}/{name}"
+    publish_bytes(root, path, b"")  # also tells, before anything is made, whether the bucket can be written
+    stop = threading.Event()
+    beat = threading.Thread(target=_beat, args=(root, path, stop), name="run-marker", daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        beat.join()
+        with contextlib.suppress(RLHFBlenderError):  # it expires by itself
+            remove_files(root, [path])
+
+
+def _beat(root: DataRoot, path: str, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT_S):
+        with contextlib.suppress(RLHFBlenderError):  # the next one may get through
+            publish_bytes(root, path, b"")
+
+
+def live_markers(root: DataRoot, experiment: str) -> list[str]:
+    """Names of the runs whose markers are fresh, those that started first first; expired markers are removed."""
+    folder = f"{RUNS}/{experiment}"
+    names = [name for name in sorted(list_sizes(root, folder)) if name != _CLOCK]
+    if not names:
+        return []
+    now = storage_now(root, folder)
+    live: list[str] = []
+    dead: list[str] = []
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            is_fresh = now - modified_at(root, f"{folder}/{name}") < timedelta(seconds=EXPIRY_S)
+            (live if is_fresh else dead).append(name)
+    remove_files(root, [f"{folder}/{name}" for name in dead])
+    return live
+
+
+def storage_now(root: DataRoot, folder: str) -> datetime:
+    """The storage's own time: that of an object written just now."""
+    path = f"{folder}/{_CLOCK}"
+    publish_bytes(root, path, b"")
+    try:
+        return modified_at(root, path)
+    except FileNotFoundError:  # another run asked at the same moment and has removed it
+        return datetime.now(UTC)
+    finally:
+        remove_files(root, [path])

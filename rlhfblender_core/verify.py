@@ -1,0 +1,298 @@
+"""What is published against what its manifests and the registry say. Only looks; see :mod:`rlhfblender_core.repair`.
+
+Everything that is wrong becomes a :class:`Problem`: one file, or one row of the registry, and one remedy.
+"""
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from rlhfblender_core.episode_checks import find_fault
+from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
+from rlhfblender_core.layout import (
+    EXTENSIONS,
+    MANIFESTS,
+    ArtifactKind,
+    CheckpointKey,
+    EpisodeKey,
+    artifact_folder,
+    artifact_path,
+    manifest_folder,
+    manifest_path,
+    parse_episode_number,
+)
+from rlhfblender_core.manifests import Manifest, parse_manifest
+from rlhfblender_core.names import is_name
+from rlhfblender_core.publish import episode_record
+from rlhfblender_core.registry import EpisodeRecord, Registry
+from rlhfblender_core.storage import DataRoot, fetch_file, list_folders, list_sizes, read_many
+
+_TEMPORARY = (".", "~")
+
+
+class Remedy(StrEnum):
+    """What mends a problem."""
+
+    REMAKE = "make the episode again"
+    REMOVE = "remove the file"
+    INDEX = "rebuild the registry's index"
+    BY_HAND = "by hand"
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        path: of the file below the data root; ``registry: …`` for a row.
+        what: what is wrong with it, as the end of a line that names it.
+        remedy: what mends it.
+        key: the episode it concerns, None for what belongs to none.
+    """
+
+    path: str
+    what: str
+    remedy: Remedy
+    key: EpisodeKey | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+@dataclass(frozen=True)
+class EpisodeListing:
+    """What the listings and the registry know of an episode.
+
+    Attributes:
+        number: its number.
+        has_manifest: whether there is a manifest.
+        has_row: whether the registry has a row.
+        kinds: which files there are.
+    """
+
+    number: int
+    has_manifest: bool
+    has_row: bool
+    kinds: tuple[ArtifactKind, ...]
+
+
+@dataclass(frozen=True)
+class CheckpointListing:
+    """What there is of a checkpoint, as far as listings tell.
+
+    Attributes:
+        key: experiment and checkpoint.
+        episodes: by number.
+        strangers: paths of files that no data set has.
+        in_progress: another run works on the experiment: files without manifest are its own.
+    """
+
+    key: CheckpointKey
+    episodes: tuple[EpisodeListing, ...]
+    strangers: tuple[str, ...]
+    in_progress: bool = False
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What checking some episodes brought.
+
+    Attributes:
+        problems: in the order of the files.
+        records: index rows of the episodes whose manifests are sound.
+        files: how many files were checked.
+    """
+
+    problems: tuple[Problem, ...] = ()
+    records: tuple[EpisodeRecord, ...] = ()
+    files: int = 0
+
+    def __add__(self, other: "Findings") -> "Findings":
+        return Findings(self.problems + other.problems, self.records + other.records, self.files + other.files)
+
+
+def find_keys(root: DataRoot, registry: Registry | None, experiment: str | None) -> list[CheckpointKey]:
+    """All checkpoints that have files or rows, of one experiment or all.
+
+    Raises:
+        InvalidParameterError: there is no such experiment.
+    """
+    folders = [MANIFESTS, *(kind.value for kind in ArtifactKind)]
+    there = {name for folder in folders for name in list_folders(root, folder)} if experiment is None else {experiment}
+    keys = {
+        CheckpointKey(name, label)
+        for name in there
+        if is_name(name)
+        for folder in folders
+        for label in list_folders(root, f"{folder}/{name}")
+        if is_name(label)
+    }
+    registered = [] if registry is None else [record.name for record in registry.list_experiments()]
+    if registry is not None:
+        wanted = [name for name in registered if experiment in (None, name)]
+        keys |= {CheckpointKey(name, record.label) for name in wanted for record in registry.list_checkpoints(name)}
+    if experiment is not None and not keys and experiment not in registered:
+        known = ", ".join(sorted(registered)[:8]) or "none"
+        raise InvalidParameterError(f"There is no experiment {experiment!r} in {root.url}. Registered are: {known}.")
+    return sorted(keys)
+
+
+def list_checkpoint(
+    root: DataRoot, key: CheckpointKey, rows: Sequence[EpisodeRecord], *, in_progress: bool
+) -> CheckpointListing:
+    """Six listings of a checkpoint, sorted by episode."""
+    manifests, strangers = _split(manifest_folder(key), list_sizes(root, manifest_folder(key)), ".json")
+    kinds: dict[int, list[ArtifactKind]] = {}
+    for kind in ArtifactKind:
+        folder = artifact_folder(kind, key)
+        numbers, others = _split(folder, list_sizes(root, folder), EXTENSIONS[kind])
+        strangers += others
+        for number in numbers:
+            kinds.setdefault(number, []).append(kind)
+    with_row = {row.number for row in rows}
+    known = set(manifests)
+    return CheckpointListing(
+        key,
+        tuple(
+            EpisodeListing(number, number in known, number in with_row, tuple(kinds.get(number, ())))
+            for number in sorted(known | kinds.keys() | with_row)
+        ),
+        tuple(strangers),
+        in_progress,
+    )
+
+
+def _split(folder: str, names: dict[str, int], extension: str) -> tuple[list[int], list[str]]:
+    """Numbers of the episodes whose files lie there, and paths of the other files."""
+    numbers = {name: parse_episode_number(name, extension) for name in sorted(names)}
+    others = [f"{folder}/{name}" for name, number in numbers.items() if number is None]
+    return [number for number in numbers.values() if number is not None], others
+
+
+def check_strangers(listing: CheckpointListing) -> Findings:
+    """Problems of files that no data set has; hidden ones (of file managers) don't matter."""
+    return Findings(
+        tuple(
+            Problem(path, "is no file of a data set; move it away", Remedy.BY_HAND)
+            for path in listing.strangers
+            if not path.rpartition("/")[2].startswith(_TEMPORARY)
+        )
+    )
+
+
+def check_episodes(root: DataRoot, listing: CheckpointListing, episodes: Sequence[EpisodeListing]) -> Findings:
+    """Checks some of a checkpoint's episodes: their manifests, and all their files against them.
+
+    Raises:
+        StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
+    """
+    keys = {episode: EpisodeKey(listing.key.experiment, listing.key.checkpoint, episode.number) for episode in episodes}
+    contents = read_many(root, [manifest_path(keys[episode]) for episode in episodes if episode.has_manifest])
+    findings = Findings()
+    for episode, key in keys.items():
+        content = contents.get(manifest_path(key))
+        if content is not None:
+            findings += _check_published(root, key, content, episode.kinds)
+        elif not listing.in_progress:
+            findings += Findings(tuple(_uncommitted(key, episode)))
+    return findings
+
+
+def _uncommitted(key: EpisodeKey, episode: EpisodeListing) -> Iterator[Problem]:
+    """Problems of an episode without manifest. Where the registry knows it, the manifest was lost."""
+    if episode.has_row and episode.kinds:
+        yield Problem(manifest_path(key), "is missing", Remedy.REMAKE, key)
+    elif not episode.has_row:
+        for kind in episode.kinds:
+            yield Problem(artifact_path(kind, key), "belongs to no episode", Remedy.REMOVE, key)
+
+
+def _check_published(root: DataRoot, key: EpisodeKey, content: bytes, kinds: Sequence[ArtifactKind]) -> Findings:
+    path = manifest_path(key)
+    try:
+        manifest = parse_manifest(content, path)
+    except DataNotUsableError as error:
+        newer = "newer than" in str(error)
+        what = str(error) if newer else "is damaged"
+        return Findings((Problem(path, what, Remedy.BY_HAND if newer else Remedy.REMAKE, key),), files=1)
+    if EpisodeKey(manifest.experiment, manifest.checkpoint, manifest.episode) != key:
+        of = f"{manifest.experiment}/{manifest.checkpoint}/{manifest.episode}"
+        return Findings((Problem(path, f"is the manifest of another episode, {of}", Remedy.REMAKE, key),), files=1)
+    problems = [
+        Problem(artifact_path(kind, key), "belongs to no episode", Remedy.REMOVE, key)
+        for kind in kinds
+        if kind not in manifest.artifacts
+    ]
+    with tempfile.TemporaryDirectory(prefix="rlhfblender-verify-") as folder:
+        for kind in manifest.artifacts:
+            fault = _fault(root, kind, key, manifest, Path(folder))
+            if fault:
+                problems.append(Problem(artifact_path(kind, key), fault, Remedy.REMAKE, key))
+    return Findings(tuple(problems), (episode_record(manifest),), 1 + len(manifest.artifacts))
+
+
+def _fault(root: DataRoot, kind: ArtifactKind, key: EpisodeKey, manifest: Manifest, folder: Path) -> str | None:
+    try:
+        file = fetch_file(root, artifact_path(kind, key), folder)
+        return find_fault(kind, file, manifest)
+    except FileNotFoundError:
+        return "is missing"
+
+
+def check_index(
+    registry: Registry | None,
+    listings: Sequence[CheckpointListing],
+    records: Sequence[EpisodeRecord],
+) -> tuple[Problem, ...]:
+    """Rows of the registry that are missing, stale, or say something else than the manifests."""
+    problems: list[Problem] = []
+    for experiment in sorted({listing.key.experiment for listing in listings}):
+        own = [record for record in records if record.experiment == experiment]
+        if registry is None or registry.find_experiment(experiment) is None:
+            if own:
+                what = f"is not registered, though {len(own)} of its episodes are published"
+                problems.append(Problem(f"registry: experiment {experiment}", what, Remedy.INDEX))
+            continue
+        numbers = {
+            (listing.key.checkpoint, episode.number)
+            for listing in listings
+            if listing.key.experiment == experiment
+            for episode in listing.episodes
+            # Without a manifest, but with files: to be made again, or another run is about to.
+            if episode.has_manifest or episode.kinds
+        }
+        problems += _row_problems(registry.list_episodes(experiment), own, numbers)
+    return tuple(problems)
+
+
+def _row_problems(
+    rows: Sequence[EpisodeRecord], records: Sequence[EpisodeRecord], there: set[tuple[str, int]]
+) -> Iterator[Problem]:
+    by_key = {(row.checkpoint, row.number): row for row in rows}
+    for record in records:
+        row = by_key.get((record.checkpoint, record.number))
+        if row is None:
+            yield _row_problem(record, "has no row")
+        elif not _says_the_same(row, record):
+            yield _row_problem(record, "has a row that says something else than its manifest")
+    for (checkpoint, number), row in by_key.items():
+        if (checkpoint, number) not in there:
+            yield _row_problem(row, "has a row, but no files")
+
+
+def _row_problem(record: EpisodeRecord, what: str) -> Problem:
+    key = EpisodeKey(record.experiment, record.checkpoint, record.number)
+    name = f"registry: episode {key.experiment}/{key.checkpoint}/{key.episode}"
+    return Problem(name, what, Remedy.INDEX, key)
+
+
+def _says_the_same(row: EpisodeRecord, record: EpisodeRecord) -> bool:
+    before, now = asdict(row), asdict(record)
+    return all(
+        before[name] == value or (isinstance(value, float) and math.isnan(value) and math.isnan(before[name]))
+        for name, value in now.items()
+        if name != "created_at"
+    )
