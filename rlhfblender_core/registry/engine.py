@@ -1,7 +1,9 @@
 """Connections to the registry's database: which URLs are understood, and how SQLite and PostgreSQL are set up."""
 
+import os
 import sqlite3
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
@@ -49,7 +51,8 @@ def checked_url(text: str) -> URL:
 def shown_url(url: URL) -> str:
     """How messages name the database: the file, or the server and database, without user and password."""
     if url.drivername == "sqlite":
-        return url.database or "in memory"
+        database = url.database or "in memory"
+        return unquote(database.removeprefix("file:")) if database.startswith("file:") else database
     host = url.host or url.query.get("host") or "localhost"
     return f"{url.database or 'postgres'} on {host}{f':{url.port}' if url.port else ''}"
 
@@ -59,6 +62,18 @@ def sqlite_file(url: URL) -> Path | None:
     if url.drivername != "sqlite" or not url.database or url.database == ":memory:":
         return None
     return Path(url.database)
+
+
+def readable_url(url: URL) -> URL:
+    """The URL by which an existing database can be read, whether or not its folder can be written.
+
+    SQLite makes files beside the database even to read it, and fails where it can't. Told that the database is
+    immutable, it needs none; that is right unless there are such files already, or another machine writes meanwhile.
+    """
+    file = sqlite_file(url)
+    if file is None or os.access(file.parent, os.W_OK) or file.with_name(f"{file.name}-wal").exists():
+        return url
+    return url.set(database=f"file:{quote(str(file.absolute()))}", query={"immutable": "1", "uri": "true"})
 
 
 def make_parent_folder(url: URL) -> None:

@@ -20,8 +20,10 @@ from rlhfblender_core.errors import (
 from rlhfblender_core.registry.engine import shown_url
 
 # By the start of SQLite's error names (https://sqlite.org/rescode.html): what was found, and what to do.
+_DISK_FULL = "can't be written: the disk is full. Free some space and run the same command again."
 _SQLITE_PERMANENT = {
-    "SQLITE_FULL": "can't be written: the disk is full. Free some space and run the same command again.",
+    "SQLITE_FULL": _DISK_FULL,
+    "SQLITE_IOERR_SHMSIZE": _DISK_FULL,  # no room for the journal's index
     "SQLITE_IOERR": "can't be read or written (disk I/O error). Check the disk and its free space.",
     "SQLITE_READONLY": "can't be written: it is read-only. Make it writable, or choose another --database-url.",
     "SQLITE_CANTOPEN": "can't be opened. Check that its folder exists and can be written.",

@@ -14,6 +14,7 @@ from rlhfblender_core.registry.engine import (
     checked_url,
     make_parent_folder,
     make_registry_engine,
+    readable_url,
     reading,
     shown_url,
     sqlite_file,
@@ -56,7 +57,7 @@ def open_registry(url: str, *, create: bool = True, reached_before: bool = False
 
 
 def open_existing_registry(url: str) -> "Registry | None":
-    """The registry at a database URL; None, and nothing made, if there is none.
+    """The registry at a database URL; None, and nothing made, if there is none. On a read-only disk it can be read.
 
     Raises:
         RegistryNotUsableError: as :func:`open_registry`.
@@ -66,7 +67,7 @@ def open_existing_registry(url: str) -> "Registry | None":
     file = sqlite_file(target)
     if file is not None and not file.exists():
         return None
-    engine = make_registry_engine(target)
+    engine = make_registry_engine(readable_url(target))
     try:
         with translated_errors(target, opening=True):
             there = is_registry(engine)

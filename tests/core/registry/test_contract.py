@@ -231,7 +231,8 @@ def test_forgetting_removes_what_belongs_to_it_and_may_be_repeated(filled: Regis
     for _ in range(2):
         filled.forget_experiment("study")
     assert filled.find_experiment("study") is None
-    assert filled.list_checkpoints("study") == filled.list_episodes("study") == []
+    assert filled.list_checkpoints("study") == []
+    assert filled.list_episodes("study") == []
     assert [record.env_id for record in filled.list_environments()] == ["CartPole-v1"]
 
 

@@ -1,9 +1,10 @@
 """What goes wrong with databases, as this project's errors: the user's, or worth another try."""
 
 import sqlite3
+import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,42 @@ def test_a_full_disk_is_the_users_to_mend(new_sqlite_url: str) -> None:
         sa.event.remove(registry._engine, "connect", fill)
         registry._engine.dispose()
         assert registry.list_environments() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own with 1 MiB, which can be remounted read-only."""
+    disk = tmp_path / "small disk %"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"can't mount a file system: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_registry_survives_a_disk_that_fills_up(small_disk: Path) -> None:
+    url = f"sqlite:///{small_disk}/rlhfblender.db"
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * (1024 - 32) * 1024)
+    with pytest.raises(RegistryNotUsableError, match="the disk is full"):
+        open_registry(url)
+    filler.unlink()
+    with open_registry(url) as registry:
+        assert registry.ensure_environment(ENVIRONMENT).env_id == "A-v0"
+
+
+def test_a_registry_on_a_read_only_disk_can_be_read(small_disk: Path) -> None:
+    url = f"sqlite:///{small_disk}/rlhfblender.db"
+    with open_registry(url) as registry:
+        registered = registry.ensure_environment(ENVIRONMENT)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    existing = open_existing_registry(url)
+    assert existing is not None
+    with existing:
+        assert existing.list_environments() == [registered]
+        with pytest.raises(RegistryNotUsableError, match=r"small disk %/rlhfblender\.db can't be written: it is read-"):
+            existing.ensure_environment(EnvironmentRecord(env_id="B-v0"))
 
 
 def test_a_read_only_database_can_be_read(new_sqlite_url: str) -> None:
