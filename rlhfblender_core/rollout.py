@@ -16,6 +16,7 @@ from rlhfblender_core.episode_files import EpisodeFiles, EpisodeSummary, Outcome
 from rlhfblender_core.errors import EpisodeError, RLHFBlenderError, one_line
 from rlhfblender_core.policies.protocol import Policy
 from rlhfblender_core.seeding import episode_seed
+from rlhfblender_core.storage import full_disk_errors
 from rlhfblender_core.video import Frame
 
 #: Called after every step with the steps since the last call.
@@ -92,10 +93,11 @@ def roll_out_episode(
     """
     progress = _Progress()
     try:
-        return _roll_out(agent, episode, terms, files, on_step, progress)
+        with full_disk_errors():
+            return _roll_out(agent, episode, terms, files, on_step, progress)
     except RLHFBlenderError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # some simulators exit rather than raise
         raise EpisodeError(episode, progress.step, one_line(error)) from error
 
 

@@ -1,5 +1,6 @@
 """Shards: episodes that one worker rolls out one after another, into files that wait to be published."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from rlhfblender_core.policies.random_policy import RandomPolicy
 from rlhfblender_core.rollout import Agent, EpisodeTerms, RawRecorder, roll_out_episode
 from rlhfblender_core.rollout_settings import RolloutSettings, versions_of
 from rlhfblender_core.seeding import episode_seed
+from rlhfblender_core.storage import full_disk_errors
 from rlhfblender_core.workers import count_progress
 
 #: Shards get no larger: what a dying worker loses, and what waits to be published.
@@ -87,15 +89,18 @@ class StagedShard:
 
 
 def cut_shards(episodes: Sequence[int], workers: int) -> list[tuple[int, ...]]:
-    """The episodes in runs of consecutive work, large ones first, so that workers finish together.
+    """The episodes in runs of consecutive work: single ones first, so that something shows soon, then from large to small,
+    so that workers finish together.
 
     Args:
         episodes: numbers, ascending.
         workers: how many shards are worked on at once, at least 1.
     """
-    shards, start = [], 0
+    shards: list[tuple[int, ...]] = []
+    start = 0
     while start < len(episodes):
         size = max(1, min(MAX_SHARD, (len(episodes) - start) // (_SHARDS_AHEAD * max(1, workers))))
+        size = 1 if len(shards) < workers else size
         shards.append(tuple(episodes[start : start + size]))
         start += size
     return shards
@@ -129,7 +134,8 @@ def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
     settings = shard.settings
     folder = staging / shard.key.checkpoint / str(episode)
     discard_staged(folder)  # of an earlier try
-    folder.mkdir(parents=True)
+    with full_disk_errors():
+        folder.mkdir(parents=True)
     terms = EpisodeTerms(settings.run_seed, settings.max_steps, settings.render)
     agent = _session.open(settings)
     try:
@@ -162,7 +168,8 @@ class _Session:
     def close(self) -> None:
         agent, self._agent, self._digest = self._agent, None, None
         if agent is not None:
-            agent.env.close()
+            with contextlib.suppress(Exception):  # what was made with it stays good; some fail to close after a failure
+                agent.env.close()
 
 
 _session = _Session()

@@ -134,6 +134,19 @@ def translated(root: DataRoot, error: OSError) -> StorageNotUsableError | Storag
     return StorageUnavailableError(f"{root.url} did not answer properly: {_text(error)}")
 
 
+@contextlib.contextmanager
+def full_disk_errors() -> Iterator[None]:
+    """Turns "no space left" into our error, where files are written outside the data root; other errors stay."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        raise StorageNotUsableError(
+            f"The disk is full ({_text(error)}). Free some space and run the same command again."
+        ) from error
+
+
 def _is_passing(error: Exception) -> bool:
     """Whether it comes from a network client: those that aren't OSErrors are time-outs, resets and bad answers."""
     module = type(error).__module__.partition(".")[0]
@@ -212,15 +225,15 @@ def list_sizes(root: DataRoot, folder: str) -> dict[str, int]:
 def _list_local(root: DataRoot, folder: Path) -> dict[str, int]:
     with storage_errors(root):
         try:
-            names = os.listdir(folder)
+            files = list(folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return {}
         sizes = {}
-        for name in names:
+        for file in files:
             with contextlib.suppress(FileNotFoundError):  # another run's temporary file, which has its name by now
-                status = (folder / name).stat()
+                status = file.stat()
                 if stat.S_ISREG(status.st_mode):
-                    sizes[name] = status.st_size
+                    sizes[file.name] = status.st_size
         return sizes
 
 

@@ -1,0 +1,43 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhfblender_core.environments import EnvironmentSpec
+from rlhfblender_core.layout import CheckpointKey
+from rlhfblender_core.rollout_settings import RolloutSettings
+from rlhfblender_core.shards import Shard, close_session
+
+SettingsMaker = Callable[..., RolloutSettings]
+
+
+@pytest.fixture
+def settings() -> SettingsMaker:
+    """Makes settings of a random agent in one of environments_for_tests; its keyword arguments by name."""
+
+    def make(env: str = "Counting", **fields: Any) -> RolloutSettings:
+        known = {"run_seed": 0, "deterministic": False, "max_steps": None, "render": True, "fps": 20.0, "agent": None}
+        rollout = {name: fields.pop(name) for name in list(fields) if name in known}
+        spec = EnvironmentSpec(f"{env}ForTests-v0", f"environments_for_tests.counting:{env}", kwargs=fields)
+        return RolloutSettings(environment=spec, **{**known, **rollout})
+
+    return make
+
+
+@pytest.fixture
+def shard(settings: SettingsMaker) -> Iterator[Callable[..., Shard]]:
+    """Makes shards of such settings."""
+
+    def make(env: str = "Counting", episodes: tuple[int, ...] = (0,), **fields: Any) -> Shard:
+        return Shard(CheckpointKey("exp", "random"), settings(env, **fields), episodes)
+
+    yield make
+    close_session()
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Path:
+    folder = tmp_path / "staging"
+    folder.mkdir()
+    return folder
