@@ -19,8 +19,9 @@ from rlhfblender_core.errors import (
 )
 from rlhfblender_core.registry.engine import shown_url
 
-# By the start of SQLite's error names (https://sqlite.org/rescode.html): what was found, and what to do.
 _DISK_FULL = "can't be written: the disk is full. Free some space and run the same command again."
+
+# By the start of SQLite's error names (https://sqlite.org/rescode.html): what was found, and what to do.
 _SQLITE_PERMANENT = {
     "SQLITE_FULL": _DISK_FULL,
     "SQLITE_IOERR_SHMSIZE": _DISK_FULL,  # no room for the journal's index
