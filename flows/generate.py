@@ -18,7 +18,6 @@ import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
 from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.command_line import (
@@ -31,6 +30,7 @@ from flows.command_line import (
     run_command,
 )
 from flows.progress import TerminalDisplay, current_display
+from flows.runners import RunnerChoice, RunnerKind, open_runner
 from flows.shard_runs import CheckpointWork, Failures, run_shards
 from rlhfblender_core.catalogue import check_same_request, read_published
 from rlhfblender_core.environments import parse_env_kwargs
@@ -41,14 +41,9 @@ from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord, open_ex
 from rlhfblender_core.report import Report, report_checkpoint
 from rlhfblender_core.rollout_settings import RolloutSettings
 from rlhfblender_core.storage import check_writable
-from rlhfblender_core.workers import available_cores
 from tasks.checkpoints import load_checkpoint
-from tasks.engines import open_engine
 from tasks.registration import ensure_env_registered, ensure_experiment_registered
 from tasks.settings import Places, cache_folder, resolve_places, storage_options
-
-#: Shards that are written while the workers roll out the next ones.
-_WRITERS = 2
 
 
 def run_name() -> str:
@@ -113,10 +108,14 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
         bool, Field(description="let a checkpoint that you made yourself run its own code (custom policy classes)")
     ] = False,
     runner: Annotated[
-        Literal["auto", "inprocess", "process"], Field(description="where episodes are rolled out (default auto)")
+        RunnerKind,
+        Field(description="where episodes are rolled out: this machine (auto, inprocess, process), dask or ray"),
     ] = "auto",
     workers: Annotated[
-        int | None, Field(ge=1, description="worker processes (default the cores this process may use)")
+        int | None, Field(ge=1, description="workers at once (default the cores this process may use)")
+    ] = None,
+    dask_address: Annotated[
+        str | None, Field(description="Dask scheduler, tcp://host:port (default a temporary cluster here)")
     ] = None,
     data_root: Annotated[
         str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
@@ -129,9 +128,10 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     """Registers the environment and the experiment, rolls out the episodes that are missing and publishes them."""
     try:
         request = request_of(locals())
+        choice = RunnerChoice(runner, workers, dask_address)
         places = resolve_places(data_root, database_url)
         plan = _prepared_plan.get() or make_plan(request, places)
-        report = carry_out(plan, places, _processes(runner, workers))
+        report = carry_out(plan, places, choice)
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))
@@ -161,7 +161,7 @@ def make_plan(request: GenerationRequest, places: Places) -> GenerationPlan:
         return plan_generation(request, registry, cache_folder(), storage_options())
 
 
-def carry_out(plan: GenerationPlan, places: Places, processes: int) -> Report:
+def carry_out(plan: GenerationPlan, places: Places, choice: RunnerChoice) -> Report:
     """Registers, rolls out and publishes what the plan says."""
     root = places.open_root()
     if plan.experiment is None or not plan.settings:
@@ -170,21 +170,16 @@ def carry_out(plan: GenerationPlan, places: Places, processes: int) -> Report:
     name = plan.experiment.name
     work = [_work(plan, settings, name, places) for settings in plan.settings]
     missing = sum(len(checkpoint.missing) for checkpoint in work)
-    failures: Failures = {}
-    processes = min(processes, missing)
-    at_once = max(1, processes)
+    run_id = uuid.uuid4().hex
     with ExitStack() as stack:
         progress = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rlhfblender-progress-")))
-        run_id = uuid.uuid4().hex
+        runner = stack.enter_context(open_runner(choice, run_id, root, progress, missing))
         if missing:
-            stack.enter_context(open_engine(run_id, root, processes, progress))
             _load_checkpoints(work, places, run_id)
         _register(plan, places)
         if missing:
             stack.enter_context(current_display.get().watch(progress, missing))
-        runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=at_once + _WRITERS)
-        stack.enter_context(runner)
-        failures = run_shards(work, places, run_id, runner, at_once)
+        failures = run_shards(work, places, run_id, runner, choice.at_once(missing))
     return _report(name, work, failures, places)
 
 
@@ -228,14 +223,6 @@ def _report(experiment: str, work: list[CheckpointWork], failures: Failures, pla
         failed = failures.get(key.checkpoint, {})
         rows.append(report_checkpoint(read_published(root, key), checkpoint.num_episodes, there, failed))
     return Report(experiment, root.shown("").rstrip("/"), tuple(rows), work[0].settings.render)
-
-
-def _processes(runner: str, workers: int | None) -> int:
-    """Number of worker processes; 0 for this process."""
-    if runner == "inprocess":
-        return 0
-    count = workers or available_cores()
-    return count if runner == "process" or count > 1 else 0
 
 
 def _first_failure(report: Report) -> str:

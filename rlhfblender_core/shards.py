@@ -89,8 +89,9 @@ class StagedShard:
 
 
 def cut_shards(episodes: Sequence[int], workers: int) -> list[tuple[int, ...]]:
-    """The episodes in runs of consecutive work: single ones first, so that something shows soon, then from large to small,
-    so that workers finish together.
+    """The episodes, cut into runs of consecutive work.
+
+    Single ones come first, so that something shows soon; then from large to small, so that workers finish together.
 
     Args:
         episodes: numbers, ascending.

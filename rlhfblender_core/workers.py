@@ -12,6 +12,7 @@ import os
 import struct
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -26,10 +27,6 @@ R = TypeVar("R")
 
 #: Steps and episodes done, as two native 64-bit integers.
 _COUNTERS = struct.Struct("=qq")
-
-
-#: Number of worker processes that means: in the calling thread.
-IN_CALLER = -1
 
 
 class ProgressCounter:
@@ -68,15 +65,20 @@ class Workers:
 
     Args:
         processes: number of worker processes; 0 for this process. A single thread then does all the work: rendering
-            contexts belong to the thread that made them. :data:`IN_CALLER` for the calling thread itself.
+            contexts belong to the thread that made them.
         progress_folder: an existing folder for the counters (:func:`read_progress`).
+        patience: seconds of work to be done in this process before worker processes are started: they cost seconds to
+            start, and a small job is over by then.
     """
 
-    def __init__(self, processes: int, progress_folder: Path) -> None:
+    def __init__(self, processes: int, progress_folder: Path, patience: float = 0.0) -> None:
         self.processes = processes
         self._folder = progress_folder
+        self._patience = patience
+        self._deadline: float | None = None
         self._lock = threading.Lock()
-        self._executor: Executor | None = None
+        self._here = threading.Lock()
+        self._executors: dict[bool, Executor] = {}
         self._is_closed = False
 
     def __enter__(self) -> "Workers":
@@ -85,6 +87,11 @@ class Workers:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def prepare(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Like :meth:`run`, for what has to be done once before the work; it takes nothing from the patience."""
+        with self._here:
+            return self._run(self.processes == 0 or self._patience > 0, function, *args, **kwargs)
+
     def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's result, computed in a worker; both must be picklable.
 
@@ -92,9 +99,20 @@ class Workers:
             WorkerLostError: a worker died; the next call starts new ones.
             RunStoppedError: the workers were closed meanwhile.
         """
-        if self.processes == IN_CALLER:
-            return function(*args, **kwargs)
-        executor = self._open_executor()
+        if self.processes == 0:
+            return self._run(True, function, *args, **kwargs)  # noqa: FBT003 (which of two places)
+        with self._lock:
+            self._deadline = self._deadline or time.monotonic() + self._patience
+            left = self._deadline - time.monotonic()
+        if left > 0 and self._here.acquire(timeout=left):
+            try:
+                return self._run(True, function, *args, **kwargs)  # noqa: FBT003
+            finally:
+                self._here.release()
+        return self._run(False, function, *args, **kwargs)  # noqa: FBT003
+
+    def _run(self, is_here: bool, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: FBT001
+        executor = self._open_executor(is_here=is_here)
         try:
             return executor.submit(function, *args, **kwargs).result()
         except CancelledError as error:
@@ -111,27 +129,20 @@ class Workers:
         """Ends the workers at once; unfinished work is dropped."""
         with self._lock:
             self._is_closed = True
-            executor, self._executor = self._executor, None
-        if isinstance(executor, ProcessPoolExecutor):
-            processes = list((executor._processes or {}).values())  # noqa: SLF001 (public only from Python 3.14 on)
-            executor.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.join(5)
-        elif executor is not None:
-            executor.shutdown(wait=True, cancel_futures=True)
+            executors, self._executors = self._executors, {}
+        for executor in executors.values():
+            _shut_down(executor)
 
-    def _open_executor(self) -> Executor:
+    def _open_executor(self, *, is_here: bool) -> Executor:
         with self._lock:
             if self._is_closed:
                 raise RunStoppedError("The run was stopped.")
-            if self._executor is None:
-                self._executor = self._make_executor()
-            return self._executor
+            if is_here not in self._executors:
+                self._executors[is_here] = self._make_executor(is_here=is_here)
+            return self._executors[is_here]
 
-    def _make_executor(self) -> Executor:
-        if self.processes == 0:
+    def _make_executor(self, *, is_here: bool) -> Executor:
+        if is_here:
             return ThreadPoolExecutor(1, "rollout", initializer=_start_counter, initargs=(self._folder,))
         return ProcessPoolExecutor(
             self.processes,
@@ -142,9 +153,21 @@ class Workers:
 
     def _drop(self, broken: Executor) -> None:
         with self._lock:
-            if self._executor is broken:
-                self._executor = None
+            if self._executors.get(False) is broken:
+                del self._executors[False]
         broken.shutdown(wait=False, cancel_futures=True)
+
+
+def _shut_down(executor: Executor) -> None:
+    if not isinstance(executor, ProcessPoolExecutor):
+        executor.shutdown(wait=True, cancel_futures=True)
+        return
+    processes = list((executor._processes or {}).values())  # noqa: SLF001 (public only from Python 3.14 on)
+    executor.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(5)
 
 
 _counter: ProgressCounter | None = None

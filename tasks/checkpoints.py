@@ -20,7 +20,7 @@ def load_checkpoint(settings: RolloutSettings, places: Places, run_id: str) -> N
     """Loads the checkpoint in a worker and lets it act once, so that nothing is registered for one that can't."""
     root = places.open_root()
     with engine_of(run_id, root) as engine:
-        engine.workers.run(check_agent, settings)
+        engine.workers.prepare(check_agent, settings)
     agent = settings.agent
     what = (
         f"{agent.ref.algorithm} from {agent.file.url} (sha256 {agent.ref.sha256[:12]})" if agent else "random actions"

@@ -4,7 +4,10 @@ Pools can't travel with a task. A task names its run; in the process that starte
 a machine of a cluster it finds none and does the work itself.
 """
 
+import atexit
 import contextlib
+import functools
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from pathlib import Path
 
 from rlhfblender_core.runs import open_run
 from rlhfblender_core.storage import DataRoot
-from rlhfblender_core.workers import IN_CALLER, Workers
+from rlhfblender_core.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,9 @@ _engines: dict[str, Engine] = {}
 
 
 @contextlib.contextmanager
-def open_engine(run_id: str, root: DataRoot, processes: int, progress_folder: Path) -> Iterator[Engine]:
-    """Makes this process do the run's work, in ``processes`` workers (0: in the process itself)."""
-    with open_run(root) as staging, Workers(processes, progress_folder) as workers:
+def open_engine(run_id: str, root: DataRoot, workers: Workers) -> Iterator[Engine]:
+    """Makes this process do the run's work in these workers."""
+    with open_run(root) as staging, workers:
         _engines[run_id] = engine = Engine(workers, staging)
         try:
             yield engine
@@ -44,10 +47,18 @@ def open_engine(run_id: str, root: DataRoot, processes: int, progress_folder: Pa
 
 @contextlib.contextmanager
 def engine_of(run_id: str, root: DataRoot) -> Iterator[Engine]:
-    """The run's engine; on a machine of a cluster one for this call."""
+    """The run's engine; on a machine of a cluster, this process's own with a folder for this call."""
     engine = _engines.get(run_id)
     if engine is not None:
         yield engine
         return
-    with open_run(root) as staging, tempfile.TemporaryDirectory() as progress:
-        yield Engine(Workers(IN_CALLER, Path(progress)), staging)
+    with open_run(root) as staging:
+        yield Engine(_workers_of_this_process(), staging)
+
+
+@functools.cache
+def _workers_of_this_process() -> Workers:
+    """For a cluster's worker: one thread, whatever the number of threads that the cluster runs tasks in."""
+    folder = tempfile.mkdtemp(prefix="rlhfblender-progress-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Workers(0, Path(folder))

@@ -1,0 +1,95 @@
+"""Where a run's tasks are worked on: threads of this process that feed worker processes, or a Dask or Ray cluster."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.storage import DataRoot
+from rlhfblender_core.workers import Workers, available_cores
+from tasks.engines import open_engine
+
+RunnerKind = Literal["auto", "inprocess", "process", "dask", "ray"]
+
+#: Shards that are written while the workers roll out the next ones.
+_WRITERS = 2
+#: ``auto``: seconds of work in the command's own process before worker processes are started.
+_PATIENCE = 3.0
+
+
+@dataclass(frozen=True)
+class RunnerChoice:
+    """What the user asks for.
+
+    Attributes:
+        kind: where episodes are rolled out.
+        workers: how many at once; None for the cores that this process may use.
+        dask_address: of a Dask scheduler; None for a temporary cluster on this machine.
+    """
+
+    kind: RunnerKind = "auto"
+    workers: int | None = None
+    dask_address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dask_address and self.kind != "dask":
+            raise InvalidParameterError("--dask-address needs --runner dask.")
+
+    def at_once(self, episodes: int) -> int:
+        """How many shards are worked on at the same time, of so many episodes."""
+        return max(1, min(episodes, 1 if self.kind == "inprocess" else self.workers or available_cores()))
+
+
+@contextlib.contextmanager
+def open_runner(
+    choice: RunnerChoice, run_id: str, root: DataRoot, progress: Path, episodes: int
+) -> Iterator[TaskRunner[Any]]:
+    """A started task runner, and what its tasks need in this process.
+
+    Raises:
+        InvalidParameterError: the runner's package is missing.
+    """
+    at_once = choice.at_once(episodes)
+    if choice.kind in ("dask", "ray"):
+        with _cluster_runner(choice, at_once) as cluster:
+            yield cluster
+        return
+    processes = at_once if choice.kind == "process" or at_once > 1 else 0
+    workers = Workers(processes, progress, patience=_PATIENCE if choice.kind == "auto" else 0.0)
+    # The engine is left first: whatever ends the run ends the workers, and no task waits for them any more.
+    runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=at_once + _WRITERS)
+    with runner, open_engine(run_id, root, workers):
+        yield runner
+
+
+def _cluster_runner(choice: RunnerChoice, at_once: int) -> TaskRunner[Any]:
+    try:
+        return _ray_runner(at_once) if choice.kind == "ray" else _dask_runner(choice.dask_address, at_once)
+    except ImportError as error:
+        raise InvalidParameterError(
+            f"--runner {choice.kind} needs a package that is missing. Install it: "
+            f"pip install 'rlhfblender-data[{choice.kind}]'."
+        ) from error
+
+
+def _dask_runner(address: str | None, at_once: int) -> TaskRunner[Any]:
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    if address:
+        runner: TaskRunner[Any] = DaskTaskRunner(address=address)
+    else:
+        local = {"n_workers": at_once, "threads_per_worker": 1, "dashboard_address": None}
+        runner = DaskTaskRunner(cluster_kwargs=local)
+    return runner
+
+
+def _ray_runner(at_once: int) -> TaskRunner[Any]:
+    from prefect_ray.task_runners import RayTaskRunner
+
+    options = {"num_cpus": at_once, "include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
+    runner: TaskRunner[Any] = RayTaskRunner(init_kwargs=options)
+    return runner
