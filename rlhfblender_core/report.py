@@ -74,7 +74,8 @@ def report_checkpoint(
         there: how many were complete before.
         failed: message by episode number.
     """
-    manifests = [published.manifests[n] for n in range(num_episodes) if published.is_complete(n)]
+    # One that was there before and failed to be replaced is still there, but isn't what was asked for.
+    manifests = [published.manifests[n] for n in range(num_episodes) if published.is_complete(n) and n not in failed]
     mean, std = mean_and_std(manifest.episode_return for manifest in manifests)
     mean_length, _ = mean_and_std(float(manifest.episode_length) for manifest in manifests)
     warnings: dict[str, int] = {}

@@ -1,0 +1,69 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from rlhfblender_core.layout import RUNS
+from rlhfblender_core.runs import is_alive, live_runs, open_run, remove_dead_runs
+from rlhfblender_core.storage import open_data_root
+
+
+def test_a_run_has_a_folder_of_its_own_which_is_gone_afterwards(tmp_path: Path) -> None:
+    root = open_data_root(str(tmp_path))
+    with open_run(root) as one, open_run(root) as two:
+        (one / "unfinished").write_text("x")
+        assert one != two
+        assert is_alive(one)
+        assert live_runs(root, "exp") == [one.name, two.name]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_a_run_that_was_killed_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from rlhfblender_core.runs import open_run; "
+        "from rlhfblender_core.storage import open_data_root\n"
+        "with open_run(open_data_root(sys.argv[1])) as folder:\n"
+        "    (folder / 'unfinished').write_text('x'); print(folder, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        with open_run(open_data_root(str(tmp_path))):
+            assert (folder / "unfinished").exists()  # it still lives
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    with open_run(open_data_root(str(tmp_path))) as own:
+        assert list((tmp_path / RUNS).iterdir()) == [own]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_never_got_its_name_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    for name, age in ((".new-young", 10), (".new-old", 7200)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    remove_dead_runs(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".new-young"]
+
+
+def test_many_runs_come_and_go_side_by_side(tmp_path: Path) -> None:
+    root = open_data_root(str(tmp_path))
+    errors: list[BaseException] = []
+
+    def come_and_go() -> None:
+        try:
+            for _ in range(40):
+                with open_run(root) as folder:
+                    (folder / "unfinished").write_text("x")
+        except BaseException as error:  # noqa: BLE001 (shown below)
+            errors.append(error)
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,114 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from environments_for_tests import work
+
+from rlhfblender_core.errors import EpisodeError, EpisodesFailedError, RunStoppedError, WorkerLostError
+from rlhfblender_core.workers import Workers, available_cores, read_progress
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells from /proc which processes run")
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_results_and_errors_come_back(processes: int, tmp_path: Path) -> None:
+    with Workers(processes, tmp_path) as workers:
+        assert workers.run(work.add, 2, two=3) == 5
+        with pytest.raises(ValueError, match="no luck"):
+            workers.run(work.fail, "no luck")
+        pid, _ = workers.run(work.where)
+        assert (pid == os.getpid()) == (processes == 0)
+        workers.run(work.count, 7)
+        workers.run(work.count, 5)
+        assert read_progress(tmp_path) == (12, 2)
+
+
+def test_in_this_process_one_thread_does_all_the_work(tmp_path: Path) -> None:
+    with Workers(0, tmp_path) as workers, ThreadPoolExecutor(4) as callers:
+        found = set(callers.map(lambda _: workers.run(work.where), range(20)))
+    assert len(found) == 1
+    assert found.pop()[1] != threading.get_ident()
+
+
+def test_after_a_worker_was_killed_the_next_call_starts_new_ones(tmp_path: Path) -> None:
+    with Workers(1, tmp_path) as workers:
+        with pytest.raises(WorkerLostError, match="died"):
+            workers.run(work.die_once, tmp_path / "marker")
+        assert workers.run(work.die_once, tmp_path / "marker") == "done"
+
+
+@needs_proc
+def test_closing_ends_workers_at_once_and_says_so_to_those_who_wait(tmp_path: Path) -> None:
+    workers = Workers(1, tmp_path)
+    with ThreadPoolExecutor(1) as caller:
+        waiting = caller.submit(workers.run, work.hang, tmp_path / "pid")
+        wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+        started = time.monotonic()
+        workers.close()
+        with pytest.raises(RunStoppedError):
+            waiting.result(20)
+    assert time.monotonic() - started < 10
+    assert not is_running(int((tmp_path / "pid").read_text()))
+    with pytest.raises(RunStoppedError):
+        workers.run(work.add, 1)
+
+
+@needs_proc
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from environments_for_tests import work\n"
+        "from rlhfblender_core.workers import Workers\n"
+        "if __name__ == '__main__': Workers(1, Path(sys.argv[1])).run(work.hang, Path(sys.argv[1]) / 'pid')\n"
+    )
+    (tmp_path / "main.py").write_text(script)
+    tests = str(Path(work.__file__).parents[1])
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "main.py"), str(tmp_path)], env={**os.environ, "PYTHONPATH": tests}
+    ) as parent:
+        wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+        worker = int((tmp_path / "pid").read_text())
+        assert is_running(worker)
+        parent.kill()
+    wait_for(lambda: not is_running(worker), 10)
+
+
+def test_workers_say_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with Workers(1, tmp_path) as workers:
+        workers.run(work.talk)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_there_is_at_least_one_core() -> None:
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    "error", [EpisodeError(3, 17, "ValueError: x"), EpisodesFailedError("random", {3: "episode 3 failed"})]
+)
+def test_errors_come_back_from_workers_whole(error: Exception) -> None:
+    import pickle
+
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
