@@ -85,6 +85,7 @@ _RANDOM = frozenset(
         ("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence"),
         # gym's own generator, a subclass of numpy's.
         ("gym.utils.seeding", "RandomNumberGenerator"),
+        ("gym.utils.seeding", "RandomNumberGenerator._generator_ctor"),
     }
 )
 

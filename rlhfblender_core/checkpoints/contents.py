@@ -25,6 +25,8 @@ _TRUST = "use --trust-checkpoint if you made the file yourself"
 #: Numbers in a layer that is always believed; above it, the weights in the file must justify it.
 _SMALL_LAYER = 10**8
 _MAX_DEPTH = 8
+#: Arguments that say how often something is repeated.
+_REPEATS = ("n_critics", "n_lstm_layers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +200,11 @@ def _check_sizes(path: Path, kwargs: dict[str, Any], weights: WeightShapes) -> N
     A network is allocated before its weights are loaded: a small file could ask for all memory.
     """
     numbers = sorted(_integers(kwargs))
-    if len(numbers) > 4 * len(weights.shapes) + 64:
-        raise refusal(path, f"is refused: policy_kwargs asks for {len(numbers)} layers, policy.pth has fewer")
-    product = 1
+    # Each network or layer has tensors of its own.
+    layers = max((kwargs[key] for key in _REPEATS if isinstance(kwargs.get(key), int)), default=0)
+    if layers > max(len(weights.shapes), 2) or len(numbers) > 4 * len(weights.shapes) + 64:
+        raise refusal(path, "is refused: policy_kwargs asks for far more layers than policy.pth has")
+    product = max(len(numbers), 1)
     for number in numbers[-2:]:
         product *= max(abs(number), 1)
     if product > max(_SMALL_LAYER, 64 * weights.numel):

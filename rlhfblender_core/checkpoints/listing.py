@@ -98,7 +98,7 @@ def storage_errors(url: str) -> Iterator[None]:
     except (ImportError, ValueError, PermissionError) as error:
         raise StorageNotUsableError(f"{url!r} can't be opened: {one_line(error)[:200]}.") from error
     except Exception as error:  # storage libraries have errors of their own, without a common base
-        if is_local(url):
+        if is_local(url) or "Credential" in type(error).__name__:
             raise StorageNotUsableError(f"{url!r} can't be read: {one_line(error)[:200]}.") from error
         raise StorageUnavailableError(f"{url!r} doesn't answer: {one_line(error)[:200]}.") from error
 

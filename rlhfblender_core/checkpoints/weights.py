@@ -91,7 +91,10 @@ def _shapes(held: Any) -> dict[str, Shape]:
 
 def _scan_zip(path: Path, content: bytes) -> Any:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        infos = {info.filename: info for info in archive.infolist()[: MAX_MEMBERS * 10]}
+        infos = {info.filename: info for info in archive.infolist()}
+        # Torch's reader may choose another one of two equal names than Python's; it ignores case.
+        if len({name.lower() for name in infos}) != len(archive.infolist()) or len(infos) > MAX_MEMBERS:
+            raise DamagedPickleError("members of the same name, or very many")
         root = next((name[: -len("data.pkl")] for name in infos if name.endswith("/data.pkl")), None)
         if root is None:
             raise DamagedPickleError("no data.pkl")

@@ -1,5 +1,7 @@
 """Policies for continuous actions with Q-functions (SAC, TQC, CrossQ, TD3, DDPG), and ARS, which has none."""
 
+from typing import Any
+
 import torch
 
 from rlhfblender_core.policies.checkpoint_policy import CheckpointPolicy, Observation, floats
@@ -11,8 +13,9 @@ class DeterministicActorPolicy(CheckpointPolicy):
 
     uncertainty_kind = UncertaintyKind.TWIN_CRITIC_GAP
 
-    def _start(self) -> None:
-        if self.network.critic.n_critics == 1:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if len(self.network.critic.q_networks) == 1:
             self.uncertainty_kind = UncertaintyKind.NONE
 
     def _decide(self, observation: Observation) -> PolicyStep:
@@ -37,7 +40,6 @@ class SquashedGaussianPolicy(DeterministicActorPolicy):
     """SAC and CrossQ: a Gaussian, squashed by tanh. Its entropy has no closed form."""
 
     def _start(self) -> None:
-        super()._start()
         if self.network.actor.use_sde:
             self.network.actor.reset_noise()
 

@@ -46,7 +46,9 @@ class RawRecorder(gym.Wrapper):
 
 
 class GoalEnv(gym.Env):
-    observation_space = spaces.Dict({"observation": spaces.Box(-1, 1, (2,), np.float64), "desired_goal": spaces.Box(0, 1)})
+    observation_space = spaces.Dict(
+        {"observation": spaces.Box(-1, 1, (2,), np.float64), "desired_goal": spaces.Box(0, 1)}
+    )
     action_space = spaces.Box(-1, 1, (1,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
@@ -148,7 +150,9 @@ def test_unknown_wrapper_is_refused_with_the_closest_known():
 
 def test_wrapper_that_does_not_fit_is_one_line():
     with pytest.raises(CheckpointNotUsableError, match="doesn't go with this environment") as caught:
-        wrap_environment(gym.make("CartPole-v1"), [spec("gymnasium.wrappers.RescaleAction", min_action=0, max_action=1)])
+        wrap_environment(
+            gym.make("CartPole-v1"), [spec("gymnasium.wrappers.RescaleAction", min_action=0, max_action=1)]
+        )
     assert "\n" not in str(caught.value)
     with pytest.raises(SpacesDifferError, match="image observations"):
         wrap_environment(gym.make("CartPole-v1"), [spec("gym.wrappers.ResizeObservation", shape=64)])
@@ -161,7 +165,9 @@ def test_trusted_wrapper_is_imported():
 
 def test_spaces_behind_wrappers_are_found_without_an_environment():
     observed, acted = wrapped_spaces(
-        spaces.Box(0, 255, (210, 160, 3), np.uint8), spaces.Discrete(4), [spec(ATARI), spec("stable_baselines3.common.monitor.Monitor")]
+        spaces.Box(0, 255, (210, 160, 3), np.uint8),
+        spaces.Discrete(4),
+        [spec(ATARI), spec("stable_baselines3.common.monitor.Monitor")],
     )
     assert (observed.shape, observed.dtype, acted) == ((84, 84, 1), np.uint8, spaces.Discrete(4))
 
@@ -267,7 +273,10 @@ def test_grey_and_resized_images_are_those_of_gyms_time():
         def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
             return np.arange(96 * 96 * 3, dtype=np.uint8).reshape(96, 96, 3), {}
 
-    names = ("gym.wrappers.resize_observation.ResizeObservation", "gym.wrappers.gray_scale_observation.GrayScaleObservation")
+    names = (
+        "gym.wrappers.resize_observation.ResizeObservation",
+        "gym.wrappers.gray_scale_observation.GrayScaleObservation",
+    )
     env = wrap_environment(Images(), [spec(names[0], shape=64), spec(names[1], keep_dim=True)])
     observation, _ = env.reset()
     raw, _ = Images().reset()

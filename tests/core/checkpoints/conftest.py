@@ -48,7 +48,13 @@ _OFF = {"learning_starts": 8, "buffer_size": 100, "batch_size": 8}
 #: name -> (algorithm, policy, observation space, action space, arguments)
 MODELS: dict[str, tuple[str, str, spaces.Space[Any], spaces.Space[Any], dict[str, Any]]] = {
     "A2C": ("A2C", "MlpPolicy", BOX, spaces.Discrete(3), {"n_steps": 5}),
-    "PPO": ("PPO", "MlpPolicy", BOX, spaces.Discrete(3), {**_PPO, "policy_kwargs": {"net_arch": {"pi": [8], "vf": [9]}}}),
+    "PPO": (
+        "PPO",
+        "MlpPolicy",
+        BOX,
+        spaces.Discrete(3),
+        {**_PPO, "policy_kwargs": {"net_arch": {"pi": [8], "vf": [9]}}},
+    ),
     "PPO-box": ("PPO", "MlpPolicy", BOX, UNEVEN, _PPO),
     "PPO-sde": ("PPO", "MlpPolicy", BOX, UNEVEN, {**_PPO, "use_sde": True}),
     "PPO-multi-discrete": ("PPO", "MlpPolicy", spaces.MultiDiscrete([2, 4]), spaces.MultiDiscrete([3, 2]), _PPO),

@@ -162,6 +162,17 @@ def test_network_far_larger_than_its_weights_is_refused(trained, tmp_path):
     assert "policy_kwargs asks for layers of 200,000" in (use(path, model) or "")
 
 
+@pytest.mark.parametrize("kwargs", [{"n_critics": 5000}, {"n_lstm_layers": 5000}, {"net_arch": [9000, 9000] * 20}])
+def test_network_with_far_more_layers_than_its_weights_is_refused(trained, tmp_path, kwargs):
+    model = trained("PPO")
+    with zipfile.ZipFile(model.path) as archive:
+        data = json.loads(archive.read("data"))
+    data["policy_kwargs"] = kwargs
+    assert "policy_kwargs asks for" in (
+        use(rezipped(model, tmp_path / "x.zip", data=json.dumps(data).encode()), model) or ""
+    )
+
+
 def test_weights_of_another_policy_are_refused(trained, tmp_path):
     model, other = trained("PPO"), trained("A2C")
     with zipfile.ZipFile(other.path) as archive:

@@ -22,13 +22,26 @@ def labels(path: object, env: str = "CartPole-v1") -> list[str]:
 
 
 def test_zoo_folder_gives_steps_best_and_final(tmp_path):
-    touch(tmp_path, "CartPole-v1.zip", "best_model.zip", "rl_model_20000_steps.zip", "rl_model_9000_steps.zip", "evaluations.npz")
+    touch(
+        tmp_path,
+        "CartPole-v1.zip",
+        "best_model.zip",
+        "rl_model_20000_steps.zip",
+        "rl_model_9000_steps.zip",
+        "evaluations.npz",
+    )
     assert labels(tmp_path) == ["9000", "20000", "best", "final"]
 
 
 @pytest.mark.parametrize("prefix", ["rl_model_", "ppo_cartpole_", "my-run_", ""])
 def test_checkpoint_callback_may_have_any_prefix(tmp_path, prefix):
-    touch(tmp_path, f"{prefix}100_steps.zip", f"{prefix}200_steps.zip", f"{prefix}vecnormalize_100_steps.pkl", "vecnormalize.pkl")
+    touch(
+        tmp_path,
+        f"{prefix}100_steps.zip",
+        f"{prefix}200_steps.zip",
+        f"{prefix}vecnormalize_100_steps.pkl",
+        "vecnormalize.pkl",
+    )
     first, second = find_checkpoints(str(tmp_path), "CartPole-v1")
     assert (first.step, second.step) == (100, 200)
     assert first.companions.vecnormalize == str(tmp_path / f"{prefix}vecnormalize_100_steps.pkl")
@@ -46,7 +59,15 @@ def test_agents_settings_lie_in_the_folder_named_like_the_model(tmp_path):
 
 
 def test_hub_repository_has_its_settings_beside_the_model(tmp_path):
-    touch(tmp_path, "ppo-CartPole-v1.zip", "args.yml", "config.yml", "env_kwargs.yml", "vec_normalize.pkl", "ppo-CartPole-v1/data")
+    touch(
+        tmp_path,
+        "ppo-CartPole-v1.zip",
+        "args.yml",
+        "config.yml",
+        "env_kwargs.yml",
+        "vec_normalize.pkl",
+        "ppo-CartPole-v1/data",
+    )
     (found,) = find_checkpoints(str(tmp_path), "CartPole-v1")
     assert found.label == "final"
     assert found.companions.vecnormalize == str(tmp_path / "vec_normalize.pkl")
@@ -112,7 +133,9 @@ def test_two_models_of_the_same_step_are_ambiguous(tmp_path):
     [([-1], ["final"]), ([20, 5, "20", -1, "final"], ["20", "5", "final"]), (["best"], ["best"]), ([], [])],
 )
 def test_wanted_checkpoints_come_in_order_and_once(tmp_path, wanted, chosen):
-    found = find_checkpoints(str(touch(tmp_path, "x_5_steps.zip", "x_20_steps.zip", "best_model.zip", "CartPole-v1.zip")), "CartPole-v1")
+    found = find_checkpoints(
+        str(touch(tmp_path, "x_5_steps.zip", "x_20_steps.zip", "best_model.zip", "CartPole-v1.zip")), "CartPole-v1"
+    )
     assert [checkpoint.label for checkpoint in select_checkpoints(found, wanted)] == chosen
 
 

@@ -136,7 +136,9 @@ def test_payload_in_a_vecnormalize_file_never_runs(trained, tmp_path, marker):
 
 
 @pytest.mark.parametrize("name", ["args", "config", "env_kwargs"])
-@pytest.mark.parametrize("text", ["!!python/object/apply:os.mkdir [{0}]", "env_kwargs: !!python/object/apply:os.mkdir [{0}]"])
+@pytest.mark.parametrize(
+    "text", ["!!python/object/apply:os.mkdir [{0}]", "env_kwargs: !!python/object/apply:os.mkdir [{0}]"]
+)
 def test_payload_in_a_settings_file_never_runs(trained, tmp_path, marker, name, text):
     model = trained("PPO")
     file = tmp_path / f"{name}.yml"
@@ -158,7 +160,13 @@ def test_tag_in_a_setting_that_nobody_needs_is_passed_over(trained, tmp_path, ma
 
 @pytest.mark.parametrize(
     "name",
-    ["os.system", "evil.Wrapper", "rlhfblender_core.wrappers.zoo.FrameSkip", "subprocess.Popen", "gymnasium.wrappers.RecordVideo"],
+    [
+        "os.system",
+        "evil.Wrapper",
+        "rlhfblender_core.wrappers.zoo.FrameSkip",
+        "subprocess.Popen",
+        "gymnasium.wrappers.RecordVideo",
+    ],
 )
 def test_wrapper_of_a_file_is_never_imported(name):
     import gymnasium as gym

@@ -58,7 +58,10 @@ def test_zoo_hyperparameters_are_understood(normalize, norm_obs):
 
 
 def test_environment_kwargs_and_algorithm_come_from_args():
-    args = SettingsFile("args.yml", b"!!python/object/apply:collections.OrderedDict\n- - - algo\n    - qrdqn\n  - - env_kwargs\n    - {a: 1}\n")
+    args = SettingsFile(
+        "args.yml",
+        b"!!python/object/apply:collections.OrderedDict\n- - - algo\n    - qrdqn\n  - - env_kwargs\n    - {a: 1}\n",
+    )
     settings, algorithm = agent_settings(None, args, SettingsFile("env_kwargs.yml", b"b: 2\n"))
     assert settings.env_kwargs == {"a": 1, "b": 2}
     assert algorithm == "qrdqn"
@@ -94,7 +97,9 @@ def test_missing_statistics_of_a_normalised_agent_are_refused(trained, tmp_path)
     file = tmp_path / "config.yml"
     file.write_text("normalize: true\n")
     with pytest.raises(CheckpointNotUsableError, match=r"vecnormalize\.pkl is missing"):
-        fetch_checkpoint(CheckpointFile("final", None, str(trained("PPO").path), Companions(config=str(file))), tmp_path)
+        fetch_checkpoint(
+            CheckpointFile("final", None, str(trained("PPO").path), Companions(config=str(file))), tmp_path
+        )
 
 
 def test_masked_velocities_are_known_from_the_models_name(trained, tmp_path):

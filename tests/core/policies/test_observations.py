@@ -39,8 +39,8 @@ class Sampler(gym.Env):
 
 def vectorised(space: spaces.Space[Any], frames: int | None, folder: Path | None, keys: list[str] | None = None) -> Any:
     """SB3's own wrappers in RL Zoo's order; saves VecNormalize to ``folder``."""
-    from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize, VecTransposeImage
     from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
     env: Any = DummyVecEnv([lambda: Sampler(space)])
     if folder is not None:
@@ -52,7 +52,11 @@ def vectorised(space: spaces.Space[Any], frames: int | None, folder: Path | None
         env.save(str(folder / "vecnormalize.pkl"))
     if frames is not None:
         env = VecFrameStack(env, frames)
-    held = env.observation_space.spaces.values() if isinstance(env.observation_space, spaces.Dict) else [env.observation_space]
+    held = (
+        env.observation_space.spaces.values()
+        if isinstance(env.observation_space, spaces.Dict)
+        else [env.observation_space]
+    )
     if any(is_image_space(part) and not is_image_space_channels_first(part) for part in held):
         env = VecTransposeImage(env)
     return env
