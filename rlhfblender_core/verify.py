@@ -5,30 +5,19 @@ Everything that is wrong becomes a :class:`Problem`: one file, or one row of the
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from rlhfblender_core.episode_checks import find_fault
-from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
-from rlhfblender_core.layout import (
-    EXTENSIONS,
-    MANIFESTS,
-    ArtifactKind,
-    CheckpointKey,
-    EpisodeKey,
-    artifact_folder,
-    artifact_path,
-    manifest_folder,
-    manifest_path,
-    parse_episode_number,
-)
+from rlhfblender_core.errors import DataNotUsableError
+from rlhfblender_core.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
+from rlhfblender_core.listings import CheckpointListing, EpisodeListing
 from rlhfblender_core.manifests import Manifest, parse_manifest
-from rlhfblender_core.names import is_name
 from rlhfblender_core.publish import episode_record
 from rlhfblender_core.registry import EpisodeRecord, Registry
-from rlhfblender_core.storage import DataRoot, fetch_file, list_folders, list_sizes, read_many
+from rlhfblender_core.storage import DataRoot, fetch_file, read_many
 
 _TEMPORARY = (".", "~")
 
@@ -63,40 +52,6 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class EpisodeListing:
-    """What the listings and the registry know of an episode.
-
-    Attributes:
-        number: its number.
-        has_manifest: whether there is a manifest.
-        has_row: whether the registry has a row.
-        kinds: which files there are.
-    """
-
-    number: int
-    has_manifest: bool
-    has_row: bool
-    kinds: tuple[ArtifactKind, ...]
-
-
-@dataclass(frozen=True)
-class CheckpointListing:
-    """What there is of a checkpoint, as far as listings tell.
-
-    Attributes:
-        key: experiment and checkpoint.
-        episodes: by number.
-        strangers: paths of files that no data set has.
-        in_progress: another run works on the experiment: files without manifest are its own.
-    """
-
-    key: CheckpointKey
-    episodes: tuple[EpisodeListing, ...]
-    strangers: tuple[str, ...]
-    in_progress: bool = False
-
-
-@dataclass(frozen=True)
 class Findings:
     """What checking some episodes brought.
 
@@ -112,64 +67,6 @@ class Findings:
 
     def __add__(self, other: "Findings") -> "Findings":
         return Findings(self.problems + other.problems, self.records + other.records, self.files + other.files)
-
-
-def find_keys(root: DataRoot, registry: Registry | None, experiment: str | None) -> list[CheckpointKey]:
-    """All checkpoints that have files or rows, of one experiment or all.
-
-    Raises:
-        InvalidParameterError: there is no such experiment.
-    """
-    folders = [MANIFESTS, *(kind.value for kind in ArtifactKind)]
-    there = {name for folder in folders for name in list_folders(root, folder)} if experiment is None else {experiment}
-    keys = {
-        CheckpointKey(name, label)
-        for name in there
-        if is_name(name)
-        for folder in folders
-        for label in list_folders(root, f"{folder}/{name}")
-        if is_name(label)
-    }
-    registered = [] if registry is None else [record.name for record in registry.list_experiments()]
-    if registry is not None:
-        wanted = [name for name in registered if experiment in (None, name)]
-        keys |= {CheckpointKey(name, record.label) for name in wanted for record in registry.list_checkpoints(name)}
-    if experiment is not None and not keys and experiment not in registered:
-        known = ", ".join(sorted(registered)[:8]) or "none"
-        raise InvalidParameterError(f"There is no experiment {experiment!r} in {root.url}. Registered are: {known}.")
-    return sorted(keys)
-
-
-def list_checkpoint(
-    root: DataRoot, key: CheckpointKey, rows: Sequence[EpisodeRecord], *, in_progress: bool
-) -> CheckpointListing:
-    """Six listings of a checkpoint, sorted by episode."""
-    manifests, strangers = _split(manifest_folder(key), list_sizes(root, manifest_folder(key)), ".json")
-    kinds: dict[int, list[ArtifactKind]] = {}
-    for kind in ArtifactKind:
-        folder = artifact_folder(kind, key)
-        numbers, others = _split(folder, list_sizes(root, folder), EXTENSIONS[kind])
-        strangers += others
-        for number in numbers:
-            kinds.setdefault(number, []).append(kind)
-    with_row = {row.number for row in rows}
-    known = set(manifests)
-    return CheckpointListing(
-        key,
-        tuple(
-            EpisodeListing(number, number in known, number in with_row, tuple(kinds.get(number, ())))
-            for number in sorted(known | kinds.keys() | with_row)
-        ),
-        tuple(strangers),
-        in_progress,
-    )
-
-
-def _split(folder: str, names: dict[str, int], extension: str) -> tuple[list[int], list[str]]:
-    """Numbers of the episodes whose files lie there, and paths of the other files."""
-    numbers = {name: parse_episode_number(name, extension) for name in sorted(names)}
-    others = [f"{folder}/{name}" for name, number in numbers.items() if number is None]
-    return [number for number in numbers.values() if number is not None], others
 
 
 def check_strangers(listing: CheckpointListing) -> Findings:
@@ -296,3 +193,8 @@ def _says_the_same(row: EpisodeRecord, record: EpisodeRecord) -> bool:
         for name, value in now.items()
         if name != "created_at"
     )
+
+
+def index_problems(problems: Iterable[Problem]) -> list[Problem]:
+    """Those among the problems that only the registry's index has."""
+    return [problem for problem in problems if problem.remedy is Remedy.INDEX]

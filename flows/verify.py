@@ -1,0 +1,284 @@
+"""Check every published file against its manifest and the registry, and mend what is broken.
+
+``python flows/verify.py [--exp E] [--repair]``: one line per problem, naming the file. Exit code 0: nothing is wrong
+(any more), 1: something is, 2: the request was.
+"""
+
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
+
+from prefect import State, flow, get_run_logger
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run as current_run
+from prefect.states import Completed, Failed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from pydantic import Field
+
+from flows.command_line import (
+    EXIT_DONE,
+    EXIT_INCOMPLETE,
+    EXIT_WRONG_REQUEST,
+    REFUSED,
+    fail,
+    make_parser,
+    run_command,
+)
+from flows.runners import RunnerChoice, open_runner
+from rlhfblender_core.errors import EpisodesFailedError, RequestError, RLHFBlenderError, one_line
+from rlhfblender_core.listings import CheckpointListing, EpisodeListing, check_root
+from rlhfblender_core.repair import Remake
+from rlhfblender_core.shards import MAX_SHARD, Shard, cut_shards
+from rlhfblender_core.verify import Findings, Problem, Remedy, check_strangers, index_problems
+from rlhfblender_core.workers import available_cores
+from tasks.rollout import ShardTarget, rollout_episodes
+from tasks.settings import Places, resolve_places
+from tasks.verify import (
+    check_files,
+    check_registry,
+    find_published,
+    list_episodes,
+    plan_repair,
+    rebuild_registry,
+    remove_files_of_nobody,
+)
+
+T = TypeVar("T")
+
+#: Files are fetched from object storage while others are decoded.
+_REMOTE_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a run of verify found, and what it mended.
+
+    Attributes:
+        found: what was wrong at first.
+        left: what is wrong now.
+        remarks: why something could not be mended.
+        episodes: number of episodes whose manifests are sound.
+        files: number of files that were checked.
+    """
+
+    found: tuple[Problem, ...]
+    left: tuple[Problem, ...]
+    remarks: tuple[str, ...]
+    episodes: int
+    files: int
+
+
+@dataclass(frozen=True)
+class _Survey:
+    listings: tuple[CheckpointListing, ...]
+    findings: Findings
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return self.findings.problems
+
+
+#: How the command line that started the flow in this context shows what was found.
+current_printer: ContextVar[Callable[[Verification], None] | None] = ContextVar("current_printer", default=None)
+
+
+def run_name() -> str:
+    """``verify CartPole-v1_random_experiment``: what a person reads in Prefect's UI."""
+    parameters = current_run.parameters
+    return " ".join(filter(None, ["verify", parameters.get("exp"), "repair" if parameters.get("repair") else None]))
+
+
+@flow(name="verify", flow_run_name=run_name)
+def verify(
+    *,
+    exp: Annotated[str | None, Field(description="experiment (default all)")] = None,
+    repair: Annotated[
+        bool, Field(description="make broken episodes again, remove files of nobody, rebuild the registry's index")
+    ] = False,
+    trust_checkpoint: Annotated[
+        bool, Field(description="with --repair: let a checkpoint that you made yourself run its own code")
+    ] = False,
+    workers: Annotated[
+        int | None, Field(ge=1, description="checks, or worker processes, at once (default the cores)")
+    ] = None,
+    data_root: Annotated[
+        str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        Field(description="registry (default RLHFBLENDER_DATABASE_URL, else SQLite in the data root)"),
+    ] = None,
+) -> State[Any]:
+    """Checks what is published, and mends it with ``repair``."""
+    try:
+        places = resolve_places(data_root, database_url)
+        check_root(places.open_root())
+        at_once = workers or available_cores()
+        verification = _verify(exp, places, at_once, repair=repair, trust_checkpoint=trust_checkpoint)
+    except RequestError as error:
+        get_run_logger().error("%s", one_line(error))
+        return Failed(name=REFUSED, message=one_line(error))
+    except RLHFBlenderError as error:
+        return Failed(message=one_line(error))
+    for line in (*map(str, verification.left), *verification.remarks):
+        get_run_logger().warning("%s", line)
+    printer = current_printer.get()
+    if printer is not None:
+        printer(verification)
+    if verification.left:
+        return Failed(message=f"{len(verification.left)} problems: {verification.left[0]}")
+    return Completed(message=summary(verification))
+
+
+def _verify(exp: str | None, places: Places, at_once: int, *, repair: bool, trust_checkpoint: bool) -> Verification:
+    first = survey = _survey(exp, places, at_once)
+    remarks: list[str] = []
+    if repair and first.problems:
+        orphans = [problem for problem in first.problems if problem.remedy is Remedy.REMOVE]
+        broken = [problem for problem in first.problems if problem.remedy is Remedy.REMAKE]
+        if orphans:
+            remove_files_of_nobody(orphans, places)
+        if broken:
+            remakes, remarks = plan_repair(first.findings, places, trust_checkpoint=trust_checkpoint)
+            remarks += _remake(remakes, places, at_once)
+        if orphans or broken:
+            survey = _survey(exp, places, at_once)
+        rows = index_problems(survey.problems)
+        if rows:
+            remarks += _rebuild(rows, survey, places)
+            survey = _without_index_problems(survey, places)
+    findings = survey.findings
+    return Verification(first.problems, findings.problems, tuple(remarks), len(findings.records), findings.files)
+
+
+def _survey(exp: str | None, places: Places, at_once: int) -> _Survey:
+    """Looks at everything; files are checked side by side."""
+    threads = at_once if places.open_root().is_local else max(at_once, _REMOTE_THREADS)
+    runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=threads)
+    with runner:
+        keys = find_published(exp, places)
+        listings = _results(runner.submit(list_episodes, {"key": key, "places": places}) for key in keys)
+        checks = [
+            runner.submit(check_files, {"listing": listing, "episodes": part, "places": places})
+            for listing in listings
+            for part in _parts(listing)
+        ]
+        findings = sum(_results(checks), Findings())
+    for listing in listings:
+        findings += check_strangers(listing)
+    findings += Findings(check_registry(listings, findings.records, places))
+    return _Survey(tuple(listings), findings)
+
+
+def _parts(listing: CheckpointListing) -> Iterable[Sequence[EpisodeListing]]:
+    for start in range(0, len(listing.episodes), MAX_SHARD):
+        yield listing.episodes[start : start + MAX_SHARD]
+
+
+def _results(futures: Iterable[PrefectFuture[T]]) -> list[T]:
+    return [future.result() for future in list(futures)]
+
+
+def _remake(remakes: Sequence[Remake], places: Places, at_once: int) -> list[str]:
+    """Makes the episodes again, by the same tasks as generate; returns lines about those that failed."""
+    if not remakes:
+        return []
+    run_id = uuid.uuid4().hex
+    wanted = sum(len(remake.episodes) for remake in remakes)
+    choice = RunnerChoice("auto", at_once)
+    remarks: list[str] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="rlhfblender-progress-") as progress,
+        open_runner(choice, run_id, places.open_root(), Path(progress), wanted) as runner,
+    ):
+        futures = [
+            runner.submit(
+                rollout_episodes.with_options(refresh_cache=True),
+                {
+                    "shard": Shard(remake.key, remake.settings, episodes),
+                    "target": ShardTarget(places, run_id, episodes, existing=episodes),
+                },
+            )
+            for remake in remakes
+            for episodes in cut_shards(remake.episodes, choice.at_once(wanted))
+        ]
+        for future in futures:
+            result: object = future.result(raise_on_failure=False)
+            if isinstance(result, EpisodesFailedError):
+                remarks += result.failures.values()
+            elif isinstance(result, BaseException):
+                remarks.append(one_line(result))
+    return remarks
+
+
+def _rebuild(rows: Sequence[Problem], survey: _Survey, places: Places) -> list[str]:
+    try:
+        rebuild_registry(rows, survey.findings.records, places)
+    except RequestError as error:
+        return [f"The registry's index can't be rebuilt: {one_line(error)}"]
+    return []
+
+
+def _without_index_problems(survey: _Survey, places: Places) -> _Survey:
+    """The survey with the registry looked at again."""
+    findings = survey.findings
+    others = tuple(problem for problem in findings.problems if problem.remedy is not Remedy.INDEX)
+    rows = check_registry(survey.listings, findings.records, places)
+    return _Survey(survey.listings, Findings(others + rows, findings.records, findings.files))
+
+
+def summary(verification: Verification) -> str:
+    """One line about everything."""
+    checked = f"{verification.episodes} episodes, {verification.files} files checked"
+    mended = len(set(verification.found) - set(verification.left))
+    if verification.left:
+        return f"{checked}: {len(verification.left)} problems left, {mended} repaired."
+    return f"{checked}: all {mended} problems repaired." if mended else f"{checked}: nothing is wrong."
+
+
+def print_verification(verification: Verification, *, repair: bool) -> None:
+    """Prints one line per problem and remark, and one about everything."""
+    left = set(verification.left)
+    for problem in verification.found:
+        state = "repaired: " if repair and problem not in left else ""
+        print(f"{state}{problem}")
+    for problem in verification.left:
+        if problem not in verification.found:
+            print(problem)
+    for remark in verification.remarks:
+        print(f"not repaired: {remark}")
+    print(summary(verification))
+    if left and not repair:
+        print("Run the same command with --repair to mend what can be mended.")
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    parser = make_parser(verify.fn, "Check published episodes against their manifests and the registry.", _EXAMPLES)
+    arguments = vars(parser.parse_args())
+    check_root(resolve_places(arguments["data_root"], arguments["database_url"]).open_root())
+    current_printer.set(lambda verification: print_verification(verification, repair=arguments["repair"]))
+    state = verify(**arguments, return_state=True)
+    if state.is_completed():
+        return EXIT_DONE
+    message = state.message or "the check failed"
+    if state.name == REFUSED:
+        fail(message, EXIT_WRONG_REQUEST)
+    if " problems: " not in message:
+        fail(message, EXIT_INCOMPLETE)
+    return EXIT_INCOMPLETE
+
+
+_EXAMPLES = """examples:
+  python flows/verify.py
+  python flows/verify.py --exp CartPole-v1_random_experiment --repair
+"""
+
+if __name__ == "__main__":
+    run_command(main)

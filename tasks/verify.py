@@ -1,0 +1,91 @@
+"""Tasks of the flow ``verify``: look at what is published, and mend it."""
+
+from collections.abc import Sequence
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from rlhfblender_core.layout import CheckpointKey
+from rlhfblender_core.listings import CheckpointListing, EpisodeListing, find_keys, list_checkpoint
+from rlhfblender_core.registry import EpisodeRecord, open_existing_registry, open_registry
+from rlhfblender_core.repair import Remake, Sources, plan_remakes, rebuild_index, remove_orphans
+from rlhfblender_core.runs import live_runs
+from rlhfblender_core.verify import Findings, Problem, check_episodes, check_index
+from tasks.retries import RETRY_TRANSIENT
+from tasks.settings import Places, cache_folder, storage_options
+
+
+@task(name="find-checkpoints", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
+def find_published(experiment: str | None, places: Places) -> list[CheckpointKey]:
+    """All checkpoints that have files or rows, of one experiment or all."""
+    registry = open_existing_registry(places.database_url)
+    if registry is None:
+        return find_keys(places.open_root(), None, experiment)
+    with registry:
+        return find_keys(places.open_root(), registry, experiment)
+
+
+@task(
+    name="list-episodes",
+    task_run_name="list-episodes {key.experiment} {key.checkpoint}",
+    cache_policy=NO_CACHE,
+    **RETRY_TRANSIENT,
+)
+def list_episodes(key: CheckpointKey, places: Places) -> CheckpointListing:
+    """What there is of a checkpoint, as far as listings and the registry tell."""
+    root = places.open_root()
+    registry = open_existing_registry(places.database_url)
+    rows: list[EpisodeRecord] = []
+    if registry is not None:
+        with registry:
+            rows = registry.list_episodes(key.experiment, key.checkpoint)
+    return list_checkpoint(root, key, rows, in_progress=bool(live_runs(root, key.experiment)))
+
+
+@task(
+    name="check-episodes",
+    task_run_name="check-episodes {listing.key.experiment} {listing.key.checkpoint}",
+    cache_policy=NO_CACHE,
+    **RETRY_TRANSIENT,
+)
+def check_files(listing: CheckpointListing, episodes: Sequence[EpisodeListing], places: Places) -> Findings:
+    """Checks these episodes' files against their manifests."""
+    findings = check_episodes(places.open_root(), listing, episodes)
+    for problem in findings.problems:
+        get_run_logger().warning("%s", problem)
+    return findings
+
+
+@task(name="check-index", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
+def check_registry(
+    listings: Sequence[CheckpointListing], records: Sequence[EpisodeRecord], places: Places
+) -> tuple[Problem, ...]:
+    """Compares the registry's rows with the manifests."""
+    registry = open_existing_registry(places.database_url)
+    if registry is None:
+        return check_index(None, listings, records)
+    with registry:
+        return check_index(registry, listings, records)
+
+
+@task(name="remove-orphans", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
+def remove_files_of_nobody(problems: Sequence[Problem], places: Places) -> int:
+    """Removes the files that belong to no episode."""
+    return remove_orphans(places.open_root(), problems)
+
+
+@task(name="plan-repair", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
+def plan_repair(findings: Findings, places: Places, *, trust_checkpoint: bool) -> tuple[list[Remake], list[str]]:
+    """Which episodes are made again, with which settings; and lines about those that can't be."""
+    root = places.open_root()
+    with open_registry(places.database_url) as registry:
+        sources = Sources(root, registry, cache_folder(), storage_options(), trust_checkpoint)
+        return plan_remakes(findings, sources)
+
+
+@task(name="rebuild-index", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
+def rebuild_registry(problems: Sequence[Problem], records: Sequence[EpisodeRecord], places: Places) -> None:
+    """Brings the registry's rows to what the manifests say."""
+    root = places.open_root()
+    with open_registry(places.database_url) as registry:
+        rebuild_index(root, registry, problems, records)
