@@ -202,8 +202,15 @@ def test_settings_are_split_from_env_kwargs(given, wrappers, frames):
 
 
 @pytest.mark.parametrize(
-    "given", [{"frame_stack": "many"}, {"frame_stack": -3}, {"env_wrapper": 5}, {"vec_env_wrapper": "a.VecCustom"}, {"env_wrapper": "[os.system('x')]"}]
-)  # fmt: skip
+    "given",
+    [
+        {"frame_stack": "many"},
+        {"frame_stack": -3},
+        {"env_wrapper": 5},
+        {"env_wrapper": "[os.system('x')]"},
+        {"vec_env_wrapper": "a.VecCustom"},
+    ],
+)
 def test_settings_that_are_not_understood_are_refused(given):
     with pytest.raises(InvalidParameterError):
         settings_from_env_kwargs(given)

@@ -41,7 +41,6 @@ UNEVEN = spaces.Box(np.array([-2, 0], np.float32), np.array([1, 5], np.float32))
 IMAGE = spaces.Box(0, 255, (36, 40, 3), np.uint8)
 GOAL = spaces.Dict({"achieved_goal": BOX, "desired_goal": BOX, "observation": spaces.Box(-5, 5, (4,), np.float64)})
 
-_ON = {"n_steps": 16}
 _PPO = {"n_steps": 16, "batch_size": 16, "n_epochs": 1}
 _OFF = {"learning_starts": 8, "buffer_size": 100, "batch_size": 8}
 

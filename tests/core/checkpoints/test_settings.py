@@ -115,13 +115,17 @@ BOX = spaces.Box(-1, 1, (3,), np.float32)
 @pytest.mark.parametrize(
     ("observed", "acted", "said"),
     [
-        (spaces.Box(-1, 1, (4,), np.float32), spaces.Discrete(3), r"observations Box\(\(3,\), float32\), the environment has Box\(\(4,\)"),
+        (
+            spaces.Box(-1, 1, (4,), np.float32),
+            spaces.Discrete(3),
+            r"Box\(\(3,\), float32\), the environment has Box\(\(4,",
+        ),
         (spaces.Box(0, 1, (3,), np.uint8), spaces.Discrete(3), "uint8"),
         (spaces.Discrete(3), spaces.Discrete(3), "observations"),
         (BOX, spaces.Discrete(4), "actions 3 actions or values, the environment has 4"),
         (BOX, spaces.Box(-1, 1, (3,)), "actions Discrete"),
     ],
-)  # fmt: skip
+)
 def test_spaces_that_differ_are_refused_with_both(trained, observed, acted, said):
     with pytest.raises(SpacesDifferError, match=said) as caught:
         check_spaces(trained("PPO").ref(), observed, acted)

@@ -65,9 +65,17 @@ def vectorised(space: spaces.Space[Any], frames: int | None, folder: Path | None
 @pytest.mark.parametrize("frames", [None, 3])
 @pytest.mark.parametrize(
     ("space", "normalise", "keys"),
-    [(BOX, False, None), (BOX, True, None), (IMAGE, False, None), (IMAGE, True, None), (FIRST, False, None), (MIXED, False, None), (MIXED, True, ["vector"])],
+    [
+        (BOX, False, None),
+        (BOX, True, None),
+        (IMAGE, False, None),
+        (IMAGE, True, None),
+        (FIRST, False, None),
+        (MIXED, False, None),
+        (MIXED, True, ["vector"]),
+    ],
     ids=["box", "box-normalised", "image", "image-normalised", "channels-first", "dict", "dict-normalised"],
-)  # fmt: skip
+)
 def test_observations_equal_those_of_sb3s_wrappers(tmp_path, space, frames, normalise, keys):
     env = vectorised(space, frames, tmp_path if normalise else None, keys)
     statistics = read_statistics(tmp_path / "vecnormalize.pkl") if normalise else None
