@@ -46,9 +46,17 @@ class RunnerChoice:
 
 @contextlib.contextmanager
 def open_runner(
-    choice: RunnerChoice, run_id: str, root: DataRoot, progress: Path, episodes: int
+    choice: RunnerChoice, run_id: str, root: DataRoot, progress: Path, episodes: int, experiment: str | None = None
 ) -> Iterator[TaskRunner[Any]]:
     """A started task runner, and what its tasks need in this process.
+
+    Args:
+        choice: what the user asks for.
+        run_id: of the run.
+        root: the data root.
+        progress: folder for the workers' counters.
+        episodes: how many are to be made.
+        experiment: whose they are.
 
     Raises:
         InvalidParameterError: the runner's package is missing.
@@ -62,7 +70,7 @@ def open_runner(
     workers = Workers(processes, progress, patience=_PATIENCE if choice.kind == "auto" else 0.0)
     # The engine is left first: whatever ends the run ends the workers, and no task waits for them any more.
     runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=at_once + _WRITERS)
-    with runner, open_engine(run_id, root, workers):
+    with runner, open_engine(run_id, root, workers, experiment):
         yield runner
 
 

@@ -13,6 +13,7 @@ from rlhfblender_core.errors import EpisodesFailedError, RequestError, RunStoppe
 from rlhfblender_core.publish import PublishedShard
 from rlhfblender_core.rollout_settings import RolloutSettings
 from rlhfblender_core.shards import Shard, cut_shards
+from tasks.engines import start_fraction
 from tasks.rollout import ShardTarget, rollout_episodes
 from tasks.settings import Places
 
@@ -62,19 +63,31 @@ def run_shards(
     """
     failures: Failures = {}
     shards: dict[PrefectFuture[PublishedShard], Shard] = {}
-    for checkpoint in work:
-        for shard, missing in _shards(checkpoint, at_once):
-            existing = tuple(n for n in missing if n in checkpoint.published.manifests)
-            target = ShardTarget(places, run_id, missing, existing)
-            # A hit in Prefect's cache counts only while the published files are there.
-            task = rollout_episodes.with_options(refresh_cache=bool(missing))
-            shards[runner.submit(task, {"shard": shard, "target": target})] = shard
+    for checkpoint, shard, missing in _in_order(work, places, run_id, at_once):
+        existing = tuple(n for n in missing if n in checkpoint.published.manifests)
+        target = ShardTarget(places, run_id, missing, existing)
+        # A hit in Prefect's cache counts only while the published files are there.
+        task = rollout_episodes.with_options(refresh_cache=bool(missing))
+        shards[runner.submit(task, {"shard": shard, "target": target})] = shard
     for future in as_completed(list(shards)):
         shard = shards[future]
         failed = _failures(future, shard)
         if failed:
             failures.setdefault(shard.key.checkpoint, {}).update(failed)
     return failures
+
+
+_ShardWork = tuple[CheckpointWork, Shard, tuple[int, ...]]
+
+
+def _in_order(work: Iterable[CheckpointWork], places: Places, run_id: str, at_once: int) -> list[_ShardWork]:
+    """All shards; with other runs at work on the experiment, each run starts elsewhere and they meet late."""
+    shards = [(checkpoint, *shard) for checkpoint in work for shard in _shards(checkpoint, at_once)]
+    if not any(missing for _, _, missing in shards):
+        return shards
+    fraction = start_fraction(run_id, places.open_root(), shards[0][1].key.experiment)
+    first = int(fraction * len(shards))
+    return shards[first:] + shards[:first]
 
 
 def _shards(work: CheckpointWork, at_once: int) -> Iterable[tuple[Shard, tuple[int, ...]]]:

@@ -1,9 +1,10 @@
 """What is published: read from the manifests and the listings beside them, never from the registry."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from rlhfblender_core.errors import RegistryConflictError
+from rlhfblender_core.errors import DataNotUsableError, RegistryConflictError
 from rlhfblender_core.layout import (
     EXTENSIONS,
     ArtifactKind,
@@ -69,6 +70,24 @@ def read_published(root: DataRoot, key: CheckpointKey) -> Published:
         manifests={paths[path]: parse_manifest(content, path) for path, content in contents.items()},
         sizes={kind: _numbers(list_sizes(root, artifact_folder(kind, key)), EXTENSIONS[kind]) for kind in ArtifactKind},
     )
+
+
+def made_meanwhile(root: DataRoot, key: CheckpointKey, digest: str, episodes: Collection[int]) -> frozenset[int]:
+    """Those among the episodes that another run has published by now, from the same request.
+
+    Args:
+        root: the data root.
+        key: experiment and checkpoint.
+        digest: of the request.
+        episodes: those that weren't there before.
+    """
+    paths = {manifest_path(EpisodeKey(key.experiment, key.checkpoint, number)): number for number in episodes}
+    made = set()
+    for path, content in read_many(root, paths).items():
+        with contextlib.suppress(DataNotUsableError):  # damaged: it is made again
+            if parse_manifest(content, path).request_digest == digest:
+                made.add(paths[path])
+    return frozenset(made)
 
 
 def _numbers(sizes: dict[str, int], extension: str) -> dict[int, int]:

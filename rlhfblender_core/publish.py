@@ -5,10 +5,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhfblender_core.catalogue import Published
 from rlhfblender_core.episode_files import discard_staged
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.manifests import Manifest
-from rlhfblender_core.registry import EpisodeRecord
+from rlhfblender_core.registry import EpisodeRecord, Registry
 from rlhfblender_core.shards import StagedEpisode, StagedShard
 from rlhfblender_core.storage import DataRoot, publish_files, remove_files, storage_errors
 
@@ -73,6 +74,20 @@ def _withdraw(root: DataRoot, manifests: Collection[Manifest]) -> None:
             if kind not in manifest.artifacts
         ],
     )
+
+
+def index_published(registry: Registry, published: Published) -> None:
+    """Brings the index's rows of a checkpoint to its manifests: a run may have died between the two.
+
+    Raises:
+        InvalidParameterError: the checkpoint isn't registered.
+    """
+    rows = {
+        row.number: row.manifest_sha256
+        for row in registry.list_episodes(published.key.experiment, published.key.checkpoint)
+    }
+    records = [episode_record(manifest) for manifest in published.manifests.values()]
+    registry.record_episodes([record for record in records if rows.get(record.number) != record.manifest_sha256])
 
 
 def episode_record(manifest: Manifest) -> EpisodeRecord:

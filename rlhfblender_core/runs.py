@@ -129,6 +129,12 @@ def live_runs(root: DataRoot, experiment: str) -> list[str]:
     ]
 
 
+def spread(rank: int) -> float:
+    """0, 1/2, 1/4, 3/4, 1/8, …: places as far from each other as can be, for any number of runs (van der Corput)."""
+    digits = f"{rank:b}"[::-1]
+    return int(digits, 2) / (1 << len(digits))
+
+
 def other_live_runs(own_folder: Path) -> list[Path]:
     """Folders of the other runs of this machine that are under way beside this one."""
     others = [folder for folder in _folders(own_folder.parent) if folder != own_folder]

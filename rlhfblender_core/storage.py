@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -177,11 +178,10 @@ def check_writable(root: DataRoot) -> None:
     with storage_errors(root):
         while not folder.exists():
             folder = folder.parent
-        probe = folder / f".rlhfblender-probe-{os.getpid()}"
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-        probe.write_bytes(b"x")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder) as probe:  # has no name where the system can do that
+            probe.write(b"x")
 
 
 def read_bytes(root: DataRoot, path: str) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhfblender_core.runs import open_run
+from rlhfblender_core.runs import live_runs, open_run, spread
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.workers import Workers
 
@@ -35,9 +35,9 @@ _engines: dict[str, Engine] = {}
 
 
 @contextlib.contextmanager
-def open_engine(run_id: str, root: DataRoot, workers: Workers) -> Iterator[Engine]:
-    """Makes this process do the run's work in these workers."""
-    with open_run(root) as staging, workers:
+def open_engine(run_id: str, root: DataRoot, workers: Workers, experiment: str | None = None) -> Iterator[Engine]:
+    """Makes this process do the run's work in these workers; the experiment says whose files it publishes."""
+    with open_run(root, experiment) as staging, workers:
         _engines[run_id] = engine = Engine(workers, staging)
         try:
             yield engine
@@ -46,14 +46,23 @@ def open_engine(run_id: str, root: DataRoot, workers: Workers) -> Iterator[Engin
 
 
 @contextlib.contextmanager
-def engine_of(run_id: str, root: DataRoot) -> Iterator[Engine]:
+def engine_of(run_id: str, root: DataRoot, experiment: str | None = None) -> Iterator[Engine]:
     """The run's engine; on a machine of a cluster, this process's own with a folder for this call."""
     engine = _engines.get(run_id)
     if engine is not None:
         yield engine
         return
-    with open_run(root) as staging:
+    with open_run(root, experiment) as staging:
         yield Engine(_workers_of_this_process(), staging)
+
+
+def start_fraction(run_id: str, root: DataRoot, experiment: str) -> float:
+    """Where in its work this run starts, from 0 to 1, so that runs on the same experiment meet late."""
+    engine = _engines.get(run_id)
+    live = live_runs(root, experiment)
+    if engine is None or engine.staging.name not in live:
+        return 0.0
+    return spread(live.index(engine.staging.name))
 
 
 @functools.cache

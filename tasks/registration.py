@@ -1,11 +1,15 @@
 """Tasks that put environments and experiments into the registry. Idempotent: nothing is written twice."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from rlhfblender_core.catalogue import read_published
+from rlhfblender_core.layout import CheckpointKey
+from rlhfblender_core.publish import index_published
 from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, open_registry
+from rlhfblender_core.report import CheckpointReport, report_checkpoint
 from tasks.retries import RETRY_TRANSIENT
 from tasks.settings import Places
 
@@ -18,7 +22,7 @@ from tasks.settings import Places
 )
 def ensure_env_registered(environment: EnvironmentRecord, places: Places) -> None:
     """Registers the environment, or makes sure that it is registered like this."""
-    with open_registry(places.database_url) as registry:
+    with open_registry(places.database_url, reached_before=True) as registry:
         registered = registry.ensure_environment(environment)
     get_run_logger().info(
         "Environment %s is registered (%s)", registered.env_id, registered.entry_point or "by package"
@@ -35,8 +39,24 @@ def ensure_experiment_registered(
     experiment: ExperimentRecord, checkpoints: Sequence[CheckpointRecord], places: Places, *, replace: bool
 ) -> None:
     """Registers the experiment with its project and checkpoints, or makes sure that it is registered like this."""
-    with open_registry(places.database_url) as registry:
+    with open_registry(places.database_url, reached_before=True) as registry:
         registered = registry.ensure_experiment(experiment, replace_settings=replace)
         for checkpoint in checkpoints:
             registry.ensure_checkpoint(checkpoint)
     get_run_logger().info("Experiment %s is registered in project %s", registered.name, registered.project)
+
+
+@task(  # not cached: comparing with the registry is the cheapest way to know
+    name="index-episodes",
+    task_run_name="index-episodes {key.checkpoint}",
+    cache_policy=NO_CACHE,
+    **RETRY_TRANSIENT,
+)
+def index_episodes(
+    key: CheckpointKey, num_episodes: int, there: int, failed: Mapping[int, str], places: Places
+) -> CheckpointReport:
+    """What is published of a checkpoint in numbers, after making sure that the registry knows all of it."""
+    published = read_published(places.open_root(), key)
+    with open_registry(places.database_url) as registry:
+        index_published(registry, published)
+    return report_checkpoint(published, num_episodes, there, failed)

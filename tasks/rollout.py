@@ -11,6 +11,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 
+from rlhfblender_core.catalogue import made_meanwhile
 from rlhfblender_core.errors import EpisodesFailedError
 from rlhfblender_core.manifests import canonical_digest
 from rlhfblender_core.publish import PublishedShard, episode_record, publish_shard
@@ -19,6 +20,9 @@ from rlhfblender_core.shards import Shard, StagedShard, roll_out_shard
 from tasks.engines import engine_of
 from tasks.retries import RETRY_TRANSIENT
 from tasks.settings import Places
+
+#: Tag of task runs that roll out and render.
+RENDERING = "rendering"
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ def shard_cache_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str
 @task(
     name="rollout-episodes",
     task_run_name="rollout-episodes {shard.name}",
+    # A limit on this tag (`make deploy` makes one) bounds what is rendered at once by all runs together.
+    tags=[RENDERING],
     cache_key_fn=shard_cache_key,
     persist_result=True,
     **RETRY_TRANSIENT,
@@ -59,10 +65,13 @@ def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
     Raises:
         EpisodesFailedError: some of them failed; the others are published.
     """
-    if not target.missing:  # published, but unknown to this Prefect's cache
+    root = target.places.open_root()
+    others = made_meanwhile(root, shard.key, shard.settings.digest, set(target.missing) - set(target.existing))
+    missing = tuple(episode for episode in target.missing if episode not in others)
+    if not missing:  # published, by another run or unknown to this Prefect's cache
         return PublishedShard(shard.key, (), {})
-    with engine_of(target.run_id, target.places.open_root()) as engine:
-        staged = engine.workers.run(roll_out_shard, replace(shard, episodes=target.missing), engine.staging)
+    with engine_of(target.run_id, root, shard.key.experiment) as engine:
+        staged = engine.workers.run(roll_out_shard, replace(shard, episodes=missing), engine.staging)
         published = write_artifacts(staged, target)
     if published.failures:
         raise EpisodesFailedError(published.key.checkpoint, published.failures)
@@ -78,7 +87,7 @@ def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
 def write_artifacts(staged: StagedShard, target: ShardTarget) -> PublishedShard:
     """Publishes the shard's files, their manifests last, and indexes them in the registry."""
     published = publish_shard(target.places.open_root(), staged, target.existing)
-    with open_registry(target.places.database_url) as registry:
+    with open_registry(target.places.database_url, reached_before=True) as registry:
         registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes])
     steps = sum(episode.manifest.episode_length for episode in staged.episodes)
     get_run_logger().info("%s: %d episodes, %d steps published", staged.name, len(published.episodes), steps)
