@@ -1,4 +1,4 @@
-"""The data root: one fsspec file system and the folder in it below which everything lies.
+"""Reading, listing, publishing and removing files below a data root.
 
 Files appear complete or not at all. On a local disk: written elsewhere on the same disk, flushed, moved. On object
 storage: one PUT, which is atomic. What the paths mean is in :mod:`rlhfblender_core.layout`.
@@ -10,158 +10,17 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import fsspec
-from fsspec.utils import get_protocol, stringify_path
+from rlhfblender_core.errors import StorageUnavailableError
+from rlhfblender_core.storage.failures import no_bucket, storage_errors
+from rlhfblender_core.storage.root import DataRoot
 
-from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError
-
-_LOCAL_PROTOCOLS = ("file", "local")
-#: Which extra of this project brings a protocol.
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# EEXIST: a file where a folder should be.
-_REFUSED = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
-)
-
-
-@dataclass(frozen=True)
-class DataRoot:
-    """A folder on any fsspec file system.
-
-    Args:
-        url: ``data``, ``/mnt/share/data``, ``s3://bucket/prefix`` …
-        options: for fsspec (keys, endpoints); kept out of messages and ``repr``.
-    """
-
-    url: str
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-
-    @property
-    def is_local(self) -> bool:
-        """Whether files can be moved into it by renaming."""
-        return get_protocol(self.url) in _LOCAL_PROTOCOLS
-
-    @property
-    def local_folder(self) -> Path:
-        """The absolute folder of a local root."""
-        if not self.is_local:
-            raise ValueError(f"{self.url} is not a local folder")
-        return Path(str(fsspec.core.strip_protocol(self.url))).absolute()
-
-    @cached_property
-    def fs(self) -> Any:
-        """The file system.
-
-        Raises:
-            StorageNotUsableError: no such protocol, or its package is missing.
-        """
-        protocol = get_protocol(self.url)
-        try:
-            # Listings of other runs' files must not come from a cache.
-            return fsspec.filesystem(protocol, **{"use_listings_cache": False, **self.options})
-        except ImportError as error:
-            extra = _EXTRAS.get(protocol)
-            fix = f"Install it: pip install 'rlhfblender-data[{extra}]'." if extra else f"({error})"
-            raise StorageNotUsableError(f"The data root {self.url} needs a package that is missing. {fix}") from error
-        except ValueError as error:
-            raise StorageNotUsableError(
-                f"The data root {self.url} has the unknown protocol {protocol!r}. Use a folder, s3://, gs:// or az://."
-            ) from error
-
-    @cached_property
-    def _prefix(self) -> str:
-        if self.is_local:
-            return str(self.local_folder)
-        return str(self.fs._strip_protocol(stringify_path(self.url))).rstrip("/")  # noqa: SLF001 (fsspec's own name for it)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without open connections: workers open their own."""
-        return {"url": self.url, "options": dict(self.options)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-    def full_path(self, path: str) -> str:
-        """The file system's own path for one below the root."""
-        return f"{self._prefix}/{path}"
-
-    def shown(self, path: str) -> str:
-        """The path as a person would use it."""
-        return self.full_path(path) if self.is_local else f"{self.url.rstrip('/')}/{path}"
-
-
-def open_data_root(url: str, options: Mapping[str, Any] | None = None) -> DataRoot:
-    """The data root of a URL, its protocol checked; nothing is written or read yet.
-
-    Raises:
-        StorageNotUsableError: the URL has no known protocol or its package is missing.
-    """
-    if not url.strip():
-        raise StorageNotUsableError("The data root is empty. Give a folder or a URL like s3://bucket/prefix.")
-    root = DataRoot(url, dict(options or {}))
-    _ = root.fs
-    return root
-
-
-@contextlib.contextmanager
-def storage_errors(root: DataRoot) -> Iterator[None]:
-    """Turns what file systems raise into our errors; the one place that tells permanent from passing."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise translated(root, error) from error
-    except Exception as error:
-        if _is_passing(error):
-            raise StorageUnavailableError(f"{root.url} did not answer properly: {_text(error)}") from error
-        raise
-
-
-def translated(root: DataRoot, error: OSError) -> StorageNotUsableError | StorageUnavailableError:
-    """Our error for an operating system's."""
-    if error.errno in _DISK_FULL:
-        return StorageNotUsableError(f"The disk of {root.url} is full. Free some space and run the same command again.")
-    if isinstance(error, PermissionError) or error.errno in _REFUSED:
-        return StorageNotUsableError(
-            f"The data root {root.url} can't be used: {_text(error)}. Check the path and its permissions, or give "
-            "another with --data-root."
-        )
-    return StorageUnavailableError(f"{root.url} did not answer properly: {_text(error)}")
-
-
-@contextlib.contextmanager
-def full_disk_errors() -> Iterator[None]:
-    """Turns "no space left" into our error, where files are written outside the data root; other errors stay."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        raise StorageNotUsableError(
-            f"The disk is full ({_text(error)}). Free some space and run the same command again."
-        ) from error
-
-
-def _is_passing(error: Exception) -> bool:
-    """Whether it comes from a network client: those that aren't OSErrors are time-outs, resets and bad answers."""
-    module = type(error).__module__.partition(".")[0]
-    return module in {"aiohttp", "botocore", "aiobotocore", "urllib3", "requests", "azure", "gcsfs", "google"}
-
-
-def _text(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
-    return " ".join(str(error).split()) or type(error).__name__
+#: Files that are removed side by side on object storage.
+_REMOVERS = 16
 
 
 def check_writable(root: DataRoot) -> None:
@@ -304,7 +163,7 @@ def _upload_all(root: DataRoot, files: Mapping[str, Path]) -> None:
         if uploads:
             root.fs.put(list(uploads), list(uploads.values()))
     except FileNotFoundError as error:
-        raise StorageNotUsableError(f"There is no bucket for {root.url}. Create it, or check --data-root.") from error
+        raise no_bucket(root) from error
 
 
 def _move_all(root: DataRoot, files: Mapping[str, Path]) -> None:
@@ -326,13 +185,20 @@ def publish_many_bytes(root: DataRoot, contents: Mapping[str, bytes]) -> None:
     """Writes small files by path, each complete or not at all, all of them durable on return."""
     with storage_errors(root):
         if not root.is_local:
-            if contents:
-                root.fs.pipe({root.full_path(path): content for path, content in contents.items()})
+            _put_bytes(root, contents)
             return
         for path, content in contents.items():
             _write_local(root.local_folder / path, content)
         for folder in {(root.local_folder / path).parent for path in contents}:
             _sync(folder)
+
+
+def _put_bytes(root: DataRoot, contents: Mapping[str, bytes]) -> None:
+    try:
+        if contents:
+            root.fs.pipe({root.full_path(path): content for path, content in contents.items()})
+    except FileNotFoundError as error:
+        raise no_bucket(root) from error
 
 
 def publish_bytes(root: DataRoot, path: str, content: bytes) -> None:
@@ -356,12 +222,18 @@ def _write_local(target: Path, content: bytes) -> None:
 def remove_files(root: DataRoot, paths: Iterable[str]) -> None:
     """Removes files; those that aren't there are fine."""
     with storage_errors(root):
-        for path in paths:
-            if root.is_local:
-                (root.local_folder / path).unlink(missing_ok=True)
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    root.fs.rm_file(root.full_path(path))
+        if root.is_local:
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    (root.local_folder / path).unlink()
+            return
+        with ThreadPoolExecutor(_REMOVERS) as pool:
+            list(pool.map(lambda path: _remove_remote(root, path), paths))
+
+
+def _remove_remote(root: DataRoot, path: str) -> None:
+    with contextlib.suppress(FileNotFoundError), storage_errors(root):
+        root.fs.rm_file(root.full_path(path))
 
 
 def remove_tree(folder: Path) -> None:

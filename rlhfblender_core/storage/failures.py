@@ -1,0 +1,114 @@
+"""The one place that tells what file systems raise: the user's to mend, or worth another try.
+
+Clients of object storage have no common base for their errors; they are told by name, status and module.
+"""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError, one_line
+from rlhfblender_core.storage.root import DataRoot
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# EEXIST: a file where a folder should be.
+_REFUSED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
+)
+#: Modules of network clients. What they raise, and is no OSError, is a time-out, a reset or a bad answer …
+_CLIENTS = frozenset({"aiohttp", "botocore", "aiobotocore", "urllib3", "requests", "azure", "gcsfs", "google"})
+#: … but for these, which another try doesn't mend.
+_CREDENTIALS = frozenset(
+    {
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "CredentialRetrievalError",
+        "ProfileNotFound",
+        "DefaultCredentialsError",
+        "ClientAuthenticationError",
+    }
+)
+_UNAUTHORISED = frozenset({401, 403})
+_WRONG_SETTINGS = frozenset({"ParamValidationError", "InvalidRegionError", "UnknownEndpointError", "InvalidEndpoint"})
+_NOT_FOUND = frozenset({"ResourceNotFoundError", "NoSuchBucket"})
+
+
+@contextlib.contextmanager
+def storage_errors(root: DataRoot) -> Iterator[None]:
+    """Raises what file systems raise as our errors; only FileNotFoundError stays, for the caller to say what it means.
+
+    Raises:
+        StorageNotUsableError: no space, no permission, wrong credentials or settings.
+        StorageUnavailableError: throttled, reset, timed out.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise translated(root, error) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _CLIENTS:
+            raise
+        if type(error).__name__ in _NOT_FOUND:
+            raise FileNotFoundError(errno.ENOENT, one_line(error), root.url) from error
+        raise _translated_client(root, error) from error
+
+
+def no_bucket(root: DataRoot) -> StorageNotUsableError:
+    """Our error for "not found" where something is written."""
+    return StorageNotUsableError(f"There is no bucket for {root.url}. Create it, or check --data-root.")
+
+
+def translated(root: DataRoot, error: OSError) -> StorageNotUsableError | StorageUnavailableError:
+    """Our error for an operating system's, or one of those that clients raise in its name."""
+    if error.errno in _DISK_FULL:
+        return StorageNotUsableError(f"The disk of {root.url} is full. Free some space and run the same command again.")
+    if not root.is_local and isinstance(error, PermissionError):
+        return _refused(root, error)
+    if isinstance(error, PermissionError) or error.errno in _REFUSED:
+        return StorageNotUsableError(
+            f"The data root {root.url} can't be used: {_text(error)}. Check the path and its permissions, or give "
+            "another with --data-root."
+        )
+    return StorageUnavailableError(f"{root.url} did not answer properly: {_text(error)}. Run the same command again.")
+
+
+def _translated_client(root: DataRoot, error: Exception) -> StorageNotUsableError | StorageUnavailableError:
+    name = type(error).__name__
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    if name in _CREDENTIALS or status in _UNAUTHORISED:
+        return _refused(root, error)
+    if name in _WRONG_SETTINGS:
+        return StorageNotUsableError(
+            f"The data root {root.url} can't be used: {one_line(error)}. Check --data-root and "
+            "RLHFBLENDER_STORAGE_OPTIONS."
+        )
+    return StorageUnavailableError(f"{root.url} did not answer properly: {_text(error)}. Run the same command again.")
+
+
+def _refused(root: DataRoot, error: Exception) -> StorageNotUsableError:
+    return StorageNotUsableError(
+        f"{root.url} refuses access: {_text(error)}. Check the credentials (the storage's usual environment variables, "
+        "or RLHFBLENDER_STORAGE_OPTIONS) and their rights."
+    )
+
+
+@contextlib.contextmanager
+def full_disk_errors() -> Iterator[None]:
+    """Turns "no space left" into our error, where files are written outside the data root; other errors stay."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        raise StorageNotUsableError(
+            f"The disk is full ({_text(error)}). Free some space and run the same command again."
+        ) from error
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
+    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
