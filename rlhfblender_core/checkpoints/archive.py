@@ -80,7 +80,9 @@ def read_archive(path: Path) -> ModelArchive:
 
 def refusal(path: Path | str, problem: str) -> CheckpointNotUsableError:
     """One line: which checkpoint file, and what is the matter with it."""
-    return CheckpointNotUsableError(f"Checkpoint file {str(path)!r} {problem}.")
+    # Names from within a file may hold line breaks and a terminal's control characters.
+    plain = "".join(char if char.isprintable() else "?" for char in " ".join(problem.split()))
+    return CheckpointNotUsableError(f"Checkpoint file {str(path)!r} {plain}.")
 
 
 def _read(path: Path, archive: zipfile.ZipFile) -> ModelArchive:

@@ -174,8 +174,8 @@ def _final_zip(folder: Folder, environment_id: str) -> str | None:
     """The final model: named after the environment, in any version; else the only other zip there is."""
     others = [file for file in _zips(folder) if file != _BEST_ZIP and not _STEPS.fullmatch(file)]
     segment = path_segment(environment_id)
-    short = segment.rpartition("-")[0] and environment_id.rpartition("/")[2]
-    for wanted in dict.fromkeys((segment, short or segment)):
+    # Without its namespace too: Pong-v5 for ALE/Pong-v5.
+    for wanted in dict.fromkeys((segment, path_segment(environment_id.rpartition("/")[2]))):
         for same in (lambda stem, wanted=wanted: stem == wanted, _same_base(wanted), _ends_with(wanted)):
             matching = [file for file in others if same(file.removesuffix(".zip"))]
             if matching:

@@ -191,6 +191,7 @@ def _policy(
     elif contents.algorithm is Algorithm.MASKABLE_PPO:
         extra["action_masks"] = action_masks
     policy: Policy = families[contents.algorithm](network, pipeline, action_space, deterministic=deterministic, **extra)
+    policy.reset(0)  # usable as it is; each episode resets it with its own seed
     return policy
 
 

@@ -115,6 +115,14 @@ def test_foreign_zip_is_refused_with_what_it_holds(trained, tmp_path):
     assert "it holds holiday.jpg" in (use(path, trained("PPO")) or "")
 
 
+def test_names_within_a_file_can_not_break_the_line_or_the_terminal(trained, tmp_path):
+    path = tmp_path / "odd.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a\nb\x1b[31m", b"x")
+    message = use(path, trained("PPO")) or ""
+    assert message.isprintable()
+
+
 def test_zip_bomb_is_refused(trained, tmp_path):
     model = trained("PPO")
     path = rezipped(model, tmp_path / "bomb.zip", zipfile.ZIP_DEFLATED, data=b" " * 50_000_000 + b"{}")
