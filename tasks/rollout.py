@@ -21,9 +21,6 @@ from tasks.engines import engine_of
 from tasks.retries import RETRY_TRANSIENT
 from tasks.settings import Places
 
-#: Tag of task runs that roll out and render.
-RENDERING = "rendering"
-
 
 @dataclass(frozen=True)
 class ShardTarget:
@@ -53,8 +50,6 @@ def shard_cache_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str
 @task(
     name="rollout-episodes",
     task_run_name="rollout-episodes {shard.name}",
-    # A limit on this tag (`make deploy` makes one) bounds what is rendered at once by all runs together.
-    tags=[RENDERING],
     cache_key_fn=shard_cache_key,
     persist_result=True,
     **RETRY_TRANSIENT,
