@@ -1,0 +1,117 @@
+// What moves through the steps of an episode: its video, or a clock where there is none.
+
+/** Plays the video; frame t shows step t. */
+class VideoPlayer {
+  constructor(episode, onStep, onFailure) {
+    Object.assign(this, { episode, onStep });
+    this.root = element("video", { src: episode.video, preload: "auto", playsinline: "" });
+    this.root.muted = true;
+    for (const name of ["play", "pause", "ended"]) this.root.addEventListener(name, () => this.tell());
+    this.root.addEventListener("seeked", () => this.tell());
+    this.root.addEventListener("error", onFailure, { once: true });
+    this.root.addEventListener("click", () => this.toggle());
+    this.follow();
+  }
+
+  get isPlaying() {
+    return !this.root.paused && !this.root.ended;
+  }
+
+  get fps() {
+    return this.episode.fps || this.episode.length / this.root.duration || 30;
+  }
+
+  follow() {
+    if (!this.root.requestVideoFrameCallback) {
+      this.frame = requestAnimationFrame(() => { this.tell(); this.follow(); });
+      return;
+    }
+    this.frame = this.root.requestVideoFrameCallback((_, { mediaTime }) => {
+      if (!this.root.seeking) this.say(Math.round(mediaTime * this.fps));
+      this.follow();
+    });
+  }
+
+  tell() {
+    if (!this.root.seeking) this.say(this.root.ended ? this.episode.length : Math.floor(this.root.currentTime * this.fps + 0.01));
+  }
+
+  say(step) {
+    this.step = Math.max(0, Math.min(this.episode.length - 1, step));
+    this.onStep(this.step, this.isPlaying);
+  }
+
+  seek(step) {
+    // The middle of the frame, so that rounding never shows its neighbour.
+    this.root.currentTime = (step + 0.5) / this.fps;
+    this.say(step);
+  }
+
+  setSpeed(speed) {
+    this.root.playbackRate = speed;
+  }
+
+  play() {
+    this.root.play().catch(() => {}); // refused or closed: the play button shows it
+  }
+
+  toggle() {
+    if (this.isPlaying) this.root.pause();
+    else this.play();
+  }
+
+  close() {
+    this.root.pause();
+    this.root.removeAttribute("src");
+    this.root.load();
+  }
+}
+
+/** Moves through the steps at the video's pace, without a video. */
+class ClockPlayer {
+  constructor(episode, onStep, text) {
+    Object.assign(this, { episode, onStep, step: 0, isPlaying: false, speed: 1 });
+    this.root = element("p", { class: "no-video" }, text);
+  }
+
+  play() {
+    if (this.step >= this.episode.length - 1) this.step = 0;
+    this.isPlaying = true;
+    this.start = { time: performance.now(), step: this.step };
+    this.tick();
+  }
+
+  tick() {
+    if (!this.isPlaying) return;
+    const passed = (performance.now() - this.start.time) / 1000;
+    const step = this.start.step + Math.floor(passed * (this.episode.fps || 30) * this.speed);
+    this.isPlaying = step < this.episode.length - 1;
+    this.say(Math.min(step, this.episode.length - 1));
+    if (this.isPlaying) requestAnimationFrame(() => this.tick());
+  }
+
+  say(step) {
+    this.step = step;
+    this.onStep(step, this.isPlaying);
+  }
+
+  seek(step) {
+    this.start = { time: performance.now(), step };
+    this.say(step);
+  }
+
+  setSpeed(speed) {
+    this.start = { time: performance.now(), step: this.step };
+    this.speed = speed;
+  }
+
+  toggle() {
+    if (!this.isPlaying) return this.play();
+    this.isPlaying = false;
+    return this.say(this.step);
+  }
+
+  close() {
+    this.isPlaying = false;
+  }
+}
