@@ -1,8 +1,10 @@
 """What the command lines of all flows share: flags made from a flow's parameters, exit codes, messages."""
 
 import argparse
+import importlib
 import inspect
 import logging
+import os
 import sys
 import types
 import warnings
@@ -85,11 +87,18 @@ def _int_or_text(text: str) -> int | str:
         return text
 
 
-def run_command(main: Callable[[], int]) -> NoReturn:
-    """Runs a command line: our errors become one line and an exit code; libraries keep quiet."""
+def run_command(module: str) -> NoReturn:
+    """Runs a module's ``main``: our errors become one line and an exit code; libraries keep quiet.
+
+    The module is imported by its name, because what is defined in ``__main__`` can't be sent to a cluster by name.
+
+    Args:
+        module: of the flow whose file was started.
+    """
     silence_libraries()
+    _hide_main_module()
     try:
-        code = main()
+        code = importlib.import_module(module).main()
     except RLHFBlenderError as error:
         fail(one_line(error), EXIT_WRONG_REQUEST)
     except KeyboardInterrupt:
@@ -100,9 +109,15 @@ def run_command(main: Callable[[], int]) -> NoReturn:
     raise SystemExit(code)
 
 
+def _hide_main_module() -> None:
+    """Keeps worker processes from importing the started file, and Prefect with it, which they don't need."""
+    vars(sys.modules["__main__"]).pop("__file__", None)
+
+
 def silence_libraries() -> None:
     """Keeps the terminal for what the command itself has to say. Prefect's logs still go to its server."""
     warnings.filterwarnings("ignore")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # in processes started from here
     for name in ("", "prefect", "prefect._internal", "uvicorn", "fastapi"):
         for handler in logging.getLogger(name).handlers:
             if isinstance(handler, logging.StreamHandler):

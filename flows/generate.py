@@ -20,6 +20,7 @@ from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
+from flows.artifacts import progress_in_ui, show_in_ui, tag_run
 from flows.command_line import (
     EXIT_DONE,
     EXIT_INCOMPLETE,
@@ -30,19 +31,21 @@ from flows.command_line import (
     run_command,
 )
 from flows.progress import TerminalDisplay, current_display
+from flows.rendering_slots import rendering_slot
 from flows.runners import RunnerChoice, RunnerKind, open_runner
 from flows.shard_runs import CheckpointWork, Failures, run_shards
 from rlhfblender_core.catalogue import check_same_request, read_published
+from rlhfblender_core.debris import remove_debris
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.errors import RequestError, one_line
 from rlhfblender_core.layout import CheckpointKey
 from rlhfblender_core.plan import GenerationPlan, GenerationRequest, plan_generation
 from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord, open_existing_registry
-from rlhfblender_core.report import Report, report_checkpoint
+from rlhfblender_core.report import Report
 from rlhfblender_core.rollout_settings import RolloutSettings
 from rlhfblender_core.storage import check_writable
 from tasks.checkpoints import load_checkpoint
-from tasks.registration import ensure_env_registered, ensure_experiment_registered
+from tasks.registration import ensure_env_registered, ensure_experiment_registered, index_episodes
 from tasks.settings import Places, cache_folder, resolve_places, storage_options
 
 
@@ -130,12 +133,14 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
         request = request_of(locals())
         choice = RunnerChoice(runner, workers, dask_address)
         places = resolve_places(data_root, database_url)
-        plan = _prepared_plan.get() or make_plan(request, places)
+        plan = _plan(request, places)
+        tag_run(plan)
         report = carry_out(plan, places, choice)
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))
-    current_display.get().show(report)
+    show_in_ui(plan, report, places)
+    _show(report)
     if report.failed:
         return Failed(message=f"{report.failed} of {report.wanted} episodes failed: {_first_failure(report)}")
     return Completed(message=_success(report))
@@ -143,6 +148,17 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
 
 #: The plan that the command line made before it started Prefect, so that a wrong request is refused at once.
 _prepared_plan: ContextVar[GenerationPlan | None] = ContextVar("prepared_plan", default=None)
+
+
+# The flow's own body must not name context variables: it travels to a cluster with what it names, and they can't.
+
+
+def _plan(request: GenerationRequest, places: Places) -> GenerationPlan:
+    return _prepared_plan.get() or make_plan(request, places)
+
+
+def _show(report: Report) -> None:
+    current_display.get().show(report)
 
 
 def request_of(parameters: Mapping[str, Any]) -> GenerationRequest:
@@ -169,15 +185,18 @@ def carry_out(plan: GenerationPlan, places: Places, choice: RunnerChoice) -> Rep
         return Report(plan.experiment.name if plan.experiment else None, root.shown("").rstrip("/"))
     name = plan.experiment.name
     work = [_work(plan, settings, name, places) for settings in plan.settings]
+    remove_debris(root, [checkpoint.published for checkpoint in work])
     missing = sum(len(checkpoint.missing) for checkpoint in work)
     run_id = uuid.uuid4().hex
     with ExitStack() as stack:
         progress = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rlhfblender-progress-")))
-        runner = stack.enter_context(open_runner(choice, run_id, root, progress, missing))
+        runner = stack.enter_context(open_runner(choice, run_id, root, progress, missing, name))
         if missing:
             _load_checkpoints(work, places, run_id)
         _register(plan, places)
         if missing:
+            stack.enter_context(rendering_slot())
+            stack.enter_context(progress_in_ui(progress, missing))
             stack.enter_context(current_display.get().watch(progress, missing))
         failures = run_shards(work, places, run_id, runner, choice.at_once(missing))
     return _report(name, work, failures, places)
@@ -221,7 +240,7 @@ def _report(experiment: str, work: list[CheckpointWork], failures: Failures, pla
         key = checkpoint.published.key
         there = checkpoint.num_episodes - len(checkpoint.missing)
         failed = failures.get(key.checkpoint, {})
-        rows.append(report_checkpoint(read_published(root, key), checkpoint.num_episodes, there, failed))
+        rows.append(index_episodes(key, checkpoint.num_episodes, there, failed, places))
     return Report(experiment, root.shown("").rstrip("/"), tuple(rows), work[0].settings.render)
 
 
@@ -241,6 +260,7 @@ def main() -> int:
     arguments["env_kwargs"] = parse_env_kwargs(arguments["env_kwargs"] or [])
     display = TerminalDisplay()
     current_display.set(display)
+    RunnerChoice(arguments["runner"], arguments["workers"], arguments["dask_address"])  # refuses wrong values
     _prepared_plan.set(
         make_plan(request_of(arguments), resolve_places(arguments["data_root"], arguments["database_url"]))
     )
@@ -261,4 +281,4 @@ _EXAMPLES = """examples:
 """
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command("flows.generate")
