@@ -44,6 +44,7 @@ from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord, open_ex
 from rlhfblender_core.report import Report
 from rlhfblender_core.rollout_settings import RolloutSettings
 from rlhfblender_core.storage import check_writable
+from rlhfblender_core.workers import ProgressCounter
 from tasks.checkpoints import load_checkpoint
 from tasks.registration import ensure_env_registered, ensure_experiment_registered, index_episodes
 from tasks.settings import Places, cache_folder, resolve_places, storage_options
@@ -198,8 +199,10 @@ def carry_out(plan: GenerationPlan, places: Places, choice: RunnerChoice) -> Rep
             stack.enter_context(rendering_slot())
             stack.enter_context(progress_in_ui(progress, missing))
             stack.enter_context(current_display.get().watch(progress, missing))
-        failures = run_shards(work, places, run_id, runner, choice.at_once(missing))
-    return _report(name, work, failures, places)
+        count = ProgressCounter(progress / "cluster.progress") if choice.is_cluster else None
+        on_done = (lambda episodes: count.add(episodes=episodes)) if count else (lambda _: None)
+        failures = run_shards(work, places, run_id, runner, choice.at_once(missing), on_done)
+    return dataclasses.replace(_report(name, work, failures, places), remarks=plan.remarks)
 
 
 def _work(plan: GenerationPlan, settings: RolloutSettings, experiment: str, places: Places) -> CheckpointWork:

@@ -36,8 +36,15 @@ class RunnerChoice:
     dask_address: str | None = None
 
     def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise InvalidParameterError(f"--workers must be 1 or more, not {self.workers}.")
         if self.dask_address and self.kind != "dask":
             raise InvalidParameterError("--dask-address needs --runner dask.")
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the work is done by processes that this one doesn't see into."""
+        return self.kind in ("dask", "ray")
 
     def at_once(self, episodes: int) -> int:
         """How many shards are worked on at the same time, of so many episodes."""
@@ -62,7 +69,7 @@ def open_runner(
         InvalidParameterError: the runner's package is missing.
     """
     at_once = choice.at_once(episodes)
-    if choice.kind in ("dask", "ray"):
+    if choice.is_cluster:
         with _cluster_runner(choice, at_once) as cluster:
             yield cluster
         return

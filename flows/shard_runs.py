@@ -1,6 +1,6 @@
 """Submitting a plan's shards as tasks, and collecting what became of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,12 @@ Failures = dict[str, dict[int, str]]
 
 
 def run_shards(
-    work: Iterable[CheckpointWork], places: Places, run_id: str, runner: TaskRunner[Any], at_once: int
+    work: Iterable[CheckpointWork],
+    places: Places,
+    run_id: str,
+    runner: TaskRunner[Any],
+    at_once: int,
+    on_done: Callable[[int], None] = lambda _: None,
 ) -> Failures:
     """Has all episodes made that are missing.
 
@@ -56,22 +61,24 @@ def run_shards(
         run_id: of the run, see :mod:`tasks.engines`.
         runner: started; takes the tasks.
         at_once: how many shards are worked on at the same time.
+        on_done: called with the number of episodes that were to be made when a shard ends.
 
     Raises:
         RequestError: something that concerns all episodes, e.g. a full disk.
         RunStoppedError: the run was stopped.
     """
     failures: Failures = {}
-    shards: dict[PrefectFuture[PublishedShard], Shard] = {}
+    shards: dict[PrefectFuture[PublishedShard], tuple[Shard, int]] = {}
     for checkpoint, shard, missing in _in_order(work, places, run_id, at_once):
         existing = tuple(n for n in missing if n in checkpoint.published.manifests)
         target = ShardTarget(places, run_id, missing, existing)
         # A hit in Prefect's cache counts only while the published files are there.
         task = rollout_episodes.with_options(refresh_cache=bool(missing))
-        shards[runner.submit(task, {"shard": shard, "target": target})] = shard
+        shards[runner.submit(task, {"shard": shard, "target": target})] = (shard, len(missing))
     for future in as_completed(list(shards)):
-        shard = shards[future]
+        shard, episodes = shards[future]
         failed = _failures(future, shard)
+        on_done(episodes)
         if failed:
             failures.setdefault(shard.key.checkpoint, {}).update(failed)
     return failures

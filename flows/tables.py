@@ -48,7 +48,9 @@ def next_steps(report: Report) -> Iterator[str]:
 
 
 def remarks(report: Report) -> Iterator[str]:
-    """Lines about episodes that failed or look wrong."""
+    """Lines about what a person should know, and about episodes that failed or look wrong."""
+    for remark in report.remarks:
+        yield f"warning: {remark}"
     for row in report.checkpoints:
         for warning, episodes in row.warnings.items():
             yield f"warning: {row.checkpoint}: in {episodes} episodes {warning}"

@@ -12,7 +12,7 @@ from fsspec.utils import get_protocol
 
 from rlhfblender_core.checkpoints.fetch import fetch_checkpoint
 from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints, select_checkpoints
-from rlhfblender_core.checkpoints.match import check_spaces
+from rlhfblender_core.checkpoints.match import check_spaces, successor_hint
 from rlhfblender_core.environments import (
     EnvironmentDescription,
     EnvironmentSpec,
@@ -91,6 +91,8 @@ class GenerationRequest:
         _check_at_least("--max-steps-per-episode", self.max_steps_per_episode, 1)
         if self.fps is not None and not 0 < self.fps <= _MAX_FPS:
             raise InvalidParameterError(f"--fps must be above 0 and at most {_MAX_FPS}, not {self.fps:g}.")
+        if self.model_path is not None and not self.model_path.strip():
+            raise InvalidParameterError("--model-path is empty. Give a checkpoint or a folder of them.")
         if self.random and self.model_path:
             raise InvalidParameterError("Give either --random or --model-path, not both.")
         if self.random and any(step not in (LATEST, RANDOM_BASELINE) for step in self.checkpoints):
@@ -122,6 +124,7 @@ class GenerationPlan:
         settings: one per checkpoint, in the order asked for; empty when nothing is to be generated.
         num_episodes: per checkpoint.
         replace: whether episodes and settings that are there are made anew.
+        remarks: what a person should know, though it stops nothing.
     """
 
     environment: EnvironmentRecord
@@ -129,6 +132,7 @@ class GenerationPlan:
     settings: tuple[RolloutSettings, ...]
     num_episodes: int
     replace: bool
+    remarks: tuple[str, ...] = ()
 
 
 def plan_generation(
@@ -167,7 +171,14 @@ def plan_generation(
         rollouts = tuple(_rollout_settings(environment, description, agent, settings) for agent in agents)
         for rollout in rollouts:
             _check_fit(rollout, spec, description)
-    return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite)
+    remarks = _remarks(rollouts)
+    return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite, remarks)
+
+
+def _remarks(rollouts: Sequence[RolloutSettings]) -> tuple[str, ...]:
+    """Old models on environments that look the same and aren't."""
+    hints = [successor_hint(rollout.agent.ref, rollout.environment.env_id) for rollout in rollouts if rollout.agent]
+    return tuple(dict.fromkeys(hint for hint in hints if hint))
 
 
 def _environment_id(request: GenerationRequest, registered: ExperimentRecord | None) -> str:
