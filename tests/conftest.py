@@ -1,7 +1,10 @@
 """What all tests share. Prefect is pointed at a temporary home and one temporary server before anything imports it."""
 
 import atexit
+import contextlib
+import contextvars
 import hashlib
+import logging
 import os
 import shutil
 import socket
@@ -11,6 +14,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -38,6 +42,8 @@ sys.path.insert(0, str(TESTS))
 import tasks.prefect_defaults  # noqa: E402, F401 (sets Prefect's variables, before anything imports it)
 
 _SERVER_START_S = 180
+#: Kept, because an unfinished Popen that is collected warns.
+_started: list[subprocess.Popen[bytes]] = []
 
 
 def _start_server(folder: Path) -> str:
@@ -48,7 +54,7 @@ def _start_server(folder: Path) -> str:
     server = f'"{sys.executable}" -m prefect server start --host 127.0.0.1 --port {port}'
     watch = "while kill -0 $RLHFBLENDER_TESTS_PID 2>/dev/null && kill -0 $server 2>/dev/null; do sleep 1; done"
     with (folder / "server.log").open("wb") as log:
-        subprocess.Popen(
+        server_process = subprocess.Popen(
             ["/bin/sh", "-c", f"{server} & server=$!; {watch}; kill -KILL -- -$$"],
             env={**os.environ, "PREFECT_HOME": str(folder / "server")},
             stdout=log,
@@ -56,6 +62,7 @@ def _start_server(folder: Path) -> str:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
+    _started.append(server_process)
     url = f"http://127.0.0.1:{port}/api"
     deadline = time.monotonic() + _SERVER_START_S
     while time.monotonic() < deadline:
@@ -119,14 +126,78 @@ def real_inputs() -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_cartpole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_cartpole() -> Path:
     """A folder with two checkpoints and the final model of a little training on CartPole-v1."""
+    from filelock import FileLock
+
+    folder = HOME / "trained"
+    with FileLock(HOME / "trained.lock"):
+        if not (folder / "CartPole-v1.zip").exists():
+            _train(folder)
+    return folder
+
+
+def _train(folder: Path) -> None:
     from stable_baselines3 import PPO
 
-    folder = tmp_path_factory.mktemp("trained")
     model = PPO("MlpPolicy", "CartPole-v1", n_steps=64, batch_size=32, n_epochs=2, seed=0, device="cpu")
     for steps in (128, 256):
         model.learn(128, reset_num_timesteps=False)
         model.save(folder / f"rl_model_{steps}_steps.zip")
     model.save(folder / "CartPole-v1.zip")
-    return folder
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a command line did: exit code, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def data_root(tmp_path: Path) -> Path:
+    """Where a data root may be made; nothing is there yet."""
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def generate(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., CommandResult]:
+    """Runs flows/generate.py's command line in this process; with the fixture ``prefect``, on the session's server."""
+    from flows.command_line import run_command
+
+    main = vars(sys.modules["__main__"])
+    if "__file__" in main:  # the command hides it from its worker processes
+        monkeypatch.setitem(main, "__file__", main["__file__"])
+    monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+    def run(*arguments: object) -> CommandResult:
+        monkeypatch.setattr(sys, "argv", ["generate.py", *map(str, arguments)])
+        monkeypatch.setenv("RLHFBLENDER_DATA_ROOT", str(data_root))
+        with logging_restored(), pytest.raises(SystemExit) as exit_:
+            # What the command sets for its own run, the next one must not see.
+            contextvars.copy_context().run(run_command, "flows.generate")
+        code = exit_.value.code
+        assert isinstance(code, int)
+        return CommandResult(code, *capsys.readouterr())
+
+    return run
+
+
+@contextlib.contextmanager
+def logging_restored() -> Iterator[None]:
+    """Levels of loggers and handlers are afterwards what they were before."""
+    loggers = [
+        logging.getLogger(),
+        *(x for x in logging.Logger.manager.loggerDict.values() if isinstance(x, logging.Logger)),
+    ]
+    places = [*loggers, *(handler for logger in loggers for handler in logger.handlers)]
+    before = [(place, place.level) for place in places]
+    try:
+        yield
+    finally:
+        for place, level in before:
+            place.setLevel(level)

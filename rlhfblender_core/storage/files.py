@@ -39,8 +39,11 @@ def check_writable(root: DataRoot) -> None:
             folder = folder.parent
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-        with tempfile.TemporaryFile(dir=folder) as probe:  # has no name where the system can do that
-            probe.write(b"x")
+        try:
+            with tempfile.TemporaryFile(dir=folder) as probe:  # has no name where the system can do that
+                probe.write(b"x")
+        except FileNotFoundError as error:  # /proc and the like take no files
+            raise PermissionError(errno.EACCES, "No file can be made in", str(folder)) from error
 
 
 def read_bytes(root: DataRoot, path: str) -> bytes:
