@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from rlhfblender_core.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.manifests import ArtifactRecord, EnvironmentRecordInManifest, Manifest, PolicyRecord
-from rlhfblender_core.storage import DataRoot, open_data_root, publish_many_bytes
+from rlhfblender_core.storage import DataRoot, open_data_root
 from rlhfblender_core.video import VideoWriter
 
 WIDTH, HEIGHT, FPS = 240, 160, 30.0
@@ -39,7 +39,9 @@ class Synthetic:
         contents: dict[str, bytes] = {}
         for number in range(self.episodes):
             contents |= self._episode(number)
-        publish_many_bytes(root, contents)
+        for path, content in contents.items():  # not flushed to the disk one by one: thousands would take minutes
+            (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / path).write_bytes(content)
         return root
 
     def length(self, number: int) -> int:

@@ -1,0 +1,85 @@
+"""Write a static page into the data root on which people look at episodes: videos, curves, returns per checkpoint.
+
+``python flows/gallery.py [--exp E …]``; the page opens from a disk as from object storage. Exit code 0: written, 2: the
+request was wrong, 1: anything else.
+"""
+
+from typing import Annotated, Any
+
+import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
+
+from prefect import State, flow, get_run_logger
+from prefect.runtime import flow_run as current_run
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from flows.command_line import (
+    EXIT_DONE,
+    EXIT_INCOMPLETE,
+    EXIT_WRONG_REQUEST,
+    REFUSED,
+    fail,
+    make_parser,
+    run_command,
+)
+from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
+from rlhfblender_core.gallery import GalleryReport
+from rlhfblender_core.gallery.collect import find_experiments
+from tasks.gallery import write_page
+from tasks.settings import resolve_places
+
+
+def run_name() -> str:
+    """``gallery CartPole-v1_random_experiment``: what a person reads in Prefect's UI."""
+    return " ".join(["gallery", *(current_run.parameters.get("exp") or [])])
+
+
+@flow(name="gallery", flow_run_name=run_name)
+def gallery(
+    *,
+    exp: Annotated[list[str], Field(description="experiments to show (default all that have episodes)")] = [],  # noqa: B006
+    data_root: Annotated[
+        str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
+    ] = None,
+) -> State[Any]:
+    """Writes the page ``gallery/index.html`` and its data into the data root."""
+    try:
+        report = write_page(exp, resolve_places(data_root, None))
+    except RequestError as error:
+        get_run_logger().error("%s", one_line(error))
+        return Failed(name=REFUSED, message=one_line(error))
+    except RLHFBlenderError as error:
+        return Failed(message=one_line(error))
+    return Completed(message=summary(report))
+
+
+def summary(report: GalleryReport) -> str:
+    """What was written, in two lines."""
+    without = f" ({report.without_video:,} without video)" if report.without_video else ""
+    shown = (
+        f"{report.episodes:,} episodes{without} of {report.checkpoints} checkpoints, {report.experiments} experiments"
+    )
+    return f"{shown}\nOpen in a browser: {report.page}"
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    arguments = vars(make_parser(gallery.fn, "Write a page for looking at episodes.", _EXAMPLES).parse_args())
+    # A wrong request is refused at once, before Prefect is started.
+    find_experiments(resolve_places(arguments["data_root"], None).open_root(), arguments["exp"])
+    state = gallery(**arguments, return_state=True)
+    if not state.is_completed():
+        code = EXIT_WRONG_REQUEST if state.name == REFUSED else EXIT_INCOMPLETE
+        fail(state.message or "the page could not be written", code)
+    print(state.message)
+    return EXIT_DONE
+
+
+_EXAMPLES = """examples:
+  python flows/gallery.py
+  python flows/gallery.py --exp CartPole-v1_random_experiment
+  python flows/gallery.py --data-root s3://bucket/data
+"""
+
+if __name__ == "__main__":
+    run_command("flows.gallery")

@@ -1,0 +1,18 @@
+"""The task that writes the gallery."""
+
+from collections.abc import Sequence
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from rlhfblender_core.gallery import GalleryReport, write_gallery
+from tasks.retries import RETRY_TRANSIENT
+from tasks.settings import Places
+
+
+@task(name="write-gallery", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
+def write_page(experiments: Sequence[str], places: Places) -> GalleryReport:
+    """Writes the page and its data from what is published now."""
+    report = write_gallery(places.open_root(), experiments)
+    get_run_logger().info("%s shows %d episodes", report.page, report.episodes)
+    return report
