@@ -158,6 +158,17 @@ class Registry:
         with self._read() as session:
             return queries.list_environments(session)
 
+    def ensure_project(self, name: str) -> None:
+        """Inserts the project if it isn't there.
+
+        Raises:
+            InvalidNameError: the name is none that a project can have.
+        """
+        wanted = ProjectRecord(name=name).name
+        if wanted not in {record.name for record in self.list_projects()}:
+            with self._write() as session:
+                upserts.ensure_project(session, wanted)
+
     def list_projects(self) -> list[ProjectRecord]:
         """All projects, by name."""
         with self._read() as session:

@@ -80,6 +80,11 @@ def registered_environment(session: Session, env_id: str) -> EnvironmentRecord:
     return record
 
 
+def ensure_project(session: Session, name: str) -> None:
+    """Inserts the project if it isn't there."""
+    session.execute(_insert(session, Project).values(name=name).on_conflict_do_nothing(index_elements=["name"]))
+
+
 def ensure_experiment(session: Session, wanted: ExperimentRecord, *, replace_settings: bool) -> ExperimentRecord:
     """The experiment as registered, after inserting it and its project or replacing its settings.
 
@@ -110,8 +115,7 @@ def _registered_experiment(session: Session, name: str) -> ExperimentRecord:
 
 
 def _insert_experiment(session: Session, wanted: ExperimentRecord) -> None:
-    project = _insert(session, Project).values(name=wanted.project)
-    session.execute(project.on_conflict_do_nothing(index_elements=["name"]))
+    ensure_project(session, wanted.project)
     experiment = _insert(session, Experiment).values(
         name=wanted.name,
         project_id=session.scalar(select(Project.id).where(Project.name == wanted.project)),

@@ -1,0 +1,160 @@
+"""Register an environment without generating, label its actions, and show what is registered.
+
+``python flows/register.py --env CartPole-v1 --set-action-labels left right``. A plain command, not a Prefect flow: it
+takes a second, where a flow would need fifteen to start (``docs/decisions.md``). It is also
+``python -m rlhfblender_core.register``.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+from rich.console import Console
+from rich.table import Table
+
+from flows.command_line import EXIT_DONE, make_parser, run_command
+from rlhfblender_core.environments import parse_env_kwargs
+from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.names import checked_name
+from rlhfblender_core.register import (
+    Registered,
+    RegisteredExperiment,
+    RegistrationRequest,
+    action_space_of,
+    dimensions_of,
+    list_registered,
+    register_environment,
+)
+from rlhfblender_core.registry import DEFAULT_PROJECT, EnvironmentRecord, open_existing_registry
+from tasks.settings import Places, resolve_places
+
+
+def register(  # noqa: PLR0913 (one per flag)
+    *,
+    env: Annotated[str | None, Field(description="Gymnasium id, e.g. CartPole-v1")] = None,
+    project: Annotated[str | None, Field(description=f"project (default {DEFAULT_PROJECT}; with --list: all)")] = None,
+    env_gym_entrypoint: Annotated[
+        str | None, Field(description="module:Class of a custom environment, registered under --env")
+    ] = None,
+    additional_gym_packages: Annotated[
+        list[str], Field(description="packages to import before the environment is made")
+    ] = [],  # noqa: B006 (never changed)
+    env_display_name: Annotated[str | None, Field(description="how people call the environment")] = None,
+    env_description: Annotated[str | None, Field(description="a sentence about the environment")] = None,
+    env_kwargs: Annotated[
+        dict[str, Any], Field(description="keyword arguments of the environment, e.g. max_episode_steps:1000")
+    ] = {},  # noqa: B006
+    get_action_dims: Annotated[bool, Field(description="print the number of dimensions of an action")] = False,
+    set_action_labels: Annotated[
+        list[str],
+        Field(description="labels: one per action (Discrete) or per dimension (flat Box); replace earlier ones"),
+    ] = [],  # noqa: B006
+    set_action_images: Annotated[
+        list[str], Field(description="pictures of the actions: up=up.png …, or one folder with <label>.png")
+    ] = [],  # noqa: B006
+    list: Annotated[bool, Field(description="show what is registered")] = False,  # noqa: A002 (named like the flag)
+    data_root: Annotated[
+        str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        Field(description="registry (default RLHFBLENDER_DATABASE_URL, else SQLite in the data root)"),
+    ] = None,
+) -> None:
+    """Registers the environment and prints what was asked for."""
+    places = resolve_places(data_root, database_url)
+    if env is None:
+        if not list or set_action_labels or set_action_images or get_action_dims:
+            raise InvalidParameterError("Give --env with a Gymnasium id, or --list to see what is registered.")
+    else:
+        request = RegistrationRequest(
+            env=env,
+            project=project or DEFAULT_PROJECT,
+            env_gym_entrypoint=env_gym_entrypoint,
+            additional_gym_packages=additional_gym_packages,
+            env_display_name=env_display_name,
+            env_description=env_description,
+            env_kwargs=env_kwargs,
+            action_labels=set_action_labels,
+            action_images=set_action_images,
+            needs_dimensions=get_action_dims,
+        )
+        environment = register_environment(request, places.open_root(), places.database_url)
+        for line in _registered_lines(environment, request):
+            print(line)
+    if list:
+        print_registered(_registered(places, project), Console())
+
+
+def _registered_lines(environment: EnvironmentRecord, request: RegistrationRequest) -> Iterator[str]:
+    if request.needs_dimensions:
+        yield f"Action dimensions: {dimensions_of(environment)}"
+    else:
+        yield f"Environment {environment.env_id} is registered, its actions are {action_space_of(environment)!s:.80}."
+    if request.action_labels:
+        yield f"Action labels: {', '.join(environment.action_names or ())}"
+    if request.action_images:
+        yield "Action images: stored."
+
+
+def _registered(places: Places, project: str | None) -> Registered:
+    if project is not None:
+        checked_name(project, "project")
+    registry = open_existing_registry(places.database_url)
+    if registry is None:
+        return Registered((), (), ())
+    with registry:
+        return list_registered(registry, project)
+
+
+def print_registered(registered: Registered, console: Console) -> None:
+    """Prints tables of the environments and the experiments."""
+    if not registered.environments and not registered.experiments:
+        projects = ", ".join(record.name for record in registered.projects)
+        console.print(f"Nothing is registered{f' but the projects {projects}' if projects else ''}.", markup=False)
+        return
+    _print_table(
+        console, ("environment", "actions", "labels", "entry point"), map(_environment_row, registered.environments)
+    )
+    if registered.experiments:
+        console.print()
+        headings = ("experiment", "project", "environment", "kind", "episodes by checkpoint")
+        _print_table(console, headings, map(_experiment_row, registered.experiments))
+
+
+def _environment_row(environment: EnvironmentRecord) -> tuple[str, ...]:
+    space = f"{action_space_of(environment)!s:.40}" if environment.action_space else "unknown"
+    return environment.env_id, space, ", ".join(environment.action_names or ()) or "–", environment.entry_point or "–"
+
+
+def _experiment_row(experiment: RegisteredExperiment) -> tuple[str, ...]:
+    episodes = ", ".join(f"{checkpoint.label}: {count}" for checkpoint, count in experiment.checkpoints)
+    record = experiment.record
+    return record.name, record.project, record.env_id, record.kind, episodes or "none yet"
+
+
+def _print_table(console: Console, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    console.print(table, highlight=False)
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    parser = make_parser(register, "Register an environment, label its actions, list what is registered.", _EXAMPLES)
+    arguments: Mapping[str, Any] = vars(parser.parse_args())
+    register(**{**arguments, "env_kwargs": parse_env_kwargs(arguments["env_kwargs"] or [])})
+    return EXIT_DONE
+
+
+_EXAMPLES = """examples:
+  python flows/register.py --env MyEnv-v0 --env-gym-entrypoint my_package.envs:MyEnv --get-action-dims
+  python flows/register.py --env CartPole-v1 --set-action-labels left right --set-action-images left=l.png right=r.png
+  python flows/register.py --list
+"""
+
+if __name__ == "__main__":
+    run_command("flows.register")
