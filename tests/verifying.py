@@ -1,0 +1,50 @@
+"""The flow ``verify`` without Prefect: the same survey and repair, one thing after the other."""
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from rlhfblender_core.listings import find_keys, list_checkpoint
+from rlhfblender_core.publish import publish_shard
+from rlhfblender_core.registry import open_existing_registry, open_registry
+from rlhfblender_core.repair import Sources, plan_remakes, rebuild_index, remove_orphans
+from rlhfblender_core.runs import live_runs, open_run
+from rlhfblender_core.shards import Shard, roll_out_shard
+from rlhfblender_core.storage import DataRoot
+from rlhfblender_core.verify import Findings, check_episodes, check_index, check_strangers
+
+
+def survey(root: DataRoot, database_url: str, experiment: str | None = None) -> Findings:
+    """Everything that is wrong."""
+    with ExitStack() as stack:
+        registry = open_existing_registry(database_url)
+        if registry is not None:
+            stack.enter_context(registry)
+        listings = []
+        findings = Findings()
+        for key in find_keys(root, registry, experiment):
+            rows = [] if registry is None else registry.list_episodes(key.experiment, key.checkpoint)
+            listing = list_checkpoint(root, key, rows, in_progress=bool(live_runs(root, key.experiment)))
+            listings.append(listing)
+            findings += check_strangers(listing) + check_episodes(root, listing, listing.episodes)
+        return findings + Findings(check_index(registry, listings, findings.records))
+
+
+def problems(root: DataRoot, database_url: str) -> list[str]:
+    """Everything that is wrong, a line each."""
+    return [str(problem) for problem in survey(root, database_url).problems]
+
+
+def repair(root: DataRoot, database_url: str) -> list[str]:
+    """Mends what can be mended; says what can't."""
+    findings = survey(root, database_url)
+    remove_orphans(root, findings.problems)
+    with open_registry(database_url) as registry, tempfile.TemporaryDirectory() as cache:
+        remakes, refusals = plan_remakes(findings, Sources(root, registry, Path(cache), {}))
+        with open_run(root) as staging:
+            for remake in remakes:
+                shard = Shard(remake.key, remake.settings, remake.episodes)
+                publish_shard(root, roll_out_shard(shard, staging), remake.episodes)
+        findings = survey(root, database_url)
+        rebuild_index(root, registry, findings.problems, findings.records)
+    return refusals
