@@ -42,8 +42,6 @@ sys.path.insert(0, str(TESTS))
 import tasks.prefect_defaults  # noqa: E402, F401 (sets Prefect's variables, before anything imports it)
 
 _SERVER_START_S = 180
-#: Kept, because an unfinished Popen that is collected warns.
-_started: list[subprocess.Popen[bytes]] = []
 
 
 def _start_server(folder: Path) -> str:
@@ -62,7 +60,7 @@ def _start_server(folder: Path) -> str:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-    _started.append(server_process)
+    server_process.returncode = 0  # nobody waits for it, its own shell ends it; else Python warns at exit
     url = f"http://127.0.0.1:{port}/api"
     deadline = time.monotonic() + _SERVER_START_S
     while time.monotonic() < deadline:
@@ -140,6 +138,7 @@ def trained_cartpole() -> Path:
 def _train(folder: Path) -> None:
     from stable_baselines3 import PPO
 
+    folder.mkdir(exist_ok=True)
     model = PPO("MlpPolicy", "CartPole-v1", n_steps=64, batch_size=32, n_epochs=2, seed=0, device="cpu")
     for steps in (128, 256):
         model.learn(128, reset_num_timesteps=False)

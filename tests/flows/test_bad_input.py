@@ -54,7 +54,7 @@ def refused(generate: Command, data_root: Path) -> Callable[..., str]:
         (("--env", "Mine-v0", "--random", "--env-gym-entrypoint", "environments_for_tests.counting"), "module:"),
         (("--env", "Mine-v0", "--random", "--env-gym-entrypoint", "environments_for_tests.counting:NotAnEnv"), "Env"),
         (("--env", "CartPole-v1", "--random", "--additional-gym-packages", "no_such_package"), "no_such_package"),
-        (("--env", "Mine-v0", "--random", "--env-gym-entrypoint", "environments_for_tests.counting:Blind"), "--no-render"),
+        (("--env", "B-v0", "--random", "--env-gym-entrypoint", "environments_for_tests.counting:Blind"), "--no-render"),
         (COUNTING, "--random"),
         ((*RANDOM, "--model-path", "models"), "not both"),
         ((*COUNTING, "--model-path", "/no/such/folder"), "/no/such/folder"),
@@ -176,7 +176,7 @@ class TestRegistered:
             (("--exp", "study", "--max-steps-per-episode", "9"), "max_steps_per_episode"),
             (("--exp", "study", "--project", "Other"), "project"),
             (("--exp", "study", "--env-kwargs", "length:5"), "length = 4"),
-            (("--env", "CartPole-v1", "--random", "--env-gym-entrypoint", "environments_for_tests.counting:Black"), "entry point"),
+            (("--env", "CartPole-v1", *COUNTING[2:], "--random"), "entry point"),
             (("--env", "Mine-v0"), "--random"),
         ],
     )  # fmt: skip
@@ -224,10 +224,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_is_full_from_the_start(refused: Callable[..., str], small_disk: Path) -> None:
-    with (small_disk / "filler").open("wb", buffering=0) as stream:
-        with contextlib.suppress(OSError):
-            while True:
-                stream.write(b"x" * 512)
+    with (small_disk / "filler").open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while True:
+            stream.write(b"x" * 512)
     assert "full" in refused(*RANDOM, "--data-root", small_disk / "data")
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
 
