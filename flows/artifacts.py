@@ -26,7 +26,7 @@ from prefect.runtime import flow_run as current_run
 from flows.tables import HEADINGS, next_steps, remarks, row_of
 from rlhfblender_core.catalogue import read_published
 from rlhfblender_core.errors import RLHFBlenderError, one_line
-from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
+from rlhfblender_core.layout import RANDOM, ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.manifests import mean_and_std
 from rlhfblender_core.pictures import CheckpointReturn, draw_contact_sheet, draw_returns
 from rlhfblender_core.plan import GenerationPlan
@@ -143,13 +143,18 @@ def overview(plan: GenerationPlan, experiment: str, report: Report, places: Plac
 
 
 def _returns(places: Places, experiment: str) -> list[CheckpointReturn]:
-    """A point per checkpoint of the experiment, this run's and others', by step; those without a step last."""
+    """A point per checkpoint of the experiment, this run's and others': the random baseline, steps, best, final."""
     returns: dict[str, list[float]] = {}
     with open_registry(places.database_url) as registry:
         steps = {record.label: record.step for record in registry.list_checkpoints(experiment)}
         for episode in registry.list_episodes(experiment):
             returns.setdefault(episode.checkpoint, []).append(episode.episode_return)
-    ordered = sorted(returns, key=lambda label: (steps.get(label) is None, steps.get(label) or 0, label))
+
+    def order(label: str) -> tuple[bool, bool, int, str]:
+        step = steps.get(label)
+        return label != RANDOM, step is None, step or 0, label
+
+    ordered = sorted(returns, key=order)
     return [CheckpointReturn(label, *mean_and_std(returns[label])) for label in ordered]
 
 

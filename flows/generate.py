@@ -30,6 +30,7 @@ from flows.command_line import (
     make_parser,
     run_command,
 )
+from flows.forms import described
 from flows.progress import TerminalDisplay, current_display
 from flows.rendering_slots import rendering_slot
 from flows.runners import RunnerChoice, RunnerKind, open_runner
@@ -60,6 +61,7 @@ def run_name() -> str:
 
 
 @flow(name="generate", flow_run_name=run_name)
+@described
 def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
     *,
     env: Annotated[

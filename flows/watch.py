@@ -24,6 +24,7 @@ from flows.command_line import (
     make_parser,
     run_command,
 )
+from flows.forms import described
 from flows.generate import generate
 from flows.progress import TerminalDisplay, current_display
 from rlhfblender_core.checkpoints.waiting import WaitingCheckpoints, find_waiting
@@ -62,6 +63,7 @@ def run_name() -> str:
 
 
 @flow(name="watch", flow_run_name=run_name)
+@described
 def watch(
     *,
     exp: Annotated[list[str], Field(description="experiments to look after (default all with trained agents)")] = [],  # noqa: B006 (Prefect copies defaults)

@@ -16,7 +16,7 @@ _PLOT_SIZE = (820, 320)
 #: Left, top, right, bottom of the plot's frame, from the picture's edges.
 _MARGINS = (78, 34, 20, 46)
 _MAX_X_LABELS = 12
-_GRID_LINES = 4
+_GRID_LINES = 5
 _BOLD_SIZE, _TEXT_SIZE = 15, 13
 
 
@@ -94,8 +94,9 @@ class _Plot:
         self._top, self._bottom = top, _PLOT_SIZE[1] - bottom
         low = min(point.mean - _finite(point.std) for point in points)
         high = max(point.mean + _finite(point.std) for point in points)
-        room = (high - low) * 0.08 or max(abs(high) * 0.1, 1.0)
-        self._low, self._high = low - room, high + room
+        self._step = _nice_step((high - low) or max(abs(high), 1.0))
+        self._low = math.floor(low / self._step) * self._step
+        self._high = max(math.ceil(high / self._step) * self._step, self._low + self._step)
 
     def _x(self, index: int) -> float:
         return self._left + (index + 0.5) * (self._right - self._left) / len(self._points)
@@ -105,11 +106,11 @@ class _Plot:
         return self._bottom - share * (self._bottom - self._top)
 
     def draw_grid(self) -> None:
-        for line in range(_GRID_LINES + 1):
-            value = self._low + line * (self._high - self._low) / _GRID_LINES
+        for line in range(round((self._high - self._low) / self._step) + 1):
+            value = self._low + line * self._step
             y = self._y(value)
             self.draw.line((self._left, y, self._right, y), _FAINT)
-            self.draw.text((self._left - 8, y), f"{value:,.4g}", _INK, _font(_TEXT_SIZE), anchor="rm")
+            self.draw.text((self._left - 8, y), f"{value:,.6g}", _INK, _font(_TEXT_SIZE), anchor="rm")
         every = math.ceil(len(self._points) / _MAX_X_LABELS)
         for index in range(0, len(self._points), every):
             label = self._points[index].checkpoint
@@ -126,6 +127,12 @@ class _Plot:
             for end in (top, bottom):
                 self.draw.line((x - 4, end, x + 4, end), _ACCENT)
             self.draw.ellipse((x - 4, y - 4, x + 4, y + 4), _ACCENT)
+
+
+def _nice_step(span: float) -> float:
+    """1, 2 or 5 times a power of ten, so that about :data:`_GRID_LINES` lines cover the span."""
+    power = 10.0 ** math.floor(math.log10(span / _GRID_LINES))
+    return next(power * times for times in (1, 2, 5, 10) if power * times * _GRID_LINES >= span)
 
 
 def _finite(value: float) -> float:
