@@ -38,6 +38,8 @@ def fail(message: str, code: int) -> NoReturn:
 def make_parser(function: Callable[..., Any], description: str, epilog: str | None = None) -> CommandParser:
     """A parser with one flag per parameter of a flow: names, types, defaults and help are the flow's.
 
+    A parameter that may be given by position has no flag; one without a default has to be given.
+
     Args:
         function: the flow's function; its parameters are ``Annotated[type, Field(description=…)]``.
         description: what the command does.
@@ -48,16 +50,26 @@ def make_parser(function: Callable[..., Any], description: str, epilog: str | No
     )
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
-        _add_flag(parser, name, hints[name], parameter.default)
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            _add_flag(parser, name, hints[name], parameter.default)
+        else:
+            parser.add_argument(name, metavar=name.upper(), help=_help(hints[name]))
     return parser
 
 
+def _help(annotated: Any) -> str:
+    _, *metadata = get_args(annotated)
+    text = next((item.description for item in metadata if isinstance(item, FieldInfo)), None) or ""
+    return text.replace("%", "%%")
+
+
 def _add_flag(parser: argparse.ArgumentParser, name: str, annotated: Any, default: Any) -> None:
-    annotation, *metadata = get_args(annotated)
-    help_text = next((item.description for item in metadata if isinstance(item, FieldInfo)), None) or ""
+    annotation, *_ = get_args(annotated)
     flag = f"--{name.replace('_', '-')}"
     kind, is_list = _element_type(annotation)
-    options: dict[str, Any] = {"default": default, "help": help_text.replace("%", "%%"), "dest": name}
+    options: dict[str, Any] = {"default": default, "help": _help(annotated), "dest": name}
+    if default is inspect.Parameter.empty:
+        options |= {"default": None, "required": True}
     if kind is bool:
         parser.add_argument(flag, action="store_true", **options)
     elif kind is dict:

@@ -38,7 +38,7 @@ class PolicyRecord(_Model):
     """Who acted.
 
     Attributes:
-        kind: ``random`` or ``checkpoint``.
+        kind: ``random``, ``checkpoint``, or ``imported`` (made elsewhere; who acted is known only as far as it says).
         algorithm: as the checkpoint says, e.g. ``PPO``; None for random.
         checkpoint_sha256: of the checkpoint's zip.
         vecnormalize_sha256: of the normalisation statistics applied, if any.
@@ -71,7 +71,8 @@ class Manifest(_Model):
 
     Attributes:
         request_digest: sha256 over everything that decides the episode's bytes but its number.
-        seed: what ``env.reset(seed=…)`` got.
+        run_seed: the run's ``--seed``; None where it isn't known (imported episodes).
+        seed: what ``env.reset(seed=…)`` got; None where it isn't known.
         episode_return: undiscounted sum of rewards.
         episode_length: number of steps T.
         frames: frames in the video; equal to T, or 0 without rendering.
@@ -90,8 +91,8 @@ class Manifest(_Model):
     environment: EnvironmentRecordInManifest
     policy: PolicyRecord
     request_digest: str
-    run_seed: int
-    seed: int
+    run_seed: int | None
+    seed: int | None
     max_steps: int | None
     episode_return: float
     episode_length: int

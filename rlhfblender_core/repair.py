@@ -207,7 +207,7 @@ def _environment_record(manifest: Manifest) -> EnvironmentRecord:
 
 
 def _experiment_record(experiment: str, manifests: Sequence[Manifest]) -> ExperimentRecord:
-    trained = [manifest for manifest in manifests if manifest.policy.kind == "checkpoint"]
+    trained = [manifest for manifest in manifests if manifest.policy.kind != RANDOM]
     manifest = (trained or manifests)[0]
     settings = {
         **DEFAULT_SETTINGS,

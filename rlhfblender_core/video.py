@@ -141,7 +141,7 @@ def count_frames(path: Path) -> int:
         DataNotUsableError: it doesn't decode.
     """
     command = [
-        _ffmpeg(),
+        ffmpeg_program(),
         "-v",
         "error",
         "-xerror",
@@ -165,7 +165,7 @@ def count_frames(path: Path) -> int:
 
 def read_frames(path: Path, height: int, width: int) -> Iterator[Frame]:
     """The frames of a video of known size, (height, width, 3) uint8 RGB each."""
-    command = [_ffmpeg(), "-v", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    command = [ffmpeg_program(), "-v", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         assert process.stdout is not None  # noqa: S101 (for the type checker)
         while len(chunk := process.stdout.read(height * width * 3)) == height * width * 3:
@@ -184,7 +184,7 @@ def _encoder_command(path: Path, height: int, width: int, fps: float) -> list[st
     if height % 2 or width % 2:
         filters = f"pad={even(width)}:{even(height)},{filters}"
     return [
-        *(_ffmpeg(), "-y", "-v", "error", "-nostdin", "-f", "rawvideo", "-pix_fmt", "rgb24"),
+        *(ffmpeg_program(), "-y", "-v", "error", "-nostdin", "-f", "rawvideo", "-pix_fmt", "rgb24"),
         *("-s", f"{width}x{height}", "-r", rate, "-i", "pipe:0", "-an", "-vf", filters),
         *("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", PRESET, "-crf", str(CRF), "-bf", "0"),
         *("-g", str(KEYFRAME_INTERVAL), "-threads", "1", "-filter_threads", "1"),
@@ -194,7 +194,8 @@ def _encoder_command(path: Path, height: int, width: int, fps: float) -> list[st
     ]
 
 
-def _ffmpeg() -> str:
+def ffmpeg_program() -> str:
+    """The ffmpeg that imageio-ffmpeg brings."""
     import imageio_ffmpeg
 
     return str(imageio_ffmpeg.get_ffmpeg_exe())

@@ -1,0 +1,182 @@
+"""The arrays in a source's ``.npz`` and ``.npy`` files. Numbers are streamed, objects go through the allow-list."""
+
+import contextlib
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from rlhfblender_core.checkpoints.pickles import DamagedPickleError, RefusedPickleError
+from rlhfblender_core.errors import DataNotUsableError, one_line
+from rlhfblender_core.import_data.plain_values import read_objects
+
+_COPY_BYTES = 1 << 20
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\- ]{0,100}")
+#: Booleans, integers, floats, texts.
+_KINDS = "biufU"
+
+
+class FaultError(Exception):
+    """Something about a file's content can't be imported; the text is the end of a line that names the file."""
+
+
+Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
+
+
+@contextlib.contextmanager
+def reading_errors(shown: str) -> Iterator[None]:
+    """Raises what reading a damaged or malicious file raises as one line that names it.
+
+    Raises:
+        DataNotUsableError: instead.
+    """
+    try:
+        yield
+    except RefusedPickleError as error:
+        raise DataNotUsableError(
+            f"{shown}: refused, its pickle uses {str(error)[:120]}, which is not on the list of what may be read. "
+            "Save it without such objects."
+        ) from error
+    except DamagedPickleError as error:
+        raise DataNotUsableError(f"{shown}: its pickle can't be read: {one_line(error)}") from error
+    except FaultError as error:
+        raise DataNotUsableError(f"{shown}: {error}") from error
+    except (OSError, ValueError, EOFError, SyntaxError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataNotUsableError(f"{shown}: can't be read: {one_line(error)}") from error
+
+
+class Members:
+    """The arrays of an ``.npz`` file, opened one by one.
+
+    Args:
+        archive: the open file.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        self.headers: dict[str, Header] = {}
+        self.ignored: list[str] = []
+        for member in archive.namelist():
+            name = member.removesuffix(".npy")
+            if name == member or not _NAME.fullmatch(name):
+                self.ignored.append(member)
+                continue
+            with archive.open(member) as stream:
+                self.headers[name] = _read_header(stream)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.headers
+
+    def rows(self, name: str) -> int | None:
+        """Length of the array's first axis; None for a scalar."""
+        shape = self.headers[name][0]
+        return shape[0] if shape else None
+
+    def has_objects(self, name: str) -> bool:
+        """Whether the array holds pickled objects."""
+        return self.headers[name][2].hasobject
+
+    def column(self, name: str) -> "MemberColumn":
+        """The array of numbers or texts, unread."""
+        dtype = self.headers[name][2]
+        if dtype.kind not in _KINDS:
+            raise FaultError(f"{name} is an array of {dtype}, not of numbers or texts")
+        return MemberColumn(self._archive, f"{name}.npy", self.headers[name])
+
+    def array(self, name: str) -> NDArray[Any]:
+        """The array of numbers or texts."""
+        shape, is_fortran, dtype = self.headers[name]
+        content = b"".join(self.column(name).chunks())
+        array = np.frombuffer(content, dtype)
+        return array.reshape(shape, order="F" if is_fortran else "C")
+
+    def objects(self, name: str) -> list[Any]:
+        """The elements of an array of objects, as plain values."""
+        with self._archive.open(f"{name}.npy") as stream:
+            _read_header(stream)
+            return read_objects(stream.read())
+
+
+class MemberColumn:
+    """An array in an archive as a column of another: its bytes are handed on as they are."""
+
+    def __init__(self, archive: zipfile.ZipFile, member: str, header: Header) -> None:
+        self._archive = archive
+        self._member = member
+        self.shape, self._is_fortran, self.dtype = header
+
+    def header(self) -> dict[str, Any]:
+        """See :class:`rlhfblender_core.columns.Column`."""
+        descr = npy_format.dtype_to_descr(self.dtype)
+        return {"descr": descr, "fortran_order": self._is_fortran, "shape": self.shape}
+
+    def chunks(self) -> Iterator[bytes]:
+        """See :class:`rlhfblender_core.columns.Column`."""
+        left = self.dtype.itemsize * int(np.prod(self.shape, dtype=object))
+        with self._archive.open(self._member) as stream:
+            _read_header(stream)
+            while chunk := stream.read(_COPY_BYTES):
+                left -= len(chunk)
+                yield chunk
+        if left != 0:
+            raise FaultError(f"{self._member} has {-left:+,} bytes compared with its shape")
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+@contextlib.contextmanager
+def open_members(file: Path, shown: str) -> Iterator[Members]:
+    """The arrays of an ``.npz`` file.
+
+    Raises:
+        DataNotUsableError: whatever is wrong with the file, also while the context lasts.
+    """
+    with reading_errors(shown), zipfile.ZipFile(file) as archive:
+        yield Members(archive)
+
+
+def read_numbers(file: Path, shown: str) -> NDArray[np.float64]:
+    """The one-dimensional array of numbers in an ``.npy`` file, or the only one in an ``.npz``.
+
+    Raises:
+        DataNotUsableError: it has none.
+    """
+    with reading_errors(shown):
+        if file.suffix == ".npz":
+            with zipfile.ZipFile(file) as archive:
+                members = Members(archive)
+                if len(members.headers) != 1:
+                    raise FaultError(f"has {len(members.headers)} arrays instead of one")
+                name = next(iter(members.headers))
+                array = np.array(members.objects(name) if members.has_objects(name) else members.array(name))
+        else:
+            array = _read_npy(file)
+        if array.ndim != 1 or array.dtype.kind not in "biuf":
+            raise FaultError(f"is an array of shape {array.shape} and dtype {array.dtype}, not one number per step")
+        return array.astype(np.float64)
+
+
+def _read_npy(file: Path) -> NDArray[Any]:
+    with file.open("rb") as stream:
+        _, _, dtype = _read_header(stream)
+        if dtype.hasobject:
+            return np.array(read_objects(stream.read()))
+        stream.seek(0)
+        array: NDArray[Any] = np.load(stream, allow_pickle=False)
+        return array
+
+
+def _read_header(stream: IO[bytes]) -> Header:
+    version = npy_format.read_magic(stream)
+    if version == (1, 0):
+        return npy_format.read_array_header_1_0(stream)
+    if version == (2, 0):
+        return npy_format.read_array_header_2_0(stream)
+    raise FaultError(f"has version {version[0]}.{version[1]} of the .npy format, which is for structures")

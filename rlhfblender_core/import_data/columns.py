@@ -1,0 +1,222 @@
+"""An episode's arrays in a source, converted to the columns of this data set's ``.npz``.
+
+Which keys those are and what they mean: ``docs/data_set.md``. Values are taken as they are, rows aren't shifted.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlhfblender_core.columns import Column, TextColumn, WholeArray
+from rlhfblender_core.import_data.arrays import FaultError, Members
+from rlhfblender_core.infos import info_to_json
+
+#: Handled one by one, or never read by anybody.
+_OWN = frozenset(
+    {"rewards", "actions", "infos", "dones", "terminated", "truncated", "seed", "probs"}
+    | {"episode_return", "episode_length", "episode_rewards", "episode_lengths"}
+)
+_FINAL = "final_"
+#: Stable-Baselines3's name for what the environment returned last, in the info of that step.
+_LAST_OBSERVATION = "terminal_observation"
+_MIN_PROBABILITIES = 2
+
+Info = dict[str, Any]
+
+
+@dataclass
+class EpisodeColumns:
+    """The columns of an episode, and what the manifest says of it.
+
+    Attributes:
+        columns: by name, in the order of the archive.
+        rewards: float64 (T,), per step.
+        terminated, truncated: how it ended.
+        seed: None where the source doesn't say.
+        remarks: what a person should know of the conversion.
+    """
+
+    columns: dict[str, Column]
+    rewards: NDArray[np.float64]
+    terminated: bool
+    truncated: bool
+    seed: int | None
+    remarks: list[str] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Frees temporary files."""
+        for column in self.columns.values():
+            column.close()
+
+
+def convert_columns(members: Members, spool_folder: Path) -> EpisodeColumns:
+    """The columns that the source's arrays become.
+
+    Raises:
+        FaultError: an array is missing, has another length than the rewards, or can't be converted.
+    """
+    observations = sorted(name for name in members.headers if name == "obs" or name.startswith("obs."))
+    missing = [name for name in ("actions", "rewards") if name not in members] + ([] if observations else ["obs"])
+    if missing:
+        raise FaultError(f"has no {' and no '.join(missing)}")
+    rewards = _numbers(members, "rewards").astype(np.float64)
+    length = len(rewards)
+    if rewards.ndim != 1 or length == 0:
+        raise FaultError(f"its rewards have shape {rewards.shape}, not one number per step")
+    _check_rows(members, [*observations, "actions", *(n for n in ("infos", "dones") if n in members)], length)
+    infos = _infos(members, length)
+    columns: dict[str, Column] = {}
+    for name in observations:
+        columns |= _observation(members, name)
+    columns |= _final_observation(members, columns, infos)
+    terminated, truncated = _ending(members, infos)
+    columns["actions"] = _column(members, "actions")
+    columns["rewards"] = WholeArray(rewards)
+    columns |= {name: WholeArray(flags) for name, flags in _flags(length, terminated, truncated).items()}
+    columns["infos"] = _text_column(infos, length, spool_folder)
+    columns |= _others(members, length, columns)
+    seed = _seed(members)
+    scalars = {"episode_return": np.cumsum(rewards)[-1], "episode_length": np.int64(length)}
+    scalars |= {} if seed is None else {"seed": np.int64(seed)}
+    columns |= {name: WholeArray(np.asarray(value)) for name, value in scalars.items()}
+    return EpisodeColumns(columns, rewards, terminated, truncated, seed, _remarks(members, columns, length))
+
+
+def _check_rows(members: Members, names: Sequence[str], length: int) -> None:
+    for name in names:
+        if members.rows(name) != length:
+            raise FaultError(f"{name} has {members.rows(name)} rows, rewards has {length}")
+
+
+def _numbers(members: Members, name: str) -> NDArray[Any]:
+    array = np.array(members.objects(name)) if members.has_objects(name) else members.array(name)
+    if array.dtype.kind not in "biuf":
+        raise FaultError(f"{name} is an array of {array.dtype}, not of numbers")
+    return array
+
+
+def _column(members: Members, name: str) -> Column:
+    """An array as a column; objects become numbers, if they all have one shape."""
+    return WholeArray(_stacked(members.objects(name), name)) if members.has_objects(name) else members.column(name)
+
+
+def _stacked(rows: Sequence[Any], name: str) -> NDArray[Any]:
+    try:
+        array = np.array(rows)
+    except ValueError as error:  # numpy's word for rows that don't stack
+        raise FaultError(f"{name} has rows of several shapes") from error
+    if array.dtype.kind not in "biufU":
+        raise FaultError(f"{name} has rows that are neither numbers nor texts")
+    return array
+
+
+def _observation(members: Members, name: str) -> dict[str, Column]:
+    """One column, or one per key where each row is a dict."""
+    if not members.has_objects(name):
+        return {name: members.column(name)}
+    rows = members.objects(name)
+    return {key: WholeArray(_stacked(values, key)) for key, values in _by_key(rows, name).items()}
+
+
+def _by_key(rows: Sequence[Any], name: str) -> dict[str, list[Any]]:
+    if not isinstance(rows[0], dict):
+        return {name: list(rows)}
+    if any(not isinstance(row, dict) or row.keys() != rows[0].keys() for row in rows):
+        raise FaultError(f"{name} has rows with other keys than the first")
+    found: dict[str, list[Any]] = {}
+    for key in rows[0]:
+        found |= _by_key([row[key] for row in rows], f"{name}.{key}")
+    return found
+
+
+def _final_observation(
+    members: Members, observations: Mapping[str, Column], infos: list[Info] | None
+) -> dict[str, Column]:
+    """What the environment returned last: as the source has it, or from the last step's info."""
+    own = sorted(name for name in members.headers if name.startswith(f"{_FINAL}obs"))
+    if own:
+        return {name: members.column(name) for name in own if not members.has_objects(name)}
+    last = infos[-1].pop(_LAST_OBSERVATION, None) if infos else None
+    if last is None or set(observations) != {"obs"}:
+        return {}
+    header = observations["obs"].header()
+    array = np.asarray(last)
+    fits = array.shape == tuple(header["shape"][1:]) and array.dtype.kind in "biuf"
+    return {f"{_FINAL}obs": WholeArray(array.astype(np.dtype(header["descr"])))} if fits else {}
+
+
+def _infos(members: Members, length: int) -> list[Info] | None:
+    """The info of each step; None where there are none."""
+    if "infos" not in members:
+        return None
+    if members.has_objects("infos"):
+        rows = members.objects("infos")
+    else:
+        rows = [json.loads(text) for text in members.array("infos").tolist()]
+    infos = [{} if row is None else row for row in rows]
+    if len(infos) != length or not all(isinstance(row, dict) for row in infos):
+        raise FaultError("infos isn't one dict per step")
+    return infos
+
+
+def _text_column(infos: list[Info] | None, length: int, spool_folder: Path) -> Column:
+    column = TextColumn(spool_folder)
+    for info in infos if infos is not None else [{}] * length:
+        column.append(info_to_json(info))
+    return column
+
+
+def _ending(members: Members, infos: list[Info] | None) -> tuple[bool, bool]:
+    """Whether the environment ended the episode, and whether a limit did; a recording that stops is cut off."""
+    if "terminated" in members and "truncated" in members:
+        return bool(_numbers(members, "terminated")[-1]), bool(_numbers(members, "truncated")[-1])
+    if infos and infos[-1].get("TimeLimit.truncated"):
+        return False, True
+    is_done = bool(_numbers(members, "dones")[-1]) if "dones" in members else True
+    return is_done, not is_done
+
+
+def _flags(length: int, terminated: bool, truncated: bool) -> dict[str, NDArray[np.bool_]]:  # noqa: FBT001 (two facts)
+    flags = {}
+    for name, value in (("terminated", terminated), ("truncated", truncated), ("dones", terminated or truncated)):
+        flags[name] = np.zeros(length, np.bool_)
+        flags[name][-1] = value
+    return flags
+
+
+def _others(members: Members, length: int, taken: Mapping[str, Column]) -> dict[str, Column]:
+    """What else has a row per step, e.g. ``entropy`` or ``features``."""
+    found: dict[str, Column] = {}
+    for name in members.headers:
+        is_known = name in taken or name in _OWN or name.startswith(("obs", _FINAL))
+        if not is_known and members.rows(name) == length and not members.has_objects(name):
+            found[name] = members.column(name)
+    if "probs" in members and not members.has_objects("probs") and members.rows("probs") == length:
+        probabilities = members.array("probs").reshape(length, -1)
+        if probabilities.shape[1] >= _MIN_PROBABILITIES:
+            found["probs"] = WholeArray(probabilities.astype(np.float32))
+    return found
+
+
+def _seed(members: Members) -> int | None:
+    if "seed" not in members or members.headers["seed"][0] != () or members.headers["seed"][2].kind not in "iu":
+        return None
+    seed = int(members.array("seed"))
+    return seed if 0 <= seed < 2**63 else None
+
+
+def _remarks(members: Members, columns: Mapping[str, Column], length: int) -> list[str]:
+    dropped = [name for name in members.headers if name not in columns and name not in _OWN]
+    remarks = [f"{', '.join(dropped)} left out: not one row per step"] if dropped else []
+    if members.ignored:
+        remarks.append(f"{', '.join(members.ignored[:3])[:80]} left out: no array's name")
+    if "infos" not in members:
+        remarks.append("it has no infos; they are empty")
+    if "dones" in members and length > 1 and _numbers(members, "dones")[:-1].any():
+        remarks.append("dones is set before the last row; only the last row's is kept")
+    return remarks

@@ -1,0 +1,272 @@
+"""One source episode after the other: checked, converted, published with its manifest, or named with what is wrong."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlhfblender_core.catalogue import Published, read_published
+from rlhfblender_core.columns import WholeArray, write_npy, write_npz
+from rlhfblender_core.episode_files import discard_staged, staged_path
+from rlhfblender_core.errors import DataNotUsableError, one_line
+from rlhfblender_core.import_data.arrays import open_members, read_numbers
+from rlhfblender_core.import_data.columns import EpisodeColumns, convert_columns
+from rlhfblender_core.import_data.pictures import (
+    VideoFacts,
+    convert_thumbnail,
+    convert_video,
+    thumbnail_from_video,
+)
+from rlhfblender_core.import_data.sources import SourceCheckpoint, SourceEpisode
+from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
+from rlhfblender_core.manifests import (
+    ArtifactRecord,
+    EnvironmentRecordInManifest,
+    Manifest,
+    PolicyRecord,
+    canonical_digest,
+    file_digest,
+)
+from rlhfblender_core.publish import publish_shard
+from rlhfblender_core.shards import StagedEpisode, StagedShard
+from rlhfblender_core.storage import DataRoot, full_disk_errors
+
+#: Raised whenever a conversion gives other bytes than before.
+_CONVERSION = 1
+#: The manifest's ``uncertainty_kind`` for numbers whose source doesn't say what they measure.
+IMPORTED = "imported"
+
+
+@dataclass(frozen=True)
+class ImportTarget:
+    """What a checkpoint's episodes become.
+
+    Attributes:
+        key: experiment and checkpoint.
+        step: environment steps that the policy was trained for; None where unknown.
+        environment: as the manifests name it.
+        algorithm: of the policy; None where unknown.
+        action_names: labels of the actions, where known.
+        replace: whether episodes that are there, made otherwise, are replaced.
+    """
+
+    key: CheckpointKey
+    step: int | None
+    environment: EnvironmentRecordInManifest
+    algorithm: str | None
+    action_names: tuple[str, ...] | None
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class ImportedBatch:
+    """What became of some episodes of a checkpoint.
+
+    Attributes:
+        key: experiment and checkpoint.
+        made: numbers of those imported now.
+        there: numbers of those that were there already.
+        faults: one line per episode that was not imported, naming the file.
+        remarks: one line per thing that was missing or left out of those that were.
+    """
+
+    key: CheckpointKey
+    made: tuple[int, ...] = ()
+    there: tuple[int, ...] = ()
+    faults: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def import_episodes(
+    root: DataRoot, source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, staging: Path
+) -> ImportedBatch:
+    """Imports these episodes of a checkpoint; what is wrong with one doesn't concern the others.
+
+    Args:
+        root: where they go.
+        source: where they come from; only read.
+        numbers: which of its episodes.
+        target: what they become.
+        staging: folder for unfinished files, on the data root's disk where that is local.
+    """
+    published = read_published(root, target.key)
+    episodes = source.episodes()
+    made, there, faults, remarks = [], [], [], []
+    for number in numbers:
+        importing = _Importing(root, source, episodes[number], target, staging)
+        try:
+            if importing.is_there(published):
+                there.append(number)
+                continue
+            with full_disk_errors():
+                importing.publish(published)
+        except DataNotUsableError as error:
+            faults.append(one_line(error))
+            continue
+        made.append(number)
+        remarks += importing.remarks
+    return ImportedBatch(target.key, tuple(made), tuple(there), tuple(faults), tuple(remarks))
+
+
+@dataclass
+class _Importing:
+    """The import of one episode."""
+
+    root: DataRoot
+    source: SourceCheckpoint
+    episode: SourceEpisode
+    target: ImportTarget
+    staging: Path
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> EpisodeKey:
+        return EpisodeKey(self.target.key.experiment, self.target.key.checkpoint, self.episode.number)
+
+    def shown(self, kind: ArtifactKind) -> str:
+        """How messages name the episode's file."""
+        file = self.episode.files.get(kind) or self.episode.usual[kind]
+        return file.relative_to(self.source.folder).as_posix()
+
+    def is_there(self, published: Published) -> bool:
+        """Whether it was imported before from the same files.
+
+        Raises:
+            DataNotUsableError: another episode of that number is there.
+        """
+        manifest = published.manifests.get(self.episode.number)
+        if manifest is None or self.target.replace:
+            return False
+        is_complete = published.is_complete(self.episode.number)
+        if self._is_in_place() or manifest.request_digest == self._digest():
+            return is_complete
+        raise DataNotUsableError(
+            f"{self.shown(ArtifactKind.EPISODES)}: episode {self.episode.number} of {self.key.experiment!r} at "
+            f"{self.key.checkpoint} is there already, made otherwise. Use another --exp, or --overwrite."
+        )
+
+    def _is_in_place(self) -> bool:
+        """Whether the source's files are the very ones that the episode has in the data root."""
+        if not self.root.is_local or ArtifactKind.EPISODES not in self.episode.files:
+            return False
+        path = self.root.local_folder / artifact_path(ArtifactKind.EPISODES, self.key)
+        return path.exists() and path.samefile(self.episode.files[ArtifactKind.EPISODES])
+
+    def _digest(self) -> str:
+        files = {kind.value: file_digest(file) for kind, file in self.episode.files.items()}
+        return canonical_digest({"conversion": _CONVERSION, "files": files, "environment": self.target.environment.id})
+
+    def publish(self, published: Published) -> None:
+        """Converts and publishes it."""
+        folder = self.staging / hashlib.sha256(repr(self.key).encode()).hexdigest()[:16]
+        folder.mkdir(exist_ok=True)
+        try:
+            staged = StagedEpisode(self._converted(folder), folder)
+            existing = {self.episode.number} & published.manifests.keys()
+            publish_shard(self.root, StagedShard(str(self.key), self.target.key, (staged,), {}), existing)
+        finally:
+            discard_staged(folder)
+
+    def _converted(self, folder: Path) -> Manifest:
+        digest = self._digest()
+        kind = ArtifactKind.EPISODES
+        if kind not in self.episode.files:
+            raise DataNotUsableError(f"{self.shown(kind)}: is missing")
+        with open_members(self.episode.files[kind], self.shown(kind)) as members:
+            columns = convert_columns(members, folder)
+            try:
+                write_npz(staged_path(folder, kind), columns.columns)
+            finally:
+                columns.close()
+        self.remarks += [f"{self.shown(kind)}: {remark}" for remark in columns.remarks]
+        cumulative = np.cumsum(columns.rewards)
+        self._check_rewards(columns.rewards, cumulative)
+        write_npy(staged_path(folder, ArtifactKind.REWARDS), WholeArray(cumulative))
+        uncertainty_kind = self._convert_uncertainty(len(cumulative), folder)
+        video = self._convert_pictures(len(cumulative), folder)
+        return self._manifest(columns, uncertainty_kind, video, digest, self._artifacts(folder))
+
+    def _check_rewards(self, rewards: NDArray[np.float64], cumulative: NDArray[np.float64]) -> None:
+        kind = ArtifactKind.REWARDS
+        if kind not in self.episode.files:
+            self.remarks.append(f"{self.shown(kind)}: is missing; made from the episode's rewards")
+            return
+        found = read_numbers(self.episode.files[kind], self.shown(kind))
+        self._check_length(kind, len(found), len(rewards))
+        if not any(np.allclose(found, known, rtol=1e-4, atol=1e-6, equal_nan=True) for known in (rewards, cumulative)):
+            self.remarks.append(f"{self.shown(kind)}: differs from the episode's rewards, which are taken")
+
+    def _convert_uncertainty(self, length: int, folder: Path) -> str:
+        kind = ArtifactKind.UNCERTAINTY
+        if kind in self.episode.files:
+            values = read_numbers(self.episode.files[kind], self.shown(kind))
+            self._check_length(kind, len(values), length)
+        else:
+            self.remarks.append(f"{self.shown(kind)}: is missing; uncertainty is NaN")
+            values = np.full(length, np.nan)
+        write_npy(staged_path(folder, kind), WholeArray(values.astype(np.float32)))
+        return IMPORTED if kind in self.episode.files else "none"
+
+    def _check_length(self, kind: ArtifactKind, found: int, length: int) -> None:
+        if found != length:
+            raise DataNotUsableError(f"{self.shown(kind)}: has {found} values, the episode has {length} steps")
+
+    def _convert_pictures(self, length: int, folder: Path) -> VideoFacts | None:
+        video, thumbnail = ArtifactKind.RENDERS, ArtifactKind.THUMBNAILS
+        if video not in self.episode.files:
+            self.remarks.append(f"{self.shown(video)}: is missing; the episode has no video")
+            return None
+        staged = staged_path(folder, video)
+        facts = convert_video(self.episode.files[video], staged, length, self.shown(video))
+        if thumbnail in self.episode.files:
+            target = staged_path(folder, thumbnail)
+            convert_thumbnail(self.episode.files[thumbnail], target, self.shown(thumbnail))
+        else:
+            self.remarks.append(f"{self.shown(thumbnail)}: is missing; made from the video")
+            thumbnail_from_video(staged, staged_path(folder, thumbnail), facts)
+        return facts
+
+    def _artifacts(self, folder: Path) -> dict[ArtifactKind, ArtifactRecord]:
+        files = {kind: staged_path(folder, kind) for kind in ArtifactKind}
+        return {
+            kind: ArtifactRecord(path=artifact_path(kind, self.key), size=file.stat().st_size, sha256=file_digest(file))
+            for kind, file in files.items()
+            if file.exists()
+        }
+
+    def _manifest(
+        self,
+        columns: EpisodeColumns,
+        uncertainty_kind: str,
+        video: VideoFacts | None,
+        digest: str,
+        artifacts: Mapping[ArtifactKind, ArtifactRecord],
+    ) -> Manifest:
+        length = len(columns.rewards)
+        return Manifest(
+            experiment=self.key.experiment,
+            checkpoint=self.key.checkpoint,
+            step=self.target.step,
+            episode=self.key.episode,
+            environment=self.target.environment,
+            policy=PolicyRecord(kind=IMPORTED, algorithm=self.target.algorithm),
+            request_digest=digest,
+            run_seed=None,
+            seed=columns.seed,
+            max_steps=None,
+            episode_return=float(np.cumsum(columns.rewards)[-1]),
+            episode_length=length,
+            terminated=columns.terminated,
+            truncated=columns.truncated,
+            frames=length if video else 0,
+            fps=video.fps if video else None,
+            frame_height=video.height if video else None,
+            frame_width=video.width if video else None,
+            uncertainty_kind=uncertainty_kind,
+            action_names=self.target.action_names,
+            versions={},
+            artifacts=dict(artifacts),
+        )

@@ -1,0 +1,121 @@
+"""Videos and thumbnails of a source: checked, and converted where they aren't what this data set has."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from rlhfblender_core.errors import DataNotUsableError, one_line
+from rlhfblender_core.thumbnails import ThumbnailPicker, write_thumbnail
+from rlhfblender_core.video import VideoError, VideoWriter, count_frames, ffmpeg_program, read_frames
+
+_STREAM = re.compile(
+    r"Stream #0:\d+\S*.*?: Video: (?P<codec>\w+).*?, (?P<pixels>\w+).*?, (?P<width>\d{1,5})x(?P<height>\d{1,5})"
+)
+_RATE = re.compile(r"(\d+(?:\.\d+)?) fps")
+_PROBE_TIMEOUT = 60.0
+#: Codecs of pictures are tried too, as ffmpeg reads any stream; these are the containers' first bytes.
+_MP4 = b"ftyp"
+_MAX_PIXELS = 64_000_000
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a video is.
+
+    Attributes:
+        is_plain: H.264, yuv420p, even sides: what this data set has.
+        height, width: in pixels.
+        fps: frames per second.
+    """
+
+    is_plain: bool
+    height: int
+    width: int
+    fps: float
+
+
+def probe_video(file: Path, shown: str) -> VideoFacts:
+    """What the file says of its first video stream.
+
+    Raises:
+        DataNotUsableError: it is no MP4 file, or has no video.
+    """
+    with file.open("rb") as stream:
+        # ffmpeg goes by the content: a playlist that calls itself .mp4 could have it open other files.
+        if stream.read(8)[4:] != _MP4:
+            raise DataNotUsableError(f"{shown}: is no MP4 file")
+    command = [ffmpeg_program(), "-hide_banner", "-nostdin", "-i", str(file)]
+    try:
+        result = subprocess.run(command, capture_output=True, check=False, timeout=_PROBE_TIMEOUT)
+    except subprocess.TimeoutExpired as error:
+        raise DataNotUsableError(f"{shown}: ffmpeg needs more than {_PROBE_TIMEOUT:.0f} s to open it") from error
+    for line in result.stderr.decode(errors="replace").splitlines():
+        match, rate = _STREAM.search(line), _RATE.search(line)
+        if match and rate:
+            width, height = int(match["width"]), int(match["height"])
+            is_plain = match["codec"] == "h264" and match["pixels"] == "yuv420p" and not (width % 2 or height % 2)
+            return VideoFacts(is_plain, height, width, float(rate[1]))
+    raise DataNotUsableError(f"{shown}: has no video stream that can be read")
+
+
+def convert_video(file: Path, target: Path, length: int, shown: str) -> VideoFacts:
+    """Checks that the video has as many frames as the episode has steps, and writes it as it is, or encoded anew.
+
+    Raises:
+        DataNotUsableError: it doesn't decode, or has another number of frames.
+    """
+    facts = probe_video(file, shown)
+    try:
+        frames = count_frames(file)
+    except DataNotUsableError as error:
+        raise DataNotUsableError(f"{shown}: {one_line(error)}") from error
+    if frames != length:
+        raise DataNotUsableError(f"{shown}: has {frames} frames, the episode has {length} steps")
+    if facts.is_plain:
+        shutil.copyfile(file, target)
+    else:
+        _encode(file, target, facts, shown)
+    return facts
+
+
+def _encode(file: Path, target: Path, facts: VideoFacts, shown: str) -> None:
+    writer = VideoWriter(target, facts.height, facts.width, facts.fps)
+    try:
+        for frame in read_frames(file, facts.height, facts.width):
+            writer.write(frame)
+        writer.close()
+    except VideoError as error:
+        raise DataNotUsableError(f"{shown}: can't be encoded as H.264: {one_line(error)}") from error
+    except BaseException:
+        writer.abort()
+        raise
+
+
+def convert_thumbnail(file: Path, target: Path, shown: str) -> None:
+    """Writes the picture as this data set's thumbnail.
+
+    Raises:
+        DataNotUsableError: it is no PNG or JPEG picture.
+    """
+    try:
+        with Image.open(file, formats=["PNG", "JPEG"]) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise DataNotUsableError(f"{shown}: has {image.width}×{image.height} pixels")
+            frame = np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataNotUsableError(f"{shown}: is no picture that can be read: {one_line(error)}") from error
+    write_thumbnail(target, frame)
+
+
+def thumbnail_from_video(video: Path, target: Path, facts: VideoFacts) -> None:
+    """Writes a frame of the episode's second half."""
+    picker = ThumbnailPicker()
+    for frame in read_frames(video, facts.height, facts.width):
+        picker.offer(frame)
+    if picker.frame is not None:
+        write_thumbnail(target, picker.frame)

@@ -1,0 +1,148 @@
+"""What RLHF-Blender's own database says about an experiment and its environment. Read only, and as plain literals.
+
+Its server ``eval``s the texts in it; here they are parsed as literals, and what isn't one is left out.
+"""
+
+import ast
+import contextlib
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from rlhfblender_core.environments import space_from_description
+from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.layout import DATABASE_FILE
+from rlhfblender_core.registry import JsonDict
+
+_MAX_TEXT = 1_000_000
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What the source's database knows; everything may be missing.
+
+    Attributes:
+        experiment: its name there.
+        algorithm: of its policies.
+        is_random: whether its agent acts at random.
+        env_kwargs: keyword arguments of the environment.
+        env_id: the id it is made by.
+        display_name, description: of the environment.
+        entry_point, packages: how it is made.
+        observation_space, action_space: as :func:`rlhfblender_core.environments.describe_space` has them.
+        action_names: labels of its actions.
+    """
+
+    experiment: str | None = None
+    algorithm: str | None = None
+    is_random: bool = False
+    env_kwargs: JsonDict = field(default_factory=dict)
+    env_id: str | None = None
+    display_name: str | None = None
+    description: str | None = None
+    entry_point: str | None = None
+    packages: tuple[str, ...] = ()
+    observation_space: JsonDict = field(default_factory=dict)
+    action_space: JsonDict = field(default_factory=dict)
+    action_names: tuple[str, ...] | None = None
+
+
+def find_database(folder: Path) -> Path | None:
+    """RLHF-Blender's database in the data folder or beside it; None if there is none."""
+    for file in (folder / DATABASE_FILE, folder.parent / DATABASE_FILE):
+        if file.is_file() and _rows(file, "SELECT name FROM sqlite_master WHERE name = 'Experiment'", ()):
+            return file
+    return None
+
+
+def read_facts(database: Path | None, experiment_id: int | None, env_id: str) -> SourceFacts:
+    """What the database says of the experiment of that id, and of the environment of that id or name."""
+    if database is None:
+        return SourceFacts()
+    experiment = _first(_rows(database, "SELECT * FROM Experiment WHERE id = ?", (experiment_id,)))
+    env_id = _text(experiment, "env_id") or env_id
+    query = "SELECT * FROM Environment WHERE registration_id = ? OR env_name = ?"
+    environment = _first(_rows(database, query, (env_id, env_id)))
+    config = _literal(experiment, "environment_config", dict) or {}
+    packages = _literal(environment, "additional_gym_packages", list) or []
+    labels = (_literal(environment, "action_space_info", dict) or {}).get("labels")
+    return SourceFacts(
+        experiment=_text(experiment, "exp_name"),
+        algorithm=(_text(experiment, "algorithm") or "").upper() or None,
+        is_random=(_text(experiment, "framework") or "").lower() == "random",
+        env_kwargs=_json_form(config.get("env_kwargs")),
+        env_id=_text(environment, "registration_id") or _text(experiment, "env_id"),
+        display_name=_text(environment, "env_name"),
+        description=_text(environment, "description"),
+        entry_point=_text(environment, "gym_entry_point"),
+        packages=tuple(name for name in packages if isinstance(name, str)),
+        observation_space=_space(_literal(environment, "observation_space_info", dict)),
+        action_space=_space(_literal(environment, "action_space_info", dict)),
+        action_names=_names(labels),
+    )
+
+
+def _rows(database: Path, query: str, values: tuple[Any, ...]) -> list[Mapping[str, Any]]:
+    """The rows of a query; none where the file is no such database. Immutable: not even a lock is left beside it."""
+    with contextlib.suppress(sqlite3.Error):
+        url = f"file:{quote(str(database.absolute()))}?mode=ro&immutable=1"
+        with contextlib.closing(sqlite3.connect(url, uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(query, values)]
+    return []
+
+
+def _first(rows: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return rows[0] if rows else {}
+
+
+def _text(row: Mapping[str, Any], column: str) -> str | None:
+    value = row.get(column)
+    return value.strip() or None if isinstance(value, str) and len(value) <= _MAX_TEXT else None
+
+
+def _literal(row: Mapping[str, Any], column: str, kind: type[Any]) -> Any:
+    text = _text(row, column)
+    if text is None:
+        return None
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return None
+    return value if isinstance(value, kind) else None
+
+
+def _json_form(value: Any) -> JsonDict:
+    """The entries that JSON can hold."""
+    if not isinstance(value, dict):
+        return {}
+    return {str(key): entry for key, entry in value.items() if isinstance(entry, str | int | float | bool | None)}
+
+
+def _space(info: Mapping[str, Any] | None) -> JsonDict:
+    """RLHF-Blender's words for a space in ours; empty for what can't be told."""
+    if not info:
+        return {}
+    shape, dtype = list(info.get("shape") or ()), str(info.get("dtype") or "float32")
+    described: JsonDict = {"shape": shape, "dtype": dtype}
+    kind = str(info.get("label", "")).partition("(")[0]
+    if kind == "Box":
+        described |= {"type": "Box", "low": info.get("low", "-inf"), "high": info.get("high", "inf")}
+    elif kind == "Discrete" and len(shape) == 1:
+        described |= {"type": "Discrete", "shape": [], "n": shape[0], "start": 0}
+    else:
+        return {}
+    try:
+        space_from_description(described)
+    except InvalidParameterError:
+        return {}
+    return described
+
+
+def _names(labels: Any) -> tuple[str, ...] | None:
+    if not isinstance(labels, dict) or not labels or not all(isinstance(name, str) for name in labels.values()):
+        return None
+    return tuple(labels.values())

@@ -1,0 +1,161 @@
+"""What a folder of episodes holds, in either of two layouts; from the names of files alone, nothing is opened here.
+
+documented
+    ``<kind>/<experiment>/<subfolder>/<n>.<ext>``, as RLHF-Blender's guide describes pre-generated data.
+server
+    ``<kind>/<env>/<env>_<id>_<checkpoint>/…`` with names such as ``benchmark_<n>.npz``, as its server keeps them.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rlhfblender_core.errors import DataNotUsableError
+from rlhfblender_core.layout import ArtifactKind, parse_episode_number
+
+Layout = Literal["documented", "server"]
+
+#: File names before and after the episode's number, the usual one first.
+_NAMES: Mapping[Layout, Mapping[ArtifactKind, tuple[tuple[str, str], ...]]] = {
+    "documented": {
+        ArtifactKind.EPISODES: (("", ".npz"),),
+        ArtifactKind.REWARDS: (("", ".npy"), ("", ".npz")),
+        ArtifactKind.UNCERTAINTY: (("", ".npy"), ("", ".npz")),
+        ArtifactKind.RENDERS: (("", ".mp4"),),
+        ArtifactKind.THUMBNAILS: (("", ".png"), ("", ".jpg")),
+    },
+    "server": {
+        ArtifactKind.EPISODES: (("benchmark_", ".npz"),),
+        ArtifactKind.REWARDS: (("rewards_", ".npy"),),
+        ArtifactKind.UNCERTAINTY: (("uncertainty_", ".npy"),),
+        ArtifactKind.RENDERS: (("", ".mp4"),),
+        ArtifactKind.THUMBNAILS: (("", ".jpg"), ("", ".png")),
+    },
+}
+
+
+@dataclass(frozen=True)
+class SourceEpisode:
+    """An episode's files in the source.
+
+    Attributes:
+        number: from 0.
+        files: those that are there.
+        usual: where each kind usually lies, for messages about missing ones.
+    """
+
+    number: int
+    files: Mapping[ArtifactKind, Path]
+    usual: Mapping[ArtifactKind, Path]
+
+
+@dataclass(frozen=True)
+class SourceCheckpoint:
+    """A subfolder of an experiment: one policy's episodes.
+
+    Attributes:
+        folder: the source.
+        path: below each kind's folder.
+        name: of the checkpoint, as the source has it.
+        layout: which names its files have.
+    """
+
+    folder: Path
+    path: str
+    name: str
+    layout: Layout
+
+    def episodes(self) -> dict[int, SourceEpisode]:
+        """Its episodes by number: every number that any file has."""
+        found: dict[int, dict[ArtifactKind, Path]] = {}
+        for kind, names in _NAMES[self.layout].items():
+            for prefix, extension in reversed(names):  # the usual name wins
+                for file in _files(self.folder / kind / self.path):
+                    number = _number(file.name, prefix, extension)
+                    if number is not None:
+                        found.setdefault(number, {})[kind] = file
+        return {number: SourceEpisode(number, files, self._usual(number)) for number, files in sorted(found.items())}
+
+    def _usual(self, number: int) -> dict[ArtifactKind, Path]:
+        names = {kind: names[0] for kind, names in _NAMES[self.layout].items()}
+        return {kind: self.folder / kind / self.path / f"{pre}{number}{ext}" for kind, (pre, ext) in names.items()}
+
+
+@dataclass(frozen=True)
+class SourceExperiment:
+    """An experiment's episodes in the source.
+
+    Attributes:
+        name: the experiment's folder, or the environment's folder and the experiment's id in the server's layout.
+        environment: the environment's folder; None in the documented layout, which doesn't say.
+        experiment_id: the experiment's row in the server's database; None in the documented layout.
+        checkpoints: at least one.
+    """
+
+    name: str
+    environment: str | None
+    experiment_id: int | None
+    checkpoints: tuple[SourceCheckpoint, ...]
+
+
+def data_folder(folder: Path) -> Path:
+    """The folder that has the kinds' folders: the given one, or ``data`` in it.
+
+    Raises:
+        DataNotUsableError: neither has.
+    """
+    if not folder.is_dir():
+        raise DataNotUsableError(
+            f"There is no folder {str(folder)!r}. Give the folder that has episodes/ and renders/."
+        )
+    for candidate in (folder, folder / "data"):
+        if any((candidate / kind).is_dir() for kind in ArtifactKind):
+            return candidate
+    kinds = ", ".join(f"{kind}/" for kind in ArtifactKind)
+    raise DataNotUsableError(f"{folder} has none of {kinds}. Give the folder that has episodes/ and renders/.")
+
+
+def find_source_experiments(folder: Path) -> list[SourceExperiment]:
+    """The experiments in a data folder, by name."""
+    found: dict[tuple[str, int | None], dict[str, SourceCheckpoint]] = {}
+    for kind in ArtifactKind:
+        for outer in _folders(folder / kind):
+            for inner in _folders(outer):
+                key, checkpoint = _classified(folder, outer.name, inner.name)
+                found.setdefault(key, {})[checkpoint.path] = checkpoint
+    return [
+        SourceExperiment(
+            name if number is None else f"{name}_{number}",
+            None if number is None else name,
+            number,
+            tuple(checkpoints[path] for path in sorted(checkpoints)),
+        )
+        for (name, number), checkpoints in sorted(found.items(), key=lambda entry: (entry[0][0], entry[0][1] or 0))
+        if any(checkpoint.episodes() for checkpoint in checkpoints.values())
+    ]
+
+
+def _classified(folder: Path, outer: str, inner: str) -> tuple[tuple[str, int | None], SourceCheckpoint]:
+    match = re.fullmatch(rf"{re.escape(outer)}_(\d{{1,9}})_(.+)", inner)
+    path = f"{outer}/{inner}"
+    if match is None:
+        return (outer, None), SourceCheckpoint(folder, path, inner, "documented")
+    return (outer, int(match[1])), SourceCheckpoint(folder, path, match[2], "server")
+
+
+def _number(name: str, prefix: str, extension: str) -> int | None:
+    if not name.startswith(prefix):
+        return None
+    return parse_episode_number(name.removeprefix(prefix), extension)
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        yield from sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        yield from sorted(child for child in folder.iterdir() if child.is_file() and not child.name.startswith("."))

@@ -1,0 +1,55 @@
+"""The tasks that import episodes which were made elsewhere."""
+
+from collections.abc import Sequence
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from rlhfblender_core.catalogue import read_published
+from rlhfblender_core.import_data import ImportedBatch, ImportPlan, import_action_labels, import_episodes
+from rlhfblender_core.import_data.episodes import ImportTarget
+from rlhfblender_core.import_data.sources import SourceCheckpoint
+from rlhfblender_core.publish import episode_record
+from rlhfblender_core.registry import open_registry
+from rlhfblender_core.runs import open_run
+from tasks.retries import RETRY_TRANSIENT
+from tasks.settings import Places
+
+
+@task(  # not cached: what is published is found by its manifest
+    name="import-episodes",
+    task_run_name="import-episodes {target.key.checkpoint} · {numbers}",
+    cache_policy=NO_CACHE,
+    **RETRY_TRANSIENT,
+)
+def import_batch(
+    source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, places: Places
+) -> ImportedBatch:
+    """Checks, converts and publishes these episodes of a checkpoint."""
+    root = places.open_root()
+    with open_run(root, target.key.experiment) as staging:
+        batch = import_episodes(root, source, numbers, target, staging)
+    for line in batch.faults:
+        get_run_logger().warning("%s", line)
+    get_run_logger().info("%s: %d episodes imported", target.key.checkpoint, len(batch.made))
+    return batch
+
+
+@task(name="import-action-labels", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
+def import_labels(plan: ImportPlan, places: Places) -> tuple[int, tuple[str, ...]]:
+    """Stores the source's pictures of actions; returns how many, and what is wrong with others."""
+    return import_action_labels(places.open_root(), plan.folder)
+
+
+@task(name="index-imported", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
+def index_imported(plan: ImportPlan, places: Places) -> None:
+    """Registers the checkpoints' published episodes."""
+    root = places.open_root()
+    records = [
+        episode_record(manifest)
+        for _, target in plan.work
+        for manifest in read_published(root, target.key).manifests.values()
+    ]
+    with open_registry(places.database_url) as registry:
+        registry.record_episodes(records)
+    get_run_logger().info("%d episodes are registered", len(records))
