@@ -23,6 +23,9 @@ lint: $(VENV)/.installed-dev ## format, style, types and import direction, as in
 soak: $(VENV)/.installed-dev ## the tests that take long: many kills, many episodes
 	$(BIN)/python -m pytest -m soak -n $(JOBS) --timeout 7200
 
+bench: $(VENV)/.installed-dev ## measure against a bare loop and an empty Prefect flow
+	$(BIN)/python benchmarks/bench.py
+
 clean:
 	rm -rf $(VENV)
 

@@ -1,0 +1,74 @@
+"""The bare floor: a loop that steps, renders, pipes frames to the same encoder and writes the same kinds of files.
+
+Nothing is checked, hashed, aligned, published or registered. What our own pipeline costs beyond this is overhead.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from rlhfblender_core.environments import EnvironmentSpec, make_environment
+from rlhfblender_core.video import _encoder_command
+
+
+def run(env_id: str, model: str | None, episodes: range, max_steps: int, out: Path) -> tuple[int, float]:
+    """Steps taken and seconds for the episodes, without start-up."""
+    env = make_environment(EnvironmentSpec(env_id), render=True)
+    predict = _predictor(env, model)
+    steps, started = 0, None
+    for number in (episodes[0], *episodes):  # the first one warms up
+        taken = _episode(env, predict, number, max_steps, out)
+        if started is None:
+            started = time.perf_counter()
+        else:
+            steps += taken
+    return steps, time.perf_counter() - started
+
+
+def _predictor(env, model: str | None):
+    if model is None:
+        return lambda _: env.action_space.sample()
+    import torch
+    from stable_baselines3 import PPO
+
+    torch.set_num_threads(1)
+    spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
+    policy = PPO.load(model, device="cpu", custom_objects=spaces)
+    return lambda observation: policy.predict(observation)[0]
+
+
+def _episode(env, predict, number: int, max_steps: int, out: Path) -> int:
+    observation, _ = env.reset(seed=number)
+    rows: list[tuple] = []
+    encoder = None
+    frame = None
+    for _ in range(max_steps):
+        frame = env.render()
+        if encoder is None:
+            command = _encoder_command(out / f"{number}.mp4", frame.shape[0], frame.shape[1], 30)
+            encoder = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0)
+        view = memoryview(np.ascontiguousarray(frame)).cast("B")
+        while view:
+            view = view[encoder.stdin.write(view) :]
+        action = predict(observation)
+        following, reward, terminated, truncated, _ = env.step(action)
+        rows.append((observation, action, reward))
+        observation = following
+        if terminated or truncated:
+            break
+    encoder.stdin.close()
+    encoder.wait()
+    observations, actions, rewards = (np.array(column) for column in zip(*rows, strict=True))
+    np.savez_compressed(out / f"{number}.npz", obs=observations, actions=actions, rewards=rewards)
+    np.save(out / f"{number}.npy", np.cumsum(rewards))
+    Image.fromarray(frame).save(out / f"{number}.png")
+    return len(rows)
+
+
+if __name__ == "__main__":
+    env_id, model, first, last, max_steps, out = sys.argv[1:]
+    print(*run(env_id, model or None, range(int(first), int(last)), int(max_steps), Path(out)))
