@@ -281,4 +281,4 @@ _EXAMPLES = """examples:
 """
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command("flows.verify")

@@ -117,10 +117,12 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as folder:
                 register(given.database_url, asked, Path(folder))
             return 0
-        print("ready", flush=True)
-        print("made", generate(open_data_root(given.root), given.database_url, asked, given.workers), flush=True)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        made = generate(open_data_root(given.root), given.database_url, asked, given.workers)
+        sys.stdout.write(f"made {made}\n")
     except RLHFBlenderError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.stderr.write(f"error: {one_line(error)}\n")
         return 1 if isinstance(error, TransientError) else 2
     return 0
 

@@ -58,8 +58,10 @@ def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
+DAMAGES = [flip, truncate, Path.unlink]
+
+
+@pytest.mark.parametrize(("path", "damage"), [(path, DAMAGES[n % 3]) for n, path in enumerate(PATHS + PATHS[-1:])])
 def test_a_damaged_file_is_named_alone_and_repaired_to_the_same_bytes(
     path: str, damage: Callable[[Path], None], root: DataRoot, snapshot: Snapshot
 ) -> None:
@@ -73,7 +75,7 @@ def test_a_damaged_file_is_named_alone_and_repaired_to_the_same_bytes(
     assert snapshot(root.local_folder) == before
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [PATHS[0], PATHS[-1]])
 def test_two_swapped_files_are_both_named_and_repaired(path: str, root: DataRoot, snapshot: Snapshot) -> None:
     before = snapshot(root.local_folder)
     other = path.replace("/1.", "/2.")
@@ -92,7 +94,7 @@ def test_two_swapped_files_are_both_named_and_repaired(path: str, root: DataRoot
 def test_every_single_byte_of_a_manifest_matters(root: DataRoot) -> None:
     file = root.local_folder / manifest_path(EpisodeKey("E", "random", 0))
     content = file.read_bytes()
-    for position in range(0, len(content), 29):
+    for position in range(0, len(content), 97):
         file.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
         listed = survey_of_episode(root, 0)
         assert [problem.path for problem in listed] == ["manifests/E/random/0.json"], content[position : position + 9]
@@ -100,7 +102,7 @@ def test_every_single_byte_of_a_manifest_matters(root: DataRoot) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_each_of_180_files_is_named_alone_when_damaged_and_all_are_repaired(
     damage: Callable[[Path], None], tmp_path: Path, snapshot: Snapshot
 ) -> None:
@@ -212,5 +214,5 @@ def test_episodes_of_other_settings_are_not_made_again(root: DataRoot) -> None:
 
 
 def test_an_unknown_experiment_is_refused(root: DataRoot) -> None:
-    with pytest.raises(InvalidParameterError, match="There is no experiment 'F'.*Registered are: E"):
+    with pytest.raises(InvalidParameterError, match=r"There is no experiment 'F'.*Registered are: E"):
         survey(root, database(root), "F")

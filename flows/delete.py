@@ -1,0 +1,113 @@
+"""Delete an experiment's episodes, files and rows, or those of some checkpoints. The environment stays registered.
+
+``python flows/delete.py --exp E [--checkpoints 100000 best]`` shows what would go and asks; a run that was killed is
+finished by the same command.
+"""
+
+import sys
+from contextlib import ExitStack
+from typing import Annotated, Any
+
+import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
+
+from prefect import State, flow, get_run_logger
+from prefect.runtime import flow_run as current_run
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from flows.command_line import (
+    EXIT_DONE,
+    EXIT_INCOMPLETE,
+    EXIT_WRONG_REQUEST,
+    REFUSED,
+    fail,
+    make_parser,
+    run_command,
+)
+from rlhfblender_core.delete import Deletion, plan_deletion
+from rlhfblender_core.errors import InvalidParameterError, RequestError, RLHFBlenderError, one_line
+from rlhfblender_core.registry import open_existing_registry
+from tasks.delete import delete_episodes, forget_experiment
+from tasks.settings import Places, resolve_places
+
+
+def run_name() -> str:
+    """``delete my-experiment``: what a person reads in Prefect's UI."""
+    return f"delete {current_run.parameters.get('exp')}"
+
+
+@flow(name="delete", flow_run_name=run_name)
+def delete(
+    *,
+    exp: Annotated[str | None, Field(description="the experiment")] = None,
+    checkpoints: Annotated[
+        list[int | str], Field(description="labels of checkpoints, e.g. 100000 best (default all, and the experiment)")
+    ] = [],  # noqa: B006 (Prefect copies defaults)
+    yes: Annotated[bool, Field(description="delete without asking")] = False,
+    data_root: Annotated[
+        str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        Field(description="registry (default RLHFBLENDER_DATABASE_URL, else SQLite in the data root)"),
+    ] = None,
+) -> State[Any]:
+    """Deletes what was asked for: manifests first, then files, then rows."""
+    try:
+        if not yes:
+            raise InvalidParameterError("Nothing was deleted: nobody was there to ask. Give --yes to delete.")
+        places = resolve_places(data_root, database_url)
+        deletion = plan(exp, checkpoints, places)
+        for checkpoint in deletion.checkpoints:
+            delete_episodes(checkpoint, places)
+        forget_experiment(deletion, places)
+    except RequestError as error:
+        get_run_logger().error("%s", one_line(error))
+        return Failed(name=REFUSED, message=one_line(error))
+    except RLHFBlenderError as error:
+        return Failed(message=one_line(error))
+    return Completed(message=f"Deleted {deletion.summary}")
+
+
+def plan(exp: str | None, checkpoints: list[int | str], places: Places) -> Deletion:
+    """What would go.
+
+    Raises:
+        RequestError: there is no such experiment or checkpoint, or a run is under way on it.
+    """
+    if not exp:
+        raise InvalidParameterError("Give --exp with the experiment to delete.")
+    with ExitStack() as stack:
+        registry = open_existing_registry(places.database_url)
+        if registry is not None:
+            stack.enter_context(registry)
+        return plan_deletion(places.open_root(), registry, exp, checkpoints)
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    parser = make_parser(delete.fn, "Delete an experiment, or some of its checkpoints.", _EXAMPLES)
+    arguments = vars(parser.parse_args())
+    places = resolve_places(arguments["data_root"], arguments["database_url"])
+    deletion = plan(arguments["exp"], arguments["checkpoints"], places)
+    print(f"To be deleted: {deletion.summary}")
+    if not arguments["yes"]:
+        if not sys.stdin.isatty():
+            fail("Nothing was deleted: nobody is there to ask. Give --yes to delete.", EXIT_WRONG_REQUEST)
+        if input("Delete it for good? [y/N] ").strip().lower() not in ("y", "yes"):
+            fail("Nothing was deleted.", EXIT_WRONG_REQUEST)
+    state = delete(**{**arguments, "yes": True}, return_state=True)
+    if not state.is_completed():
+        message = state.message or "the run failed"
+        fail(message, EXIT_WRONG_REQUEST if state.name == REFUSED else EXIT_INCOMPLETE)
+    print(state.message)
+    return EXIT_DONE
+
+
+_EXAMPLES = """examples:
+  python flows/delete.py --exp CartPole-v1_random_experiment
+  python flows/delete.py --exp CartPole-v1_trained_experiment --checkpoints 20000 best --yes
+"""
+
+if __name__ == "__main__":
+    run_command("flows.delete")

@@ -1,0 +1,35 @@
+"""Tasks of the flow ``delete``. Both may be repeated, after a failure or a kill."""
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from rlhfblender_core.delete import CheckpointDeletion, Deletion, delete_checkpoint, finish_deletion
+from rlhfblender_core.registry import open_existing_registry
+from tasks.retries import RETRY_TRANSIENT
+from tasks.settings import Places
+
+
+@task(
+    name="delete-checkpoint",
+    task_run_name="delete-checkpoint {deletion.key.checkpoint}",
+    cache_policy=NO_CACHE,
+    **RETRY_TRANSIENT,
+)
+def delete_episodes(deletion: CheckpointDeletion, places: Places) -> None:
+    """Removes a checkpoint's manifests, then its files, then its rows."""
+    registry = open_existing_registry(places.database_url)
+    if registry is None:
+        delete_checkpoint(places.open_root(), None, deletion)
+    else:
+        with registry:
+            delete_checkpoint(places.open_root(), registry, deletion)
+    get_run_logger().info("%s: %d episodes deleted", deletion.key.checkpoint, len(deletion.manifests))
+
+
+@task(name="forget-experiment", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
+def forget_experiment(deletion: Deletion, places: Places) -> None:
+    """Removes the experiment's row, where all of it goes."""
+    registry = open_existing_registry(places.database_url)
+    if registry is not None:
+        with registry:
+            finish_deletion(registry, deletion)

@@ -1,0 +1,105 @@
+"""Deleting takes exactly what was asked for, manifests first, and can be finished by the same command."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from generating import generate, register, request
+from verifying import problems
+
+from rlhfblender_core import delete
+from rlhfblender_core.delete import Deletion, delete_checkpoint, finish_deletion, plan_deletion
+from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.registry import open_registry
+from rlhfblender_core.runs import open_run
+from rlhfblender_core.storage import DataRoot, open_data_root
+
+Snapshot = Callable[[Path], dict[str, str]]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> DataRoot:
+    """Experiment E, and F with the same files."""
+    root = open_data_root(str(tmp_path / "data"))
+    generate(root, database(root), request(2))
+    register(database(root), request(2, exp="F"), tmp_path)
+    for folder in root.local_folder.glob("*/E"):
+        shutil.copytree(folder, folder.with_name("F"))
+    return root
+
+
+def database(root: DataRoot) -> str:
+    return f"sqlite:///{root.local_folder / 'rlhfblender.db'}"
+
+
+def plan(root: DataRoot, *checkpoints: str) -> Deletion:
+    with open_registry(database(root)) as registry:
+        return plan_deletion(root, registry, "E", checkpoints)
+
+
+def carry_out(root: DataRoot, deletion: Deletion) -> None:
+    with open_registry(database(root)) as registry:
+        for checkpoint in deletion.checkpoints:
+            delete_checkpoint(root, registry, checkpoint)
+        finish_deletion(registry, deletion)
+
+
+def test_an_experiment_goes_and_others_and_the_environment_stay(root: DataRoot, snapshot: Snapshot) -> None:
+    before = snapshot(root.local_folder)
+    deletion = plan(root)
+    assert "experiment E (random): 2 episodes, 12 files" in deletion.summary
+    assert snapshot(root.local_folder) == before
+    carry_out(root, deletion)
+    assert snapshot(root.local_folder) == {path: digest for path, digest in before.items() if "/E/" not in path}
+    assert not list(root.local_folder.glob("*/E"))
+    with open_registry(database(root)) as registry:
+        assert registry.find_experiment("E") is None
+        assert registry.find_experiment("F") is not None
+        assert registry.find_environment("Counting-v0") is not None
+    with pytest.raises(InvalidParameterError, match="There is no experiment 'E'"):
+        plan(root)
+
+
+def test_a_deletion_that_was_killed_is_finished_by_the_same_command(
+    root: DataRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove_files = delete.remove_files
+    calls = []
+
+    def die_at_the_second_call(where: DataRoot, paths: object) -> None:
+        calls.append(paths)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        remove_files(where, paths)
+
+    monkeypatch.setattr(delete, "remove_files", die_at_the_second_call)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(root, plan(root))
+    monkeypatch.undo()
+    assert not list((root.local_folder / "manifests/E").glob("*/*"))
+    assert list((root.local_folder / "renders/E").glob("*/*"))
+    carry_out(root, plan(root))
+    assert not list(root.local_folder.glob("*/E"))
+
+
+def test_a_checkpoint_goes_alone_and_an_unknown_one_is_named(root: DataRoot) -> None:
+    carry_out(root, plan(root, "random"))
+    with open_registry(database(root)) as registry:
+        assert registry.find_experiment("E") is not None
+        assert registry.list_checkpoints("E") == []
+    with pytest.raises(InvalidParameterError, match="has no checkpoint '300'"):
+        plan(root, "300")
+
+
+def test_nothing_is_deleted_below_a_live_run(root: DataRoot) -> None:
+    with open_run(root, "F"):
+        plan(root)
+    with open_run(root, "E"), pytest.raises(InvalidParameterError, match="A run is under way"):
+        plan(root)
+
+
+def test_what_was_deleted_can_be_made_again(root: DataRoot) -> None:
+    carry_out(root, plan(root))
+    assert generate(root, database(root), request(2)) == 2
+    assert [line for line in problems(root, database(root)) if "F" not in line] == []

@@ -1,0 +1,221 @@
+"""The core on a real S3 server: the same bytes as on a local disk, and nothing half-published whatever happens."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import generating
+import pytest
+from generating import KEY, generate, request
+from servers import FaultProxy
+from verifying import problems, repair
+
+from rlhfblender_core import debris, markers
+from rlhfblender_core.catalogue import read_published
+from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError, TransientError
+from rlhfblender_core.runs import live_runs, open_run
+from rlhfblender_core.storage import (
+    DataRoot,
+    list_folders,
+    list_sizes,
+    open_data_root,
+    publish_bytes,
+    publish_files,
+    read_bytes,
+    read_many,
+    remove_files,
+)
+
+Contents = Callable[[DataRoot], dict[str, str]]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'registry.db'}"
+
+
+def test_files_are_published_read_listed_and_removed(s3_root: DataRoot, tmp_path: Path) -> None:
+    files = {f"renders/E/random/{n}.mp4": tmp_path / str(n) for n in range(20)}
+    for file in files.values():
+        file.write_bytes(file.name.encode() * 1000)
+    publish_files(s3_root, files)
+    publish_bytes(s3_root, "manifests/E/random/0.json", b"{}")
+    assert list_sizes(s3_root, "renders/E/random") == {f"{n}.mp4": 1000 * len(str(n)) for n in range(20)}
+    assert list_folders(s3_root, "renders/E") == ["random"]
+    assert list_folders(s3_root, "renders/F") == []
+    assert read_bytes(s3_root, "renders/E/random/3.mp4") == b"3" * 1000
+    assert set(read_many(s3_root, [*files, "renders/E/random/99.mp4"])) == set(files)
+    remove_files(s3_root, [*files, "renders/E/random/99.mp4"])
+    assert list_sizes(s3_root, "renders/E/random") == {}
+    with pytest.raises(FileNotFoundError):
+        read_bytes(s3_root, "renders/E/random/3.mp4")
+
+
+def test_publishing_again_after_a_failure_half_way_skips_what_is_there(s3_root: DataRoot, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+    publish_files(s3_root, {"a/x": tmp_path / "x"})
+    (tmp_path / "x").unlink()
+    (tmp_path / "y").write_bytes(b"y")
+    publish_files(s3_root, {"a/x": tmp_path / "x", "a/y": tmp_path / "y"})
+    assert list_sizes(s3_root, "a") == {"x": 1, "y": 1}
+
+
+def test_the_bytes_on_s3_are_those_of_a_local_root_and_repair_brings_them_back(
+    s3_root: DataRoot, database: str, tmp_path: Path, snapshot: Callable[[Path], dict[str, str]], contents: Contents
+) -> None:
+    local = open_data_root(str(tmp_path / "local"))
+    generate(local, f"sqlite:///{tmp_path / 'other.db'}", request(4))
+    assert generate(s3_root, database, request(4), workers=2) == 4
+    assert contents(s3_root) == snapshot(local.local_folder)
+    assert generate(s3_root, database, request(4)) == 0
+    assert problems(s3_root, database) == []
+    publish_bytes(s3_root, "renders/E/random/1.mp4", b"not a video")
+    remove_files(s3_root, ["manifests/E/random/2.json"])
+    assert sorted(line.partition(":")[0] for line in problems(s3_root, database)) == [
+        "manifests/E/random/2.json",
+        "renders/E/random/1.mp4",
+    ]
+    assert repair(s3_root, database) == []
+    assert contents(s3_root) == snapshot(local.local_folder)
+
+
+def test_the_bucket_is_never_listed_as_a_whole(
+    s3_root: DataRoot, database: str, s3_endpoint: str, fault_proxy: FaultProxy
+) -> None:
+    seen: list[str] = []
+    handle = fault_proxy._handle
+
+    async def watch(session: object, asked: object) -> object:
+        seen.append(asked.path_qs)  # type: ignore[attr-defined]
+        return await handle(session, asked)
+
+    fault_proxy._handle = watch  # type: ignore[method-assign]
+    root = open_data_root(s3_root.url, {"endpoint_url": fault_proxy.url})
+    publish_bytes(root, "renders/OTHER/random/0.mp4", b"somebody else's")
+    generate(root, database, request(1))
+    lists = [path for path in seen if "list-type" in path]
+    assert lists
+    assert all("delimiter=" in path and "prefix=team" in path and "OTHER" not in path for path in lists)
+
+
+def _failure_of(action: Callable[[], object]) -> str | None:
+    try:
+        action()
+    except TransientError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("kinds", [("503",), ("reset", "late_reset"), ("cut",)])
+def test_a_share_of_failing_requests_ends_well_or_with_a_clear_line(
+    kinds: tuple[str, ...], s3_root: DataRoot, database: str, fault_proxy: FaultProxy, contents: Contents
+) -> None:
+    shaky = open_data_root(s3_root.url, {"endpoint_url": fault_proxy.url})
+    fault_proxy.kinds, fault_proxy.share = kinds, 0.15
+    for _ in range(5):
+        failure = _failure_of(lambda: generate(shaky, database, request(3)))
+        assert failure is None or re.search(r"^[^\n]* did not answer properly: [^\n]*$", failure)
+        published = read_published(s3_root, KEY)  # whatever is visible is whole
+        assert all(published.is_complete(n) for n in published.manifests)
+        if failure is None:
+            break
+    fault_proxy.share = 0.0
+    generate(shaky, database, request(3))
+    assert fault_proxy.faults > 0
+    assert problems(s3_root, database) == []
+    assert len(contents(s3_root)) == 3 * 6
+
+
+def test_a_server_that_stalls_is_given_up_with_a_clear_line(
+    s3_root: DataRoot, fault_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    config = {"read_timeout": 1, "retries": {"mode": "standard", "total_max_attempts": 1}}
+    root = open_data_root(s3_root.url, {"endpoint_url": fault_proxy.url, "config_kwargs": config})
+    fault_proxy.kinds, fault_proxy.share, fault_proxy.stall_s = ("stall",), 1.0, 8.0
+    (tmp_path / "x").write_bytes(b"x")
+    with pytest.raises(StorageUnavailableError, match="did not answer properly"):
+        publish_files(root, {"a/x": tmp_path / "x"})
+    assert (tmp_path / "x").exists()  # another try finds it
+    assert list_sizes(s3_root, "a") == {}
+
+
+def test_a_server_that_only_says_503_is_given_up_within_seconds(s3_root: DataRoot, fault_proxy: FaultProxy) -> None:
+    root = open_data_root(s3_root.url, {"endpoint_url": fault_proxy.url})
+    fault_proxy.kinds, fault_proxy.share = ("503",), 1.0
+    started = time.monotonic()
+    with pytest.raises(StorageUnavailableError):
+        publish_bytes(root, "a/x", b"x")
+    assert time.monotonic() - started < 40
+    assert fault_proxy.faults <= 12
+
+
+def test_no_bucket_no_server_and_no_credentials_are_told_apart(
+    s3_root: DataRoot, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+    missing = open_data_root("s3://no-such-bucket/data", {"endpoint_url": s3_endpoint})
+    with pytest.raises(StorageNotUsableError, match="There is no bucket for s3://no-such-bucket/data"):
+        publish_files(missing, {"a/x": tmp_path / "x"})
+    with pytest.raises(StorageNotUsableError, match="There is no bucket"), open_run(missing, "E"):
+        pass
+    nobody = open_data_root(s3_root.url, {"endpoint_url": "http://127.0.0.1:9"})
+    with pytest.raises(StorageUnavailableError, match="did not answer properly"):
+        publish_bytes(nobody, "a/x", b"x")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    stranger = open_data_root(s3_root.url, {"endpoint_url": s3_endpoint, "skip_instance_cache": True})
+    with pytest.raises(StorageNotUsableError, match=r"refuses access.*Check the credentials"):
+        publish_bytes(stranger, "a/x", b"x")
+
+
+def test_a_live_run_is_known_by_its_marker_until_it_ends(s3_root: DataRoot) -> None:
+    with open_run(s3_root, "E") as folder:
+        assert live_runs(s3_root, "E") == [folder.name]
+        assert live_runs(s3_root, "F") == []
+    assert live_runs(s3_root, "E") == []
+    assert s3_root.fs.find(s3_root.full_path("")) == []
+
+
+def test_markers_of_dead_runs_expire_and_their_files_are_removed_then(
+    s3_root: DataRoot, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate(s3_root, database, request(1))
+    publish_bytes(s3_root, ".runs/E/00000000000000000001-1-deadbeef", b"")  # of another machine
+    publish_bytes(s3_root, "renders/E/random/9.mp4", b"left over")
+    published = read_published(s3_root, KEY)
+    assert debris.remove_debris(s3_root, [published]) == 0  # it may still live
+    for module in (markers, debris):
+        monkeypatch.setattr(module, "EXPIRY_S", -timedelta(seconds=2).total_seconds())
+    assert debris.remove_debris(s3_root, [published]) == 1
+    assert list_sizes(s3_root, ".runs/E") == {}
+    assert problems(s3_root, database) == []
+
+
+def test_four_overlapping_runs_share_the_work(
+    s3_root: DataRoot, database: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    driver = str(Path(generating.__file__))
+    command = [sys.executable, driver, s3_root.url, database, "--episodes", "12", "--length", "40"]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    outputs = [run.communicate(timeout=240) for run in runs]
+    assert [run.returncode for run in runs] == [0] * 4, outputs
+    made = [int(output.split()[-1]) for output, _ in outputs]
+    assert 12 <= sum(made) < 48
+    assert problems(s3_root, database) == []
+
+
+def test_a_missing_extra_is_named() -> None:
+    script = (
+        "import sys; sys.modules['s3fs'] = None\n"
+        "from rlhfblender_core.storage import open_data_root\n"
+        "try:\n    open_data_root('s3://b/d')\nexcept Exception as error:\n    print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip().endswith("Install it: pip install 'rlhfblender-data[s3]'.")
