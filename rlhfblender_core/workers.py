@@ -9,12 +9,13 @@ import contextlib
 import mmap
 import multiprocessing
 import os
+import signal
 import struct
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -35,7 +36,8 @@ class ProgressCounter:
     No queue and no lock, so that a killed worker can neither block nor corrupt anything.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stopped: threading.Event | None = None) -> None:
+        self._stopped = stopped
         with path.open("wb+") as stream:
             stream.write(_COUNTERS.pack(0, 0))
             stream.flush()
@@ -44,7 +46,13 @@ class ProgressCounter:
         self._episodes = 0
 
     def add(self, *, steps: int = 0, episodes: int = 0) -> None:
-        """Counts what was just done."""
+        """Counts what was just done.
+
+        Raises:
+            RunStoppedError: the run was stopped. Processes can be ended, a thread has to be told.
+        """
+        if self._stopped is not None and self._stopped.is_set():
+            raise RunStoppedError("The run was stopped.")
         self._steps += steps
         self._episodes += episodes
         _COUNTERS.pack_into(self._map, 0, self._steps, self._episodes)
@@ -80,6 +88,7 @@ class Workers:
         self._here = threading.Lock()
         self._executors: dict[bool, Executor] = {}
         self._is_closed = False
+        self._stopped = threading.Event()
 
     def __enter__(self) -> "Workers":
         return self
@@ -114,7 +123,9 @@ class Workers:
     def _run(self, is_here: bool, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: FBT001
         executor = self._open_executor(is_here=is_here)
         try:
-            return executor.submit(function, *args, **kwargs).result()
+            with _interrupts_blocked():
+                future = executor.submit(function, *args, **kwargs)
+            return future.result()
         except CancelledError as error:
             raise RunStoppedError("The run was stopped.") from error
         except BrokenProcessPool as error:
@@ -129,6 +140,7 @@ class Workers:
         """Ends the workers at once; unfinished work is dropped."""
         with self._lock:
             self._is_closed = True
+            self._stopped.set()
             executors, self._executors = self._executors, {}
         for executor in executors.values():
             _shut_down(executor)
@@ -143,7 +155,7 @@ class Workers:
 
     def _make_executor(self, *, is_here: bool) -> Executor:
         if is_here:
-            return ThreadPoolExecutor(1, "rollout", initializer=_start_counter, initargs=(self._folder,))
+            return ThreadPoolExecutor(1, "rollout", initializer=_start_counter, initargs=(self._folder, self._stopped))
         return ProcessPoolExecutor(
             self.processes,
             mp_context=multiprocessing.get_context("spawn"),
@@ -171,17 +183,47 @@ def _shut_down(executor: Executor) -> None:
 
 
 _counter: ProgressCounter | None = None
+_stop: threading.Event | None = None
 
 
 def count_progress(*, steps: int = 0, episodes: int = 0) -> None:
-    """Counts steps and episodes of this process, where somebody counts."""
+    """Counts steps and episodes of this process, where somebody counts.
+
+    Raises:
+        RunStoppedError: the run was stopped; a process can be ended from outside, a thread has to ask.
+    """
+    if _stop is not None and _stop.is_set():
+        raise RunStoppedError("The run was stopped.")
     if _counter is not None:
         _counter.add(steps=steps, episodes=episodes)
 
 
-def _start_counter(folder: Path) -> None:
+def _start_thread(folder: Path, stop: threading.Event) -> None:
+    global _stop  # noqa: PLW0603 (one rollout thread per process at a time)
+    _stop = stop
+    _start_counter(folder)
+
+
+def _start_counter(folder: Path, stopped: threading.Event | None = None) -> None:
     global _counter  # noqa: PLW0603 (one counter per process, like the process itself)
-    _counter = ProgressCounter(folder / f"{os.getpid()}-{threading.get_ident()}.progress")
+    _counter = ProgressCounter(folder / f"{os.getpid()}-{threading.get_ident()}.progress", stopped)
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Has processes that are started inside not hear Ctrl-C until they ignore it by themselves.
+
+    A new process inherits the blocked signals of the thread that starts it; one that is interrupted while Python
+    starts would print a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(folder: Path) -> None:
@@ -201,8 +243,6 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
 
 def _ignore_interrupts() -> None:
     """Ctrl-C goes to every process of the terminal; the main process decides what it means."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
