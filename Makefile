@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types soak bench clean
+.PHONY: demo test lint types soak bench clean server deploy worker
 
 demo: $(VENV)/.installed ## generate 10 random episodes of CartPole-v1 into data/
 	$(BIN)/python flows/generate.py --env CartPole-v1 --random --num-episodes 10
@@ -25,6 +25,33 @@ soak: $(VENV)/.installed-dev ## the tests that take long: many kills, many episo
 
 bench: $(VENV)/.installed-dev ## measure against a bare loop and an empty Prefect flow
 	$(BIN)/python benchmarks/bench.py
+
+# Prefect's server, as the command lines and workers find it. Elsewhere: make deploy worker PREFECT_API_URL=http://…/api
+PREFECT_API_URL ?= http://127.0.0.1:4200/api
+PREFECT := PREFECT_API_URL=$(PREFECT_API_URL) $(BIN)/prefect --no-prompt
+# Where the server listens: 0.0.0.0 lets other machines in (there is no password).
+HOST ?= 127.0.0.1
+PORT ?= 4200
+# A server of a team records more than its defaults keep up with; the UI asks the host that it came from.
+SERVER_SETTINGS := DO_NOT_TRACK=1 \
+	PREFECT_SERVER_ANALYTICS_ENABLED=false \
+	PREFECT_SERVER_UI_API_URL=/api \
+	PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE=50 \
+	PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE=50 \
+	PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL=1
+
+server: $(VENV)/.installed ## Prefect's server and UI, in the foreground
+	$(SERVER_SETTINGS) $(BIN)/prefect server start --host $(HOST) --port $(PORT)
+
+deploy: $(VENV)/.installed ## work pool, limit, automations and deployments on the server; what people changed in the UI stays
+	@$(PREFECT) work-pool inspect local-processes >/dev/null 2>&1 || $(PREFECT) work-pool create local-processes --type process
+	@$(PREFECT) gcl inspect rendering >/dev/null 2>&1 || $(PREFECT) gcl create rendering --limit 4
+	@$(PREFECT) automation inspect finish-runs-of-lost-workers >/dev/null 2>&1 \
+		|| $(PREFECT) automation create --from-file deployments/automations.yaml
+	$(PREFECT) deploy --prefect-file deployments/prefect.yaml --all
+
+worker: $(VENV)/.installed ## takes scheduled runs and does them, in the foreground; data goes where RLHFBLENDER_DATA_ROOT says
+	$(PREFECT) worker start --pool local-processes
 
 clean:
 	rm -rf $(VENV)
