@@ -196,3 +196,12 @@ class Telling(Counting):
 class NotAnEnv:
     def __init__(self, render_mode=None):
         pass
+
+
+class Odd(Counting):
+    """Rewards and infos that JSON has no numbers for."""
+
+    def step(self, action):
+        observation, _, *ends, _ = super().step(action)
+        reward = {1: float("inf"), 2: float("nan")}.get(self.count, 1.0)
+        return observation, reward, *ends, {"nothing": float("nan")}

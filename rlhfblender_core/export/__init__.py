@@ -1,0 +1,28 @@
+"""Handing the data over: to RLHF-Blender's server, to Minari."""
+
+from rlhfblender_core.export.ledger import locked
+from rlhfblender_core.export.request import (
+    CheckpointReport,
+    ExperimentSource,
+    ExportFormat,
+    RewardsKind,
+    find_experiments,
+    open_target,
+)
+from rlhfblender_core.export.server import ServerExperiment, finish_server_export, plan_server_export
+from rlhfblender_core.export.server_episodes import ServerCheckpoint, export_checkpoint
+
+__all__ = [
+    "CheckpointReport",
+    "ExperimentSource",
+    "ExportFormat",
+    "RewardsKind",
+    "ServerCheckpoint",
+    "ServerExperiment",
+    "export_checkpoint",
+    "find_experiments",
+    "finish_server_export",
+    "locked",
+    "open_target",
+    "plan_server_export",
+]

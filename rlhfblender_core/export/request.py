@@ -1,0 +1,108 @@
+"""What is exported: experiments with their environments and checkpoints, looked up before anything is written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fsspec.utils import get_protocol
+
+from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
+from rlhfblender_core.layout import CheckpointKey, manifest_folder
+from rlhfblender_core.names import checked_name
+from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, Registry
+from rlhfblender_core.storage import DataRoot, check_writable, list_sizes, open_data_root
+
+ExportFormat = Literal["rlhfblender", "minari"]
+#: What the file of rewards holds: RLHF-Blender of 2026 writes values per step, that of 2025 their cumulative sum.
+RewardsKind = Literal["per-step", "cumulative"]
+
+
+@dataclass(frozen=True)
+class ExperimentSource:
+    """An experiment to export.
+
+    Attributes:
+        record: as registered.
+        environment: the one it studies.
+        checkpoints: those with published episodes.
+    """
+
+    record: ExperimentRecord
+    environment: EnvironmentRecord
+    checkpoints: tuple[CheckpointRecord, ...]
+
+
+@dataclass(frozen=True)
+class CheckpointReport:
+    """What came of a checkpoint's export.
+
+    Attributes:
+        key: experiment and checkpoint.
+        made: episodes written now.
+        there: episodes that were there already.
+        left_out: number of episodes by the reason why they can't be exported.
+        place: where they are, as a person would use it.
+    """
+
+    key: CheckpointKey
+    made: int
+    there: int
+    left_out: dict[str, int]
+    place: str
+
+
+def open_target(out: str | None, root: DataRoot) -> DataRoot:
+    """The folder to export to, as a local root; nothing is written yet.
+
+    Raises:
+        InvalidParameterError: none is given, it isn't local, or it would mix with the data root.
+        StorageNotUsableError: it can't be written.
+    """
+    if not out or not out.strip():
+        raise InvalidParameterError("Give the folder to export to: --to rlhfblender OUT or --to minari OUT.")
+    if get_protocol(out) not in ("file", "local"):
+        raise InvalidParameterError(f"Exports go to a folder on this machine, not to {out}. Copy it there afterwards.")
+    target = open_data_root(str(Path(out.removeprefix("file://")).expanduser()))
+    if root.is_local:
+        folder, source = target.local_folder.resolve(), root.local_folder.resolve()
+        if folder.is_relative_to(source) or source.is_relative_to(folder / "data"):
+            raise InvalidParameterError(f"The export to {out} would mix with the data root {root.url}. Choose another.")
+    check_writable(target)
+    return target
+
+
+def find_experiments(root: DataRoot, registry: Registry, names: Sequence[str] | None) -> tuple[ExperimentSource, ...]:
+    """The experiments of these names, or all that have published episodes.
+
+    Raises:
+        InvalidParameterError: an experiment isn't registered.
+        DataNotUsableError: one, or all there are, have no published episodes.
+    """
+    found = []
+    for name in dict.fromkeys(names) if names else [record.name for record in registry.list_experiments()]:
+        source = _find(root, registry, name)
+        if source.checkpoints:
+            found.append(source)
+        elif names:
+            raise DataNotUsableError(
+                f"Experiment {name!r} has no episodes in {root.url}. Generate some with generate.py --exp {name}."
+            )
+    if not found:
+        raise DataNotUsableError(f"There are no episodes in {root.url} to export. Generate some with generate.py.")
+    return tuple(found)
+
+
+def _find(root: DataRoot, registry: Registry, name: str) -> ExperimentSource:
+    record = registry.find_experiment(checked_name(name, "experiment"))
+    environment = registry.find_environment(record.env_id) if record else None
+    if record is None or environment is None:
+        known = ", ".join(experiment.name for experiment in registry.list_experiments()[:8]) or "none"
+        raise InvalidParameterError(f"There is no experiment {name!r}. Registered are: {known}.")
+    checkpoints = registry.list_checkpoints(name)
+    published = (checkpoint for checkpoint in checkpoints if list_sizes(root, manifest_folder(_key(checkpoint))))
+    return ExperimentSource(record, environment, tuple(published))
+
+
+def _key(checkpoint: CheckpointRecord) -> CheckpointKey:
+    return CheckpointKey(checkpoint.experiment, checkpoint.label)

@@ -1,0 +1,79 @@
+"""Spaces as RLHF-Blender's database has them: ``{'label': 'Discrete((2,))', 'shape': (2,), 'dtype': 'int64', …}``."""
+
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from rlhfblender_core.environments import Space, observation_columns, space_from_description
+from rlhfblender_core.registry import EnvironmentRecord
+
+#: Infinite bounds: the server evaluates the text, where ``inf`` is no name.
+_FAR = 1e9
+
+SpaceInfo = dict[str, Any]
+
+
+def space_infos(environment: EnvironmentRecord, example: Path) -> tuple[SpaceInfo, SpaceInfo]:
+    """Observation and action space of an environment, as its episodes are exported.
+
+    Args:
+        environment: as registered.
+        example: an exported episode, for environments that were registered without spaces.
+    """
+    names = environment.action_names
+    if environment.observation_space and environment.action_space:
+        observation = space_from_description(environment.observation_space)
+        action = space_from_description(environment.action_space)
+        return observation_info(observation), action_info(action, names)
+    with np.load(example, allow_pickle=True) as arrays:  # our own export of a moment ago
+        obs, actions, probs = arrays["obs"], arrays["actions"], arrays["probs"]
+    is_discrete = actions.ndim == 1 and actions.dtype.kind in "iu"
+    count = max(int(actions.max()) + 1, probs.shape[-1], len(names or ())) if is_discrete else 0
+    known: Space = (
+        spaces.Discrete(count) if is_discrete else spaces.Box(-_FAR, _FAR, actions.shape[1:] or (1,), actions.dtype)
+    )
+    return _info("Box", obs.shape[1:], str(obs.dtype), ()), action_info(known, names)
+
+
+def observation_info(space: Space) -> SpaceInfo:
+    """An observation space as it is exported: structured ones are one row of numbers."""
+    if isinstance(space, spaces.Discrete):
+        return _info("Discrete", (int(space.n),), str(np.dtype(space.dtype)), ())
+    columns = observation_columns(space)
+    numeric = [column for column in columns.values() if column.dtype.kind != "U"]
+    if isinstance(space, spaces.Dict | spaces.Tuple) or not numeric:
+        dtype = np.result_type(*(column.dtype for column in numeric)) if numeric else np.dtype(np.float32)
+        return _info("Box", (sum(prod(column.shape) for column in numeric) or 1,), str(dtype), ())
+    (column,) = numeric
+    return _info(type(space).__name__, column.shape, str(column.dtype), ())
+
+
+def action_info(space: Space, names: Sequence[str] | None) -> SpaceInfo:
+    """An action space as it is exported: flat, with the actions' names as labels."""
+    if isinstance(space, spaces.Discrete):
+        info = _info("Discrete", (int(space.n),), str(np.dtype(space.dtype)), names or ())
+        start = int(space.start)
+        # The UI looks an action's label up by its value.
+        return info | {"labels": {str(start + int(key)): label for key, label in info["labels"].items()}}
+    shape = (prod(space.shape or ()),)
+    info = _info(type(space).__name__, shape, str(np.dtype(space.dtype)), names or ())
+    if isinstance(space, spaces.Box):
+        info |= {"low": _finite(space.low), "high": _finite(space.high)}
+    return info
+
+
+def _info(kind: str, shape: tuple[int, ...], dtype: str, names: Sequence[str]) -> SpaceInfo:
+    shape = tuple(int(side) for side in shape)
+    count = shape[0] if len(shape) == 1 else 0  # pictures have no labels
+    labels = dict(zip(map(str, range(count)), names or range(count), strict=False))
+    return {"label": f"{kind}({shape})", "shape": shape, "dtype": dtype, "labels": labels}
+
+
+def _finite(bounds: Any) -> list[float]:
+    flat = np.asarray(bounds).ravel()
+    numbers: list[float] = np.clip(flat, -_FAR, _FAR).tolist() if flat.dtype.kind == "f" else flat.tolist()
+    return numbers
