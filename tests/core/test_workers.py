@@ -1,4 +1,6 @@
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +29,14 @@ def is_running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def size_of_session(leader: int) -> int:
+    found = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += int(path.read_text().rpartition(")")[2].split()[3]) == leader
+    return found
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells from /proc which processes run")
@@ -73,6 +83,41 @@ def test_closing_ends_workers_at_once_and_says_so_to_those_who_wait(tmp_path: Pa
     assert not is_running(int((tmp_path / "pid").read_text()))
     with pytest.raises(RunStoppedError):
         workers.run(work.add, 1)
+
+
+def test_closing_stops_the_thread_that_works_in_this_process_at_its_next_step(tmp_path: Path) -> None:
+    workers = Workers(0, tmp_path)
+    with ThreadPoolExecutor(1) as caller:
+        waiting = caller.submit(workers.run, work.work_on, tmp_path / "works")
+        wait_for((tmp_path / "works").exists)
+        workers.close()
+        with pytest.raises(RunStoppedError):
+            waiting.result(20)
+
+
+@needs_proc
+def test_ctrl_c_while_workers_start_is_for_the_parent_alone(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from environments_for_tests import work\n"
+        "from rlhfblender_core.workers import Workers\n"
+        "if __name__ == '__main__':\n"
+        "    try: Workers(1, Path(sys.argv[1])).run(work.hang, Path(sys.argv[1]) / 'pid')\n"
+        "    except KeyboardInterrupt: pass\n"
+        "    import os; os._exit(0)\n"
+    )
+    (tmp_path / "main.py").write_text(script)
+    tests = str(Path(work.__file__).parents[1])
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "main.py"), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": tests},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as parent:
+        wait_for(lambda: size_of_session(parent.pid) >= 3)  # with the one that tracks resources
+        os.killpg(parent.pid, signal.SIGINT)
+        _, err = parent.communicate(timeout=60)
+    assert err == ""
 
 
 @needs_proc

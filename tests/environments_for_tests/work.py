@@ -39,6 +39,14 @@ def count(steps: int) -> None:
     count_progress(steps=steps, episodes=1)
 
 
+def work_on(marker: Path) -> None:
+    """Counts steps until it is told to stop."""
+    while True:
+        count_progress(steps=1)
+        marker.touch()
+        time.sleep(0.01)
+
+
 def talk() -> None:
     print("hello")  # noqa: T201
     print("warning: hello", file=sys.stderr)  # noqa: T201
