@@ -101,9 +101,9 @@ def test_ctrl_c_while_workers_start_is_for_the_parent_alone(tmp_path: Path) -> N
         "import sys; from pathlib import Path; from environments_for_tests import work\n"
         "from rlhfblender_core.workers import Workers\n"
         "if __name__ == '__main__':\n"
-        "    try: Workers(1, Path(sys.argv[1])).run(work.hang, Path(sys.argv[1]) / 'pid')\n"
-        "    except KeyboardInterrupt: pass\n"
-        "    import os; os._exit(0)\n"
+        "    with Workers(1, Path(sys.argv[1])) as workers:\n"
+        "        try: workers.run(work.hang, Path(sys.argv[1]) / 'pid')\n"
+        "        except KeyboardInterrupt: pass\n"
     )
     (tmp_path / "main.py").write_text(script)
     tests = str(Path(work.__file__).parents[1])
