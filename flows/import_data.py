@@ -1,7 +1,7 @@
 """Import episodes that were made elsewhere: check every file, convert, register, report what can't be used.
 
-``python flows/import_data.py FOLDER --exp MyExperiment --env MyEnv-v0``. Exit code 0: all episodes are imported, 1: some
-are not, 2: the request was wrong.
+``python flows/import_data.py FOLDER --exp MyExperiment --env MyEnv-v0``. Exit code 0: all episodes are imported, 1:
+some are not, 2: the request was wrong.
 """
 
 from collections.abc import Callable, Iterable, Iterator

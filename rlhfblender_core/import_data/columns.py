@@ -211,7 +211,8 @@ def _seed(members: Members) -> int | None:
 
 
 def _remarks(members: Members, columns: Mapping[str, Column], length: int) -> list[str]:
-    dropped = [name for name in members.headers if name not in columns and name not in _OWN]
+    # Empty ones are RLHF-Blender's way to say that there are none.
+    dropped = [name for name in members.headers if name not in columns and name not in _OWN and members.rows(name) != 0]
     remarks = [f"{', '.join(dropped)} left out: not one row per step"] if dropped else []
     if members.ignored:
         remarks.append(f"{', '.join(members.ignored[:3])[:80]} left out: no array's name")

@@ -17,11 +17,13 @@ from rlhfblender_core.checkpoints.stand_ins import Array, BufferArray, Dtype, Sc
 #: Pickled infos of 100,000 steps have some 20 MB.
 _MAX_BYTES = 1 << 30
 _MAX_DEPTH = 32
-#: Values that a pickle may unfold to: small pickles can name the same list again and again.
-_MAX_VALUES = 20_000_000
+#: Values that a pickle may unfold to, by its size and at most: a small one can name the same list again and again.
+_VALUES_PER_BYTE, _SOME_VALUES, _MAX_VALUES = 32, 100_000, 10_000_000
 _OBJECTS = re.compile(r"\|?O[48]?")
 _TEXTS = re.compile(r"[<>=|]?[US]\d{1,6}")
 _STATE_PARTS = 5
+#: As protocol 2 names it.
+_ALLOWED = {**ALLOWED, ("__builtin__", "set"): set}
 
 
 def read_objects(content: bytes) -> list[Any]:
@@ -33,8 +35,8 @@ def read_objects(content: bytes) -> list[Any]:
     """
     if len(content) > _MAX_BYTES:
         raise DamagedPickleError(f"it has {len(content):,} bytes")
-    found = load_restricted(io.BytesIO(content), lambda name: ALLOWED.get(name) or unresolved(name))
-    elements = _Plain().value(found)
+    found = load_restricted(io.BytesIO(content), lambda name: _ALLOWED.get(name) or unresolved(name))
+    elements = _Plain(min(_MAX_VALUES, _SOME_VALUES + _VALUES_PER_BYTE * len(content))).value(found)
     if not isinstance(elements, list):
         raise DamagedPickleError("it is no array of objects")
     return elements
@@ -43,8 +45,8 @@ def read_objects(content: bytes) -> list[Any]:
 class _Plain:
     """Turns stand-ins into values, and counts them."""
 
-    def __init__(self) -> None:
-        self._left = _MAX_VALUES
+    def __init__(self, most: int) -> None:
+        self._left = most
 
     def value(self, found: Any, depth: int = 0) -> Any:
         self._left -= 1
@@ -65,7 +67,7 @@ class _Plain:
     def _stood_for(self, found: StandIn, depth: int) -> Any:
         if isinstance(found, Array) and _is_of(found, _OBJECTS):
             return self._objects(found, depth)
-        if isinstance(found, Array | Scalar) and _is_of(found, _TEXTS):
+        if isinstance(found, Array | BufferArray | Scalar) and _is_of(found, _TEXTS):
             return _texts(found)
         if isinstance(found, Array | BufferArray | Scalar):
             return resolved(found)
@@ -80,27 +82,30 @@ class _Plain:
         return elements[0] if shape == () and len(elements) == 1 else elements
 
 
-def _dtype_of(found: Array | Scalar) -> Any:
+def _parts(found: Array | BufferArray | Scalar) -> tuple[Any, Any, Any]:
+    """Bytes, dtype and shape; None where they are missing."""
     if isinstance(found, Scalar):
-        return found.args[0] if found.args else None
-    state = found.state
-    return state[2] if isinstance(state, tuple) and len(state) == _STATE_PARTS else None
+        return (*reversed(found.args[:2]), ()) if len(found.args) >= 2 else (None, None, None)  # noqa: PLR2004 (numpy's)
+    if isinstance(found, BufferArray):
+        return (*found.args, None, None, None)[:3]
+    state = (
+        found.state if isinstance(found.state, tuple) and len(found.state) == _STATE_PARTS else (None,) * _STATE_PARTS
+    )
+    return state[4], state[2], state[1]
 
 
-def _is_of(found: Array | Scalar, code: re.Pattern[str]) -> bool:
-    dtype = _dtype_of(found)
+def _is_of(found: Array | BufferArray | Scalar, code: re.Pattern[str]) -> bool:
+    _, dtype, _ = _parts(found)
     given = dtype.args[0] if isinstance(dtype, Dtype) and dtype.args else None
     return isinstance(given, str) and code.fullmatch(given) is not None
 
 
-def _texts(found: Array | Scalar) -> Any:
-    dtype = _dtype_of(found)
+def _texts(found: Array | BufferArray | Scalar) -> Any:
+    content, dtype, shape = _parts(found)
     order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "="
     real = np.dtype(dtype.args[0]).newbyteorder(">" if order == ">" else "=")
-    shape = () if isinstance(found, Scalar) else found.state[1]
-    content = found.args[1] if isinstance(found, Scalar) else found.state[4]
     try:
-        return np.frombuffer(content, real).reshape(shape).tolist()
+        return np.frombuffer(bytes(content), real).reshape(shape).tolist()
     except (TypeError, ValueError) as error:
         raise DamagedPickleError("an array of texts whose parts don't fit together") from error
 

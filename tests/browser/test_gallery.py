@@ -131,7 +131,9 @@ def test_keys_step_play_change_episode_and_close(open_page: OpenPage, data_root:
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     assert page.text_content("#viewer-title") == "Episode 1"
-    pause(page)
+    page.wait_for_selector(".play.is-playing")
+    page.keyboard.press("Space")
+    page.wait_for_selector(".play:not(.is-playing)")
     page.keyboard.press("Home")
     page.keyboard.press("Shift+ArrowRight")
     page.keyboard.press("ArrowLeft")

@@ -15,6 +15,10 @@ class Viewer {
       if (event.target === this.dialog) this.dialog.close(); // beside it
     });
     this.dialog.addEventListener("keydown", (event) => this.onKey(event));
+    this.dialog.addEventListener("keyup", (event) => {
+      // Space plays, also right after a button was clicked; Enter presses buttons.
+      if (event.key === " " && !event.target.closest("select")) event.preventDefault();
+    });
   }
 
   async open(experiment, checkpoint, episode) {
@@ -113,10 +117,9 @@ class Viewer {
 
   onKey(event) {
     if (event.target.closest("select") || event.altKey || event.ctrlKey || event.metaKey) return;
-    const onButton = event.target.closest("button, a");
     const ten = event.shiftKey ? 10 : 1;
     const actions = {
-      " ": onButton && onButton.id !== "play" ? null : () => this.player.toggle(),
+      " ": () => this.player.toggle(),
       ArrowLeft: () => this.stepBy(-ten),
       ArrowRight: () => this.stepBy(ten),
       ArrowUp: () => this.move(-1),

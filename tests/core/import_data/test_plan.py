@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import pytest
+from core.import_data.making_sources import ENV, make_database, make_documented, make_server
+
+from rlhfblender_core.errors import DataNotUsableError, InvalidNameError, InvalidParameterError, RegistryConflictError
+from rlhfblender_core.import_data import ImportPlan, ImportRequest, plan_import
+from rlhfblender_core.import_data.plan import check_places
+from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord, open_registry
+
+
+def plan(source: Path, **options: str) -> ImportPlan:
+    return plan_import(ImportRequest(**{"folder": source, "exp": "Mine", "env": ENV, **options}), None)
+
+
+def test_environment_is_described_by_the_sources_database_without_making_it(source: Path) -> None:
+    make_server(source, episodes=1)
+    make_database(source)
+    planned = plan(source)
+    environment = planned.environment
+    assert environment.action_space == {"type": "Discrete", "shape": [], "dtype": "int64", "n": 2, "start": 0}
+    assert environment.observation_space["shape"] == [3]
+    assert environment.action_names == ("left", "right")
+    ((_, target),) = planned.work
+    assert (target.algorithm, target.environment.kwargs) == ("PPO", {"camera_name": "corner"})
+
+
+def test_what_the_source_would_run_is_not_registered(source: Path) -> None:
+    make_server(source, episodes=1)
+    make_database(source)
+    planned = plan(source)
+    assert planned.environment.entry_point is None
+    assert planned.environment.additional_packages == ()
+    assert "--env-gym-entrypoint os:abort --additional-gym-packages antigravity" in planned.remarks[0]
+
+
+def test_texts_in_the_database_are_literals_and_not_evaluated(source: Path, tmp_path: Path) -> None:
+    make_server(source, episodes=1)
+    canary = tmp_path / "canary"
+    code = f"__import__('pathlib').Path({str(canary)!r}).touch()"
+    make_database(source, observation_space_info=code, environment_config=code, action_space_info="{'label': 3}")
+    planned = plan(source)
+    assert not canary.exists()
+    assert planned.environment.observation_space["shape"] == [3]  # from the arrays
+
+
+def test_spaces_come_from_the_arrays_where_nothing_else_tells(source: Path) -> None:
+    make_documented(source, episodes=1)
+    environment = plan(source).environment
+    assert environment.observation_space["shape"] == [3]
+    assert environment.action_space["n"] == 2
+
+
+def test_installed_environments_describe_themselves(source: Path) -> None:
+    make_documented(source, episodes=1)
+    assert plan(source, env="CartPole-v1").environment.observation_space["shape"] == [4]
+
+
+def test_data_folder_beside_a_database_is_found(source: Path) -> None:
+    make_server(source / "data", episodes=1)
+    make_database(source)
+    assert plan(source).folder == source / "data"
+    assert plan(source).database == source / "rlhfblender.db"
+
+
+def test_experiment_is_chosen_by_name_where_there_are_several(source: Path) -> None:
+    make_server(source, episodes=1)
+    make_server(source, episodes=1, experiment_id=2)
+    make_database(source)
+    with pytest.raises(InvalidParameterError, match="several experiments: Made-v0_1, Made-v0_2"):
+        plan(source)
+    for name in ("Made-v0_1", "Their-Experiment"):
+        assert plan(source, source_exp=name).work[0][0].path == "Made-v0/Made-v0_1_5000"
+    assert plan(source, exp="Their-Experiment").work[0][0].path == "Made-v0/Made-v0_1_5000"
+    with pytest.raises(InvalidParameterError, match=r"no experiment 'x'\. It has: Made-v0_1, Made-v0_2"):
+        plan(source, source_exp="x")
+
+
+def test_random_agents_and_last_checkpoints_get_our_labels(source: Path) -> None:
+    make_server(source, episodes=1, checkpoint="-1")
+    assert [record.label for record in plan(source).checkpoint_records()] == ["final"]
+    make_database(source, framework="random")
+    assert [record.label for record in plan(source).checkpoint_records()] == ["random"]
+    assert plan(source).experiment.kind == "random"
+
+
+def test_wrong_requests_are_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataNotUsableError, match="There is no folder"):
+        plan(source)
+    source.mkdir()
+    with pytest.raises(DataNotUsableError, match="has none of episodes/"):
+        plan(source)
+    (source / "episodes").mkdir()
+    with pytest.raises(DataNotUsableError, match="has no episodes"):
+        plan(source)
+    make_server(source, episodes=1)
+    with pytest.raises(InvalidParameterError, match=r"no episodes of Other-v0\. It has those of Made-v0"):
+        plan(source, env="Other-v0")
+    with pytest.raises(InvalidNameError):
+        plan(source, exp="../x")
+
+
+def test_registered_experiment_of_another_environment_is_a_conflict(source: Path, tmp_path: Path) -> None:
+    make_documented(source, episodes=1)
+    with open_registry(f"sqlite:///{tmp_path / 'registry.db'}") as registry:
+        registry.ensure_environment(EnvironmentRecord(env_id="Other-v0"))
+        registry.ensure_experiment(ExperimentRecord(name="Mine", env_id="Other-v0", kind="trained"))
+        with pytest.raises(RegistryConflictError, match="environment"):
+            plan_import(ImportRequest(source, "Mine", ENV), registry)
+
+
+def test_registered_environment_stays_as_it_is(source: Path, tmp_path: Path) -> None:
+    make_server(source, episodes=1)
+    make_database(source)
+    with open_registry(f"sqlite:///{tmp_path / 'registry.db'}") as registry:
+        known = registry.ensure_environment(EnvironmentRecord(env_id=ENV, entry_point="mine:Env"))
+        planned = plan_import(ImportRequest(source, "Mine", ENV), registry)
+        assert planned.environment == known
+        assert planned.remarks == ()
+
+
+def test_sources_own_database_is_never_the_registry(source: Path, tmp_path: Path) -> None:
+    make_server(source, episodes=1)
+    database = make_database(source)
+    with pytest.raises(DataNotUsableError, match="RLHF-Blender's own database"):
+        check_places(plan(source), f"sqlite:///{database}")
+    check_places(plan(source), f"sqlite:///{tmp_path / 'other.db'}")
