@@ -1,0 +1,103 @@
+"""Watching a model folder: what has no data yet is made, what is being written waits."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.generate import generate as generate_flow
+from flows.watch import watch
+
+pytestmark = pytest.mark.usefixtures("prefect")
+
+
+@pytest.fixture
+def models(tmp_path: Path, trained_cartpole: Path) -> Path:
+    """A model folder with one checkpoint, saved an hour ago."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    save(folder, trained_cartpole / "rl_model_128_steps.zip", age=3600)
+    return folder
+
+
+def save(folder: Path, model: Path, age: float) -> Path:
+    target = folder / model.name
+    shutil.copy(model, target)
+    os.utime(target, (time.time() - age,) * 2)
+    return target
+
+
+@pytest.fixture
+def experiment(models: Path, data_root: Path) -> str:
+    state = generate_flow(
+        env="CartPole-v1",
+        exp="study",
+        model_path=str(models),
+        register_only=True,
+        data_root=str(data_root),
+        return_state=True,
+    )
+    assert state.is_completed()
+    return "study"
+
+
+def look(data_root: Path, **parameters: Any) -> Any:
+    return watch(**{"num_episodes": 1, "data_root": str(data_root), **parameters}, return_state=True)
+
+
+def made(data_root: Path) -> list[str]:
+    return sorted(path.parent.name for path in data_root.glob("manifests/study/*/0.json"))
+
+
+def test_a_look_makes_what_is_new_and_leaves_what_is_being_written(
+    experiment: str, models: Path, trained_cartpole: Path, data_root: Path, snapshot: Callable[[Path], dict[str, str]]
+) -> None:
+    fresh = save(models, trained_cartpole / "rl_model_256_steps.zip", age=0)
+    state = look(data_root)
+    assert state.message == "1 checkpoints filled: study/128; still being written: study/256"
+    assert made(data_root) == ["128"]
+    before = snapshot(data_root)
+    os.utime(fresh, (time.time() - 120,) * 2)
+    state = look(data_root, exp=[experiment])
+    assert state.message == "1 checkpoints filled: study/256"
+    after = snapshot(data_root)
+    assert {path: after[path] for path in before} == before
+    assert made(data_root) == ["128", "256"]
+    assert look(data_root).message == "0 checkpoints filled"
+
+
+def test_a_broken_checkpoint_does_not_keep_the_others_from_being_made(
+    experiment: str, models: Path, trained_cartpole: Path, data_root: Path
+) -> None:
+    broken = save(models, trained_cartpole / "rl_model_256_steps.zip", age=3600)
+    broken.write_bytes(broken.read_bytes()[:1000])
+    os.utime(broken, (time.time() - 3600,) * 2)
+    state = look(data_root)
+    assert state.is_failed()
+    assert state.message.startswith("1 checkpoints filled: study/128; 1 problems: study/256: ")
+    assert made(data_root) == ["128"]
+
+
+def test_a_model_that_changed_since_its_episodes_were_made_is_left_alone(
+    experiment: str, models: Path, trained_cartpole: Path, data_root: Path
+) -> None:
+    look(data_root)
+    shutil.copy(trained_cartpole / "rl_model_256_steps.zip", models / "rl_model_128_steps.zip")
+    assert look(data_root, settle_seconds=0).message == "0 checkpoints filled"
+
+
+def test_an_unknown_experiment_is_refused(experiment: str, data_root: Path) -> None:
+    state = look(data_root, exp=["other"])
+    assert state.name == "Refused"
+    assert state.message == "No experiment 'other' is registered. Those that are: study."
+
+
+def test_a_folder_that_is_gone_is_a_problem_of_its_experiment(experiment: str, models: Path, data_root: Path) -> None:
+    shutil.rmtree(models)
+    state = look(data_root)
+    assert state.is_failed()
+    assert "study: There is nothing at" in state.message
