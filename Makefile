@@ -44,10 +44,7 @@ server: $(VENV)/.installed ## Prefect's server and UI, in the foreground
 	$(SERVER_SETTINGS) $(BIN)/prefect server start --host $(HOST) --port $(PORT)
 
 deploy: $(VENV)/.installed ## work pool, limit, automations and deployments on the server; what people changed in the UI stays
-	@$(PREFECT) work-pool inspect local-processes >/dev/null 2>&1 || $(PREFECT) work-pool create local-processes --type process
-	@$(PREFECT) gcl inspect rendering >/dev/null 2>&1 || $(PREFECT) gcl create rendering --limit 4
-	@$(PREFECT) automation inspect finish-runs-of-lost-workers >/dev/null 2>&1 \
-		|| $(PREFECT) automation create --from-file deployments/automations.yaml
+	@PREFECT_API_URL=$(PREFECT_API_URL) $(BIN)/python deployments/set_up.py
 	$(PREFECT) deploy --prefect-file deployments/prefect.yaml --all
 
 worker: $(VENV)/.installed ## takes scheduled runs and does them, in the foreground; data goes where RLHFBLENDER_DATA_ROOT says

@@ -54,7 +54,7 @@ def _start_server(folder: Path) -> str:
     with (folder / "server.log").open("wb") as log:
         server_process = subprocess.Popen(
             ["/bin/sh", "-c", f"{server} & server=$!; {watch}; kill -KILL -- -$$"],
-            env={**os.environ, "PREFECT_HOME": str(folder / "server")},
+            env={**os.environ, "PREFECT_HOME": str(folder / "server"), "PREFECT_SERVER_UI_API_URL": "/api"},
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,

@@ -1,0 +1,129 @@
+"""Prefect's UI in a real Chromium: what a person sees of a run. Screenshots are left in pytest's ``--basetemp``."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("deployments")
+
+_FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+REPOSITORY = Path(__file__).parents[2]
+_PATIENCE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = os.environ.get("RLHFBLENDER_TESTS_CHROMIUM") or shutil.which("chromium")
+    if program is None:
+        pytest.skip("no Chromium on this machine; install one, or name it in RLHFBLENDER_TESTS_CHROMIUM")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=program, args=_FLAGS)
+        yield opened
+        opened.close()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the server has to show: a run of two checkpoints, started by the command line, and the deployments."""
+
+    address: str
+    flow_run: str
+    deployment: str
+    overview: str
+    results: str
+
+
+@pytest.fixture(scope="module")
+def seen(browser: Any, prefect_server: str, tmp_path_factory: pytest.TempPathFactory, trained_cartpole: Path) -> Seen:
+    folder = tmp_path_factory.mktemp("ui")
+    environment = {**os.environ, "PREFECT_API_URL": prefect_server, "RLHFBLENDER_DATA_ROOT": str(folder / "data")}
+    generate = (
+        "flows/generate.py --env CartPole-v1 --exp ui-study --num-episodes 3 --checkpoints 0 128 256 --model-path"
+    )
+    deploy = "-m prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all"
+    for command in ([*generate.split(), str(trained_cartpole)], ["deployments/set_up.py"], deploy.split()):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return look_up(prefect_server)
+
+
+def look_up(api: str) -> Seen:
+    from prefect import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        artifacts = {artifact.key: artifact for artifact in client.read_artifacts() if artifact.key}
+        deployment = client.read_deployment_by_name("generate/on-demand")
+        overview = artifacts["overview-ui-study"]
+        run = client.read_flow_run(overview.flow_run_id)
+        states = [task.state.type.value for task in client.read_task_runs() if task.flow_run_id == run.id]
+    assert set(states) == {"COMPLETED"}
+    results = artifacts["results-ui-study"]
+    return Seen(api.removesuffix("/api"), str(run.id), str(deployment.id), str(overview.id), str(results.id))
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    opened = browser.new_page(viewport={"width": 1400, "height": 1100})
+    opened.set_default_timeout(_PATIENCE_MS)
+    failed: list[str] = []
+    opened.on("requestfailed", lambda request: failed.append(f"{request.url}: {request.failure}"))
+    yield opened
+    opened.close()
+    assert [url for url in failed if "ERR_ABORTED" not in url] == []
+
+
+def test_the_run_page_has_names_tags_timeline_and_logs(page: Any, seen: Seen, tmp_path: Path) -> None:
+    page.goto(f"{seen.address}/runs/flow-run/{seen.flow_run}")
+    for text in ("env:CartPole-v1", "exp:ui-study", "project:RLHF-Blender", "Completed"):
+        page.get_by_text(text, exact=True).first.wait_for()
+    page.get_by_text("ensure-env-registered CartPole-v1").first.wait_for()
+    page.get_by_text("Environment CartPole-v1 is registered").first.wait_for()
+    page.locator("canvas").first.wait_for()
+    page.screenshot(path=tmp_path / "run.png", full_page=True)
+    page.get_by_role("tablist").get_by_text("Artifacts", exact=True).last.click()
+    page.get_by_text("overview-ui-study").first.wait_for()
+    page.screenshot(path=tmp_path / "run-artifacts.png", full_page=True)
+
+
+def test_the_overview_has_pictures_that_load(page: Any, seen: Seen, tmp_path: Path) -> None:
+    page.goto(f"{seen.address}/artifacts/artifact/{seen.overview}")
+    page.get_by_role("img", name="Thumbnails").wait_for()
+    widths = page.evaluate("[...document.querySelectorAll('img[alt]')].map(image => image.naturalWidth)")
+    assert len(widths) >= 2
+    assert all(width > 200 for width in widths)
+    page.get_by_role("cell", name="thumbnails").wait_for()
+    page.screenshot(path=tmp_path / "overview.png", full_page=True)
+
+
+def test_the_results_are_a_table(page: Any, seen: Seen, tmp_path: Path) -> None:
+    page.goto(f"{seen.address}/artifacts/artifact/{seen.results}")
+    page.get_by_role("cell", name="256", exact=True).wait_for()
+    headings = page.get_by_role("columnheader").all_inner_texts()
+    assert [heading.strip() for heading in headings][:2] == ["checkpoint", "made"]
+    assert page.get_by_text('"checkpoint"').count() == 0
+    page.screenshot(path=tmp_path / "results.png", full_page=True)
+
+
+def test_the_form_describes_and_checks_its_fields(page: Any, seen: Seen, tmp_path: Path) -> None:
+    page.goto(f"{seen.address}/deployments/deployment/{seen.deployment}/run")
+    page.get_by_text("Gymnasium id, e.g. CartPole-v1").wait_for()
+    page.get_by_text("episodes per checkpoint (default 10)").wait_for()
+    page.screenshot(path=tmp_path / "form.png", full_page=True)
+    page.locator("input[type=number]").first.fill("0")
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_text("'num_episodes'. Failure reason: 0 is less than the minimum of 1").first.wait_for()
+    page.screenshot(path=tmp_path / "form-refused.png", full_page=True)
