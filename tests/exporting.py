@@ -21,7 +21,7 @@ from rlhfblender_core.plan import GenerationRequest, plan_generation
 from rlhfblender_core.publish import index_published, publish_shard
 from rlhfblender_core.registry import CheckpointRecord, open_existing_registry, open_registry
 from rlhfblender_core.shards import Shard, close_session, roll_out_shard
-from rlhfblender_core.storage import DataRoot, open_data_root
+from rlhfblender_core.storage import DataRoot
 
 COUNTING = "environments_for_tests.counting"
 

@@ -25,20 +25,21 @@ INTEGERS = {
     "Environment": {"registered", "has_state_loading"},
 }
 COLUMNS = {
-    "Project": (
-        "project_name created_timestamp project_path project_description project_tags project_environments "
-        "project_datasets project_experiments wandb_entity"
-    ).split(),
-    "Experiment": (
-        "exp_name created_timestamp run_timestamp last_modified pid status env_id environment_config "
-        "demo_gen_environment_config framework path algorithm hyperparams num_timesteps checkpoint_frequency "
-        "checkpoint_list episodes_per_eval parallel_envs observation_space_info action_space_info exp_tags "
-        "exp_comment wandb_tracking device trained_agent_path seed"
-    ).split(),
-    "Environment": (
-        "env_name registered registration_id observation_space_info action_space_info has_state_loading description "
-        "tags gym_entry_point additional_gym_packages"
-    ).split(),
+    "Project": [
+        *("project_name", "created_timestamp", "project_path", "project_description", "project_tags"),
+        *("project_environments", "project_datasets", "project_experiments", "wandb_entity"),
+    ],
+    "Experiment": [
+        *("exp_name", "created_timestamp", "run_timestamp", "last_modified", "pid", "status", "env_id"),
+        *("environment_config", "demo_gen_environment_config", "framework", "path", "algorithm", "hyperparams"),
+        *("num_timesteps", "checkpoint_frequency", "checkpoint_list", "episodes_per_eval", "parallel_envs"),
+        *("observation_space_info", "action_space_info", "exp_tags", "exp_comment", "wandb_tracking", "device"),
+        *("trained_agent_path", "seed"),
+    ],
+    "Environment": [
+        *("env_name", "registered", "registration_id", "observation_space_info", "action_space_info"),
+        *("has_state_loading", "description", "tags", "gym_entry_point", "additional_gym_packages"),
+    ],
 }
 EVALUATED = {
     "Project": {

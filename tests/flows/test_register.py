@@ -6,20 +6,25 @@ from pathlib import Path
 
 import pytest
 
-import flows.register
-from flows.command_line import run_command
+from flows.register import main
+from rlhfblender_core.errors import RLHFBlenderError, one_line
 
 COUNTING = ("--env", "Counted-v0", "--env-gym-entrypoint", "environments_for_tests.counting:Counting")
 
 
 @pytest.fixture
 def register(data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(*arguments: str) -> tuple[int, str, str]:
+    def run(*arguments: str) -> tuple[object, str, str]:
         monkeypatch.setattr(sys, "argv", ["register.py", *arguments])
         monkeypatch.setenv("RLHFBLENDER_DATA_ROOT", str(data_root))
-        with pytest.raises(SystemExit) as exit_:
-            run_command(flows.register.__name__)
-        return exit_.value.code, *capsys.readouterr()
+        try:
+            code: object = main()
+        except SystemExit as exit_:
+            code = exit_.code
+        except RLHFBlenderError as error:  # as run_command does
+            code = 2
+            print(f"error: {one_line(error)}", file=sys.stderr)
+        return code, *capsys.readouterr()
 
     return run
 

@@ -1,6 +1,5 @@
 """The export to RLHF-Blender: the whole contract on real data, then what happens when it is run again."""
 
-import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -179,7 +178,7 @@ def test_a_file_that_is_gone_or_cut_off_is_written_again(data: DataSet, out: Pat
 def test_an_episode_that_is_no_more_goes_from_the_export(data: DataSet, out: Path) -> None:
     data.counting()
     data.export(out)
-    os.remove(data.root.full_path("manifests/E/random/1.json"))
+    Path(data.root.full_path("manifests/E/random/1.json")).unlink()
     data.export(out)
     assert [episode.number for episode in server_contract.check_folder(out)] == [0]
 
