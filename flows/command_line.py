@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 
 from pydantic.fields import FieldInfo
 
-from rlhfblender_core.errors import RLHFBlenderError, one_line
+from rlhfblender_core.errors import RLHFBlenderError, TransientError, one_line
 
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -111,6 +111,8 @@ def run_command(module: str) -> NoReturn:
     _hide_main_module()
     try:
         code = importlib.import_module(module).main()
+    except TransientError as error:
+        fail(one_line(error), EXIT_INCOMPLETE)
     except RLHFBlenderError as error:
         fail(one_line(error), EXIT_WRONG_REQUEST)
     except KeyboardInterrupt:

@@ -73,15 +73,17 @@ def generate(root: DataRoot, database_url: str, asked: GenerationRequest, worker
             first = int(spread(live.index(staging.name)) * len(shards)) if staging.name in live else 0
             with ThreadPoolExecutor(max(1, workers)) as threads:
                 in_order = shards[first:] + shards[:first]
-                work = [threads.submit(_make, shard, root, database_url, staging, pool) for shard in in_order]
+                existing = frozenset(published.manifests)
+                places = (root, database_url, staging)
+                work = [threads.submit(_make, shard, existing, places, pool) for shard in in_order]
                 made = sum(future.result() for future in work)
         with open_registry(database_url) as registry:
             index_published(registry, read_published(root, KEY))
     return made
 
 
-def _make(shard: Shard, root: DataRoot, database_url: str, staging: Path, pool: Workers) -> int:
-    existing = read_published(root, shard.key).manifests.keys() & set(shard.episodes)
+def _make(shard: Shard, existing: frozenset[int], places: tuple[DataRoot, str, Path], pool: Workers) -> int:
+    root, database_url, staging = places
     for attempt in range(_TRIES):
         try:
             others = made_meanwhile(root, shard.key, shard.settings.digest, set(shard.episodes) - existing)

@@ -110,24 +110,33 @@ def _failure_of(action: Callable[[], object]) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("kinds", [("503",), ("reset", "late_reset"), ("cut",)])
+_SOAK = pytest.mark.soak
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("503", "reset", "late_reset", "cut"),
+        *(pytest.param(kinds, marks=_SOAK) for kinds in [("503",), ("reset", "late_reset"), ("cut",)]),
+    ],
+)
 def test_a_share_of_failing_requests_ends_well_or_with_a_clear_line(
     kinds: tuple[str, ...], s3_root: DataRoot, database: str, fault_proxy: FaultProxy, contents: Contents
 ) -> None:
     shaky = open_data_root(s3_root.url, {"endpoint_url": fault_proxy.url})
-    fault_proxy.kinds, fault_proxy.share = kinds, 0.15
+    fault_proxy.kinds, fault_proxy.share = kinds, 0.1
     for _ in range(5):
-        failure = _failure_of(lambda: generate(shaky, database, request(3)))
+        failure = _failure_of(lambda: generate(shaky, database, request(2)))
         assert failure is None or re.search(r"^[^\n]* did not answer properly: [^\n]*$", failure)
         published = read_published(s3_root, KEY)  # whatever is visible is whole
         assert all(published.is_complete(n) for n in published.manifests)
         if failure is None:
             break
     fault_proxy.share = 0.0
-    generate(shaky, database, request(3))
+    generate(shaky, database, request(2))
     assert fault_proxy.faults > 0
     assert problems(s3_root, database) == []
-    assert len(contents(s3_root)) == 3 * 6
+    assert len(contents(s3_root)) == 2 * 6
 
 
 def test_a_server_that_stalls_is_given_up_with_a_clear_line(
@@ -202,7 +211,7 @@ def test_four_overlapping_runs_share_the_work(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
     driver = str(Path(generating.__file__))
-    command = [sys.executable, driver, s3_root.url, database, "--episodes", "12", "--length", "40"]
+    command = [sys.executable, driver, s3_root.url, database, "--episodes", "12", "--length", "5"]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     outputs = [run.communicate(timeout=240) for run in runs]
     assert [run.returncode for run in runs] == [0] * 4, outputs
