@@ -1,0 +1,73 @@
+"""Commands in docs/operations.md: their flags, targets, deployments and subcommands exist."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+TEXT = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+COMMANDS = [
+    shlex.split(line.removeprefix("$ "), comments=True)
+    for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+def of(program: str) -> list[list[str]]:
+    found = [command[1:] for command in COMMANDS if command[0] == program]
+    assert found
+    return found
+
+
+def flags(arguments: list[str]) -> set[str]:
+    return {argument for argument in arguments if argument.startswith("--")}
+
+
+@pytest.mark.parametrize("arguments", of("make"), ids=" ".join)
+def test_make_has_the_target(arguments: list[str]) -> None:
+    targets = [argument for argument in arguments if "=" not in argument]
+    shown = subprocess.run(["make", "--dry-run", *targets], cwd=REPOSITORY, capture_output=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+
+
+@pytest.mark.parametrize("arguments", of("python"), ids=" ".join)
+def test_the_flow_has_the_flags(arguments: list[str]) -> None:
+    module = __import__(arguments[0].removesuffix(".py").replace("/", "."), fromlist=["main"])
+    name = Path(arguments[0]).stem
+    parameters = getattr(module, name).parameters.properties
+    assert {flag.removeprefix("--").replace("-", "_") for flag in flags(arguments)} <= set(parameters)
+
+
+@pytest.mark.parametrize("arguments", of("prefect"), ids=" ".join)
+def test_prefect_has_the_command_and_its_options(arguments: list[str]) -> None:
+    words = []
+    for argument in arguments:
+        if argument.startswith("-") or not re.fullmatch(r"[a-z-]+", argument) or argument == "rendering":
+            break
+        words.append(argument)
+    shown = subprocess.run(
+        [sys.executable, "-m", "prefect", *words, "--help"], capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == 0, shown.stdout
+    assert all(flag in shown.stdout for flag in flags(arguments))
+
+
+def test_deployments_are_the_ones_in_the_file() -> None:
+    deployed = yaml.safe_load((REPOSITORY / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    names = {f"{entry['entrypoint'].rsplit('.')[-1]}/{entry['name']}" for entry in deployed}
+    assert set(re.findall(r"^\| `([a-z]+/[a-z0-9-]+)`", TEXT, re.MULTILINE)) == names
+    assert set(re.findall(r"'([a-z]+/[a-z0-9-]+)'", TEXT)) <= names
+    for entry in deployed:
+        module, _, flow = entry["entrypoint"].rpartition(".")
+        parameters = getattr(__import__(module, fromlist=[flow]), flow).parameters.properties
+        assert set(entry.get("parameters", {})) <= set(parameters)
+
+
+def test_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert (REPOSITORY / "docs" / link).exists(), link
