@@ -1,0 +1,39 @@
+"""The flows verify and delete: exit states, repair through the same tasks as generate."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from generating import generate, request
+
+from flows.command_line import REFUSED
+from flows.delete import delete
+from flows.verify import Verification, current_printer, verify
+from rlhfblender_core.storage import open_data_root
+
+pytestmark = pytest.mark.usefixtures("prefect")
+
+
+def test_verify_repairs_and_delete_deletes(tmp_path: Path, snapshot: Callable[[Path], dict[str, str]]) -> None:
+    folder = tmp_path / "data"
+    url = f"sqlite:///{folder / 'rlhfblender.db'}"
+    places = {"data_root": str(folder), "database_url": url}
+    generate(open_data_root(str(folder)), url, request(3))
+    before = snapshot(folder)
+    seen: list[Verification] = []
+    token = current_printer.set(seen.append)
+    assert verify(**places, workers=1, return_state=True).is_completed()
+    (folder / "renders/E/random/1.mp4").write_bytes(b"x")
+    (folder / "manifests/E/random/2.json").unlink()
+    state = verify(**places, workers=1, return_state=True)
+    assert state.is_failed()
+    assert state.message.startswith("2 problems: ")
+    assert {problem.path for problem in seen[-1].left} == {"renders/E/random/1.mp4", "manifests/E/random/2.json"}
+    assert verify(**places, exp="E", repair=True, workers=1, return_state=True).is_completed()
+    current_printer.reset(token)
+    assert snapshot(folder) == before
+    assert verify(**places, exp="F", return_state=True).name == REFUSED
+    assert delete(**places, exp="E", return_state=True).name == REFUSED
+    assert snapshot(folder) == before
+    assert delete(**places, exp="E", yes=True, return_state=True).is_completed()
+    assert snapshot(folder) == {}
