@@ -53,7 +53,7 @@ def _start_server(folder: Path) -> str:
     watch = "while kill -0 $RLHFBLENDER_TESTS_PID 2>/dev/null && kill -0 $server 2>/dev/null; do sleep 1; done"
     with (folder / "server.log").open("wb") as log:
         server_process = subprocess.Popen(
-            ["/bin/sh", "-c", f"{server} & server=$!; {watch}; kill -KILL -- -$$"],
+            ["/bin/sh", "-c", f"{server} & server=$!; {watch}; kill -KILL $server"],
             env={**os.environ, "PREFECT_HOME": str(folder / "server"), "PREFECT_SERVER_UI_API_URL": "/api"},
             stdout=log,
             stderr=log,
