@@ -27,7 +27,7 @@ from rlhfblender_core.manifests import Manifest
 from rlhfblender_core.names import path_segment
 from rlhfblender_core.plan import spec_of
 from rlhfblender_core.registry import CheckpointRecord
-from rlhfblender_core.storage import DataRoot, fetch_file, full_disk_errors, make_folder, publish_bytes
+from rlhfblender_core.storage import DataRoot, fetch_file, full_disk_errors, make_folder
 
 #: Part of what decides whether a data set is up to date; raised when the same episodes would be another.
 _RECIPE = 1
@@ -46,11 +46,13 @@ class MinariCheckpoint:
         dataset_id: what ``minari.load_dataset`` takes: ``<environment>/<experiment>/<checkpoint>-v0``.
         source: its experiment.
         checkpoint: as registered.
+        env_spec: Gymnasium's spec of the environment, as JSON; None where the environment isn't installed here.
     """
 
     dataset_id: str
     source: ExperimentSource
     checkpoint: CheckpointRecord
+    env_spec: str | None
 
     @property
     def key(self) -> CheckpointKey:
@@ -59,7 +61,7 @@ class MinariCheckpoint:
 
 
 def plan_minari_export(sources: Sequence[ExperimentSource]) -> tuple[MinariCheckpoint, ...]:
-    """One data set per checkpoint.
+    """One data set per checkpoint. Environments' packages are imported: not to be done in several threads at once.
 
     Raises:
         InvalidParameterError: Minari isn't installed, or two checkpoints' data sets would have the same id.
@@ -67,6 +69,7 @@ def plan_minari_export(sources: Sequence[ExperimentSource]) -> tuple[MinariCheck
     _import_minari()
     planned: dict[str, MinariCheckpoint] = {}
     for source in sources:
+        env_spec = _env_spec(source)
         for checkpoint in source.checkpoints:
             names = (path_segment(source.record.env_id), source.record.name, f"{checkpoint.label}-v0")
             dataset_id = "/".join(re.sub(r"[^-\w]", "-", name) for name in names)
@@ -76,7 +79,7 @@ def plan_minari_export(sources: Sequence[ExperimentSource]) -> tuple[MinariCheck
                     f"Experiments {other!r} and {source.record.name!r} would be the same Minari data set, "
                     f"{dataset_id}. Export them to different folders."
                 )
-            planned[dataset_id] = MinariCheckpoint(dataset_id, source, checkpoint)
+            planned[dataset_id] = MinariCheckpoint(dataset_id, source, checkpoint, env_spec)
     return tuple(planned.values())
 
 
@@ -154,7 +157,7 @@ def _build(
         new, old = Path(staging) / "new", Path(staging) / "old"
         new.mkdir()
         _write(root, new / "data", checkpoint, manifests, digests)
-        _make_namespaces(target, checkpoint.dataset_id)
+        _make_namespaces(target, checkpoint.dataset_id, Path(staging))
         if place.exists():
             place.rename(old)
         new.rename(place)
@@ -168,6 +171,7 @@ def _write(
     digests: dict[str, str],
 ) -> None:
     minari = _import_minari()
+    from gymnasium.envs.registration import EnvSpec
     from minari.dataset.minari_storage import MinariStorage
 
     environment = checkpoint.source.environment
@@ -181,7 +185,7 @@ def _write(
         folder,
         observation_space=minari_space(space),
         action_space=space_from_description(environment.action_space),
-        env_spec=_env_spec(checkpoint),
+        env_spec=None if checkpoint.env_spec is None else EnvSpec.from_json(checkpoint.env_spec),
         jpeg_encoding=False,
     )
     storage.update_metadata(
@@ -220,9 +224,9 @@ def _episode_metadata(manifest: Manifest) -> dict[str, Any]:
     return {"rlhfblender_episode": manifest.episode, "rlhfblender_request": manifest.request_digest}
 
 
-def _env_spec(checkpoint: MinariCheckpoint) -> Any:
-    """Gymnasium's spec of the environment with the registered keyword arguments; None where it isn't installed here."""
-    spec: EnvironmentSpec = spec_of(checkpoint.source.environment)
+def _env_spec(source: ExperimentSource) -> str | None:
+    """Gymnasium's spec of the environment with the registered keyword arguments."""
+    spec: EnvironmentSpec = spec_of(source.environment)
     try:
         registration = find_registration(spec)
     except EnvironmentNotUsableError:
@@ -233,15 +237,16 @@ def _env_spec(checkpoint: MinariCheckpoint) -> Any:
         "entry_point": entry_point_text(registration.entry_point),
         "vector_entry_point": None,  # a class, for some, which has no JSON
     }
-    return dataclasses.replace(registration, **changes)
+    return dataclasses.replace(registration, **changes).to_json()
 
 
-def _make_namespaces(target: DataRoot, dataset_id: str) -> None:
-    """Minari's marker in each folder above a data set."""
+def _make_namespaces(target: DataRoot, dataset_id: str, staging: Path) -> None:
+    """Minari's marker in each folder above a data set; other checkpoints' exports may make the same ones meanwhile."""
     folder = target.local_folder
     for name in dataset_id.split("/")[:-1]:
         folder /= name
         make_folder(folder)
         if not (folder / _NAMESPACE_FILE).exists():
-            path = (folder / _NAMESPACE_FILE).relative_to(target.local_folder)
-            publish_bytes(target, path.as_posix(), b"{}")
+            marker = staging / _NAMESPACE_FILE
+            marker.write_text("{}")
+            marker.replace(folder / _NAMESPACE_FILE)

@@ -43,7 +43,7 @@ def export(data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
             code = exit_.code
         except RLHFBlenderError as error:  # as run_command does
             code = 2
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            sys.stderr.write(f"error: {one_line(error)}\n")
         return Result(code, *capsys.readouterr())
 
     return run

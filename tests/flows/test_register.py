@@ -23,7 +23,7 @@ def register(data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
             code = exit_.code
         except RLHFBlenderError as error:  # as run_command does
             code = 2
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            sys.stderr.write(f"error: {one_line(error)}\n")
         return code, *capsys.readouterr()
 
     return run

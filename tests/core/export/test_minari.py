@@ -1,6 +1,7 @@
 """The export to Minari, read by Minari."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,16 @@ def test_object_storage_can_be_exported(remote_data: DataSet, out: Path) -> None
     remote_data.counting()
     (report,) = export(remote_data, out)
     assert minari.load_dataset(report.place).total_steps == 10
+
+
+def test_checkpoints_can_be_exported_side_by_side(mixed_data: DataSet, out: Path) -> None:
+    target = open_target(str(out), mixed_data.root)
+    with open_registry(mixed_data.url) as registry:
+        planned = plan_minari_export(find_experiments(mixed_data.root, registry, ["trained_cartpole"]))
+    with locked(target), ThreadPoolExecutor(4) as threads:
+        work = [threads.submit(export_minari_checkpoint, mixed_data.root, target, each) for each in planned]
+    assert [future.result().made for future in work] == [2, 2, 2, 2]
+    assert len(minari.list_local_datasets()) == 4
 
 
 def test_names_that_minari_does_not_take_are_replaced(data: DataSet, out: Path) -> None:
