@@ -11,10 +11,12 @@ from exporting import DataSet
 from PIL import Image
 
 from rlhfblender_core.action_labels import store_pictures
+from rlhfblender_core.catalogue import read_published
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError, StorageNotUsableError
 from rlhfblender_core.export import locked, open_target
 from rlhfblender_core.export.server_episodes import DAMAGED, NO_VIDEO
-from rlhfblender_core.layout import ArtifactKind, EpisodeKey, artifact_path
+from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
+from rlhfblender_core.register import RegistrationRequest, register_environment
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import open_data_root
 
@@ -244,6 +246,19 @@ def test_pictures_of_actions_are_numbered_png_files(data: DataSet, out: Path) ->
     data.export(out)
     assert sorted(path.name for path in folder.iterdir()) == ["0_go.png", "2_stop.png"]
     server_contract.check_folder(out)
+
+
+def test_labels_set_later_are_in_new_manifests_and_in_the_next_export(data: DataSet, out: Path) -> None:
+    data.counting(episodes=1)
+    data.export(out)
+    request = RegistrationRequest(env="CountingMade-v0", action_labels=["a", "b", "c"])
+    register_environment(request, data.root, data.url)
+    data.counting(episodes=2)
+    manifests = read_published(data.root, CheckpointKey("E", "random")).manifests
+    assert [manifests[number].action_names for number in (0, 1)] == [None, ("a", "b", "c")]
+    assert [(report.made, report.there) for report in data.export(out)] == [(1, 1)]
+    (row,) = server_contract.read_database(out)["Environment"]
+    assert row["action_space_info"]["labels"] == {"0": "a", "1": "b", "2": "c"}
 
 
 def test_a_server_that_has_data_of_its_own_keeps_them(data: DataSet, out: Path) -> None:
