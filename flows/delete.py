@@ -24,6 +24,7 @@ from flows.command_line import (
     make_parser,
     run_command,
 )
+from flows.forms import described
 from rlhfblender_core.delete import Deletion, plan_deletion
 from rlhfblender_core.errors import InvalidParameterError, RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.registry import open_existing_registry
@@ -37,6 +38,7 @@ def run_name() -> str:
 
 
 @flow(name="delete", flow_run_name=run_name)
+@described
 def delete(
     *,
     exp: Annotated[str | None, Field(description="the experiment")] = None,

@@ -25,6 +25,7 @@ from flows.command_line import (
     make_parser,
     run_command,
 )
+from flows.forms import described
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.export import (
     CheckpointReport,
@@ -53,6 +54,7 @@ def run_name() -> str:
 
 
 @flow(name="export", flow_run_name=run_name)
+@described
 def export(
     out: Annotated[str, Field(description="folder to export to, made if needed; an earlier export is continued")],
     *,

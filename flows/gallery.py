@@ -22,6 +22,7 @@ from flows.command_line import (
     make_parser,
     run_command,
 )
+from flows.forms import described
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.gallery import GalleryReport
 from rlhfblender_core.gallery.collect import find_experiments
@@ -35,6 +36,7 @@ def run_name() -> str:
 
 
 @flow(name="gallery", flow_run_name=run_name)
+@described
 def gallery(
     *,
     exp: Annotated[list[str], Field(description="experiments to show (default all that have episodes)")] = [],  # noqa: B006

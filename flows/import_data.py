@@ -27,6 +27,7 @@ from flows.command_line import (
     make_parser,
     run_command,
 )
+from flows.forms import described
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.import_data import ImportedBatch, ImportPlan, ImportRequest, plan_import
 from rlhfblender_core.import_data.plan import check_places
@@ -82,6 +83,7 @@ def run_name() -> str:
 
 
 @flow(name="import-data", flow_run_name=run_name)
+@described
 def import_data(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
     folder: Annotated[str, Field(description="folder with episodes/, rewards/, renders/ …; it is only read")],
     *,

@@ -30,6 +30,7 @@ from flows.command_line import (
     make_parser,
     run_command,
 )
+from flows.forms import described
 from flows.runners import RunnerChoice, open_runner
 from rlhfblender_core.errors import EpisodesFailedError, RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.listings import CheckpointListing, EpisodeListing, check_root
@@ -95,6 +96,7 @@ def run_name() -> str:
 
 
 @flow(name="verify", flow_run_name=run_name)
+@described
 def verify(
     *,
     exp: Annotated[str | None, Field(description="experiment (default all)")] = None,
