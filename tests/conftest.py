@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -36,6 +37,10 @@ for _name in list(os.environ):
         del os.environ[_name]
 os.environ["PREFECT_HOME"] = str(HOME / "prefect")
 os.environ["RLHFBLENDER_CACHE"] = str(HOME / "cache")
+
+# Shells start what runs in the background with SIGINT ignored, and processes inherit that: Ctrl-C couldn't be tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 sys.path.insert(0, str(TESTS))
 

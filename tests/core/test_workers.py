@@ -116,7 +116,10 @@ def test_ctrl_c_while_workers_start_is_for_the_parent_alone(tmp_path: Path) -> N
     ) as parent:
         wait_for(lambda: size_of_session(parent.pid) >= 3)  # with the one that tracks resources
         os.killpg(parent.pid, signal.SIGINT)
-        _, err = parent.communicate(timeout=60)
+        try:
+            _, err = parent.communicate(timeout=60)
+        finally:
+            parent.kill()
     assert err == ""
 
 
