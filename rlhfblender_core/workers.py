@@ -182,31 +182,27 @@ def _shut_down(executor: Executor) -> None:
         process.join(5)
 
 
-_counter: ProgressCounter | None = None
-_stop: threading.Event | None = None
+class _Counting(threading.local):
+    """The counter of the thread that does a run's work; it ends with the thread, and so does a run's stop."""
+
+    counter: ProgressCounter | None = None
+
+
+_counting = _Counting()
 
 
 def count_progress(*, steps: int = 0, episodes: int = 0) -> None:
-    """Counts steps and episodes of this process, where somebody counts.
+    """Counts steps and episodes of this thread, where somebody counts.
 
     Raises:
         RunStoppedError: the run was stopped; a process can be ended from outside, a thread has to ask.
     """
-    if _stop is not None and _stop.is_set():
-        raise RunStoppedError("The run was stopped.")
-    if _counter is not None:
-        _counter.add(steps=steps, episodes=episodes)
-
-
-def _start_thread(folder: Path, stop: threading.Event) -> None:
-    global _stop  # noqa: PLW0603 (one rollout thread per process at a time)
-    _stop = stop
-    _start_counter(folder)
+    if _counting.counter is not None:
+        _counting.counter.add(steps=steps, episodes=episodes)
 
 
 def _start_counter(folder: Path, stopped: threading.Event | None = None) -> None:
-    global _counter  # noqa: PLW0603 (one counter per process, like the process itself)
-    _counter = ProgressCounter(folder / f"{os.getpid()}-{threading.get_ident()}.progress", stopped)
+    _counting.counter = ProgressCounter(folder / f"{os.getpid()}-{threading.get_ident()}.progress", stopped)
 
 
 @contextlib.contextmanager
