@@ -60,6 +60,6 @@ if __name__ == "__main__":
     for worker in workers:
         worker.start()
     for _ in workers:
-        print(answers.get(), flush=True)  # noqa: T201
+        print(answers.get(), flush=True)
     for worker in workers:
         worker.join()
