@@ -30,10 +30,10 @@ from rlhfblender_core.layout import RANDOM, ArtifactKind, CheckpointKey, Episode
 from rlhfblender_core.manifests import mean_and_std
 from rlhfblender_core.pictures import CheckpointReturn, draw_contact_sheet, draw_returns
 from rlhfblender_core.plan import GenerationPlan
+from rlhfblender_core.progress import read_progress
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.report import Report
 from rlhfblender_core.storage import DataRoot, read_many
-from rlhfblender_core.workers import read_progress
 from tasks.settings import Places
 
 #: The server gets no more than one update of a run's progress a second.

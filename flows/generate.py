@@ -7,7 +7,7 @@ schedule: the same flow, with parameters named like the flags.
 import dataclasses
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 from pathlib import Path
@@ -31,24 +31,22 @@ from flows.command_line import (
     run_command,
 )
 from flows.forms import described
+from flows.jobs import Job, make_job, warm_up
 from flows.progress import TerminalDisplay, current_display
 from flows.rendering_slots import rendering_slot
 from flows.runners import RunnerChoice, RunnerKind, open_runner
 from flows.shard_runs import CheckpointWork, Failures, run_shards
-from rlhfblender_core.catalogue import check_same_request, read_published
 from rlhfblender_core.debris import remove_debris
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.errors import RequestError, TransientError, one_line
-from rlhfblender_core.layout import CheckpointKey
-from rlhfblender_core.plan import GenerationPlan, GenerationRequest, plan_generation
-from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord, open_existing_registry
+from rlhfblender_core.plan import GenerationPlan, GenerationRequest
+from rlhfblender_core.progress import ProgressCounter
+from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord
 from rlhfblender_core.report import Report
 from rlhfblender_core.rollout_settings import RolloutSettings
-from rlhfblender_core.storage import check_writable
-from rlhfblender_core.workers import ProgressCounter
 from tasks.checkpoints import load_checkpoint
 from tasks.registration import ensure_env_registered, ensure_experiment_registered, index_episodes
-from tasks.settings import Places, cache_folder, resolve_places, storage_options
+from tasks.settings import Places, resolve_places
 
 
 def run_name() -> str:
@@ -136,30 +134,37 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
         request = request_of(locals())
         choice = RunnerChoice(runner, workers, dask_address)
         places = resolve_places(data_root, database_url)
-        plan = _plan(request, places)
-        tag_run(plan)
-        report = carry_out(plan, places, choice)
+        job = _job(request, places, choice)
+        tag_run(job.plan)
+        report = carry_out(job, places, choice)
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))
     except TransientError as error:  # the storage or the registry, after all retries
         return Failed(message=one_line(error))
-    show_in_ui(plan, report, places)
+    show_in_ui(job.plan, report, places)
     _show(report)
     if report.failed:
         return Failed(message=f"{report.failed} of {report.wanted} episodes failed: {_first_failure(report)}")
     return Completed(message=_success(report))
 
 
-#: The plan that the command line made before it started Prefect, so that a wrong request is refused at once.
-_prepared_plan: ContextVar[GenerationPlan | None] = ContextVar("prepared_plan", default=None)
+#: The job that the command line made before it started Prefect, so that a wrong request is refused at once.
+_prepared_job: ContextVar[Job | None] = ContextVar("prepared_job", default=None)
 
 
 # The flow's own body must not name context variables: it travels to a cluster with what it names, and they can't.
 
 
-def _plan(request: GenerationRequest, places: Places) -> GenerationPlan:
-    return _prepared_plan.get() or make_plan(request, places)
+def _job(request: GenerationRequest, places: Places, choice: RunnerChoice) -> Job:
+    return _prepared_job.get() or prepare_job(request, places, choice)
+
+
+def prepare_job(request: GenerationRequest, places: Places, choice: RunnerChoice) -> Job:
+    """The job of a request, checked, with its worker processes warming up."""
+    job = make_job(request, places)
+    warm_up(job, choice.for_agents(trained=job.is_trained))
+    return job
 
 
 def _show(report: Report) -> None:
@@ -172,51 +177,33 @@ def request_of(parameters: Mapping[str, Any]) -> GenerationRequest:
     return GenerationRequest(**{name: value for name, value in parameters.items() if name in names})
 
 
-def make_plan(request: GenerationRequest, places: Places) -> GenerationPlan:
-    """Resolves the request against the registry and checks it; writes nothing."""
-    check_writable(places.open_root())
-    registry = open_existing_registry(places.database_url)
-    with ExitStack() as stack:
-        if registry is not None:
-            stack.enter_context(registry)
-        return plan_generation(request, registry, cache_folder(), storage_options())
-
-
-def carry_out(plan: GenerationPlan, places: Places, choice: RunnerChoice) -> Report:
-    """Registers, rolls out and publishes what the plan says."""
-    root = places.open_root()
-    if plan.experiment is None or not plan.settings:
+def carry_out(job: Job, places: Places, choice: RunnerChoice) -> Report:
+    """Registers, rolls out and publishes what the job says."""
+    root, plan = places.open_root(), job.plan
+    if plan.experiment is None or not job.work:
         _register(plan, places)
         return Report(plan.experiment.name if plan.experiment else None, root.shown("").rstrip("/"))
+    choice = choice.for_agents(trained=job.is_trained)
     name = plan.experiment.name
-    work = [_work(plan, settings, name, places) for settings in plan.settings]
-    remove_debris(root, [checkpoint.published for checkpoint in work])
-    missing = sum(len(checkpoint.missing) for checkpoint in work)
+    remove_debris(root, [checkpoint.published for checkpoint in job.work])
     run_id = uuid.uuid4().hex
     with ExitStack() as stack:
         progress = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rlhfblender-progress-")))
-        runner = stack.enter_context(open_runner(choice, run_id, root, progress, missing, name))
-        if missing:
-            _load_checkpoints(work, places, run_id)
+        runner = stack.enter_context(open_runner(choice, run_id, root, progress, job.missing, name))
+        if job.missing:
+            _load_checkpoints(job.work, places, run_id)
         _register(plan, places)
-        if missing:
+        if job.missing:
             stack.enter_context(rendering_slot())
-            stack.enter_context(progress_in_ui(progress, missing))
-            stack.enter_context(current_display.get().watch(progress, missing))
+            stack.enter_context(progress_in_ui(progress, job.missing))
+            stack.enter_context(current_display.get().watch(progress, job.missing))
         count = ProgressCounter(progress / "cluster.progress") if choice.is_cluster else None
         on_done = (lambda episodes: count.add(episodes=episodes)) if count else (lambda _: None)
-        failures = run_shards(work, places, run_id, runner, choice.at_once(missing), on_done)
-    return dataclasses.replace(_report(name, work, failures, places), remarks=plan.remarks)
+        failures = run_shards(job.work, places, run_id, runner, choice.at_once(job.missing), on_done)
+    return dataclasses.replace(_report(name, job.work, failures, places), remarks=plan.remarks)
 
 
-def _work(plan: GenerationPlan, settings: RolloutSettings, experiment: str, places: Places) -> CheckpointWork:
-    published = read_published(places.open_root(), CheckpointKey(experiment, settings.label))
-    if not plan.replace:
-        check_same_request(published, settings, range(plan.num_episodes))
-    return CheckpointWork(settings, published, plan.num_episodes, plan.replace)
-
-
-def _load_checkpoints(work: list[CheckpointWork], places: Places, run_id: str) -> None:
+def _load_checkpoints(work: Sequence[CheckpointWork], places: Places, run_id: str) -> None:
     for checkpoint in work:
         if checkpoint.missing:
             load_checkpoint(checkpoint.settings, places, run_id)
@@ -240,7 +227,7 @@ def _checkpoint_record(experiment: str, settings: RolloutSettings) -> Checkpoint
     )
 
 
-def _report(experiment: str, work: list[CheckpointWork], failures: Failures, places: Places) -> Report:
+def _report(experiment: str, work: Sequence[CheckpointWork], failures: Failures, places: Places) -> Report:
     root = places.open_root()
     rows = []
     for checkpoint in work:
@@ -267,10 +254,9 @@ def main() -> int:
     arguments["env_kwargs"] = parse_env_kwargs(arguments["env_kwargs"] or [])
     display = TerminalDisplay()
     current_display.set(display)
-    RunnerChoice(arguments["runner"], arguments["workers"], arguments["dask_address"])  # refuses wrong values
-    _prepared_plan.set(
-        make_plan(request_of(arguments), resolve_places(arguments["data_root"], arguments["database_url"]))
-    )
+    choice = RunnerChoice(arguments["runner"], arguments["workers"], arguments["dask_address"])
+    places = resolve_places(arguments["data_root"], arguments["database_url"])
+    _prepared_job.set(prepare_job(request_of(arguments), places, choice))
     state = generate(**arguments, return_state=True)
     if state.name == REFUSED:
         fail(state.message or "the request was refused", EXIT_WRONG_REQUEST)

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flows.tables import print_report
+from rlhfblender_core.progress import read_progress
 from rlhfblender_core.report import Report
-from rlhfblender_core.workers import read_progress
 
 _REFRESH_SECONDS = 0.25
 #: Without a terminal: a line now and then, so that a log file stays readable.

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +46,14 @@ class RunnerChoice:
         """Whether the work is done by processes that this one doesn't see into."""
         return self.kind in ("dask", "ray")
 
+    def for_agents(self, *, trained: bool) -> "RunnerChoice":
+        """The same, with ``auto`` decided for trained agents: worker processes load torch while Prefect starts."""
+        return replace(self, kind="process") if trained and self.kind == "auto" else self
+
+    def uses_processes(self, episodes: int) -> bool:
+        """Whether so many episodes may be made by worker processes of this machine."""
+        return self.kind == "process" or (self.kind == "auto" and self.at_once(episodes) > 1)
+
     def at_once(self, episodes: int) -> int:
         """How many shards are worked on at the same time, of so many episodes."""
         return max(1, min(episodes, 1 if self.kind == "inprocess" else self.workers or available_cores()))
@@ -73,7 +81,7 @@ def open_runner(
         with _cluster_runner(choice, at_once) as cluster:
             yield cluster
         return
-    processes = at_once if choice.kind == "process" or at_once > 1 else 0
+    processes = at_once if choice.uses_processes(episodes) else 0
     workers = Workers(processes, progress, patience=_PATIENCE if choice.kind == "auto" else 0.0)
     # The engine is left first: whatever ends the run ends the workers, and no task waits for them any more.
     runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=at_once + _WRITERS)

@@ -193,7 +193,7 @@ def _remake(remakes: Sequence[Remake], places: Places, at_once: int) -> list[str
         return []
     run_id = uuid.uuid4().hex
     wanted = sum(len(remake.episodes) for remake in remakes)
-    choice = RunnerChoice("auto", at_once)
+    choice = RunnerChoice("auto", at_once).for_agents(trained=any(remake.settings.agent for remake in remakes))
     remarks: list[str] = []
     with (
         tempfile.TemporaryDirectory(prefix="rlhfblender-progress-") as progress,

@@ -3,7 +3,7 @@
 import importlib.metadata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from rlhfblender_core.checkpoints.fetch import CheckpointRef
@@ -99,10 +99,13 @@ def _agent_identity(agent: TrainedAgent | None) -> dict[str, Any] | None:
 
 def versions_of(distributions: Iterable[str]) -> dict[str, str]:
     """Installed versions by distribution name; those that aren't installed are left out."""
-    found = {}
-    for name in sorted(set(distributions)):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    versions = {name: _version(name) for name in sorted(set(distributions))}
+    return {name: version for name, version in versions.items() if version is not None}
+
+
+@cache  # read from a file each time: half the cost of a short episode without a video
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -18,11 +18,11 @@ from rlhfblender_core.manifests import (
     file_digest,
 )
 from rlhfblender_core.policies.random_policy import RandomPolicy
+from rlhfblender_core.progress import count_progress
 from rlhfblender_core.rollout import Agent, EpisodeTerms, RawRecorder, roll_out_episode
 from rlhfblender_core.rollout_settings import RolloutSettings, versions_of
 from rlhfblender_core.seeding import episode_seed
 from rlhfblender_core.storage import full_disk_errors
-from rlhfblender_core.workers import count_progress
 
 #: Shards get no larger: what a dying worker loses, and what waits to be published.
 MAX_SHARD = 25

@@ -13,7 +13,8 @@ import pytest
 from environments_for_tests import work
 
 from rlhfblender_core.errors import EpisodeError, EpisodesFailedError, RunStoppedError, WorkerLostError
-from rlhfblender_core.workers import Workers, available_cores, read_progress
+from rlhfblender_core.progress import read_progress
+from rlhfblender_core.workers import Workers, available_cores
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -160,3 +161,38 @@ def test_errors_come_back_from_workers_whole(error: Exception) -> None:
 
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_workers_have_the_environment_variables_of_the_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("first", "second"):
+        monkeypatch.setenv("WORKERS_SEE", value)
+        with Workers(1, tmp_path) as workers:
+            assert workers.run(work.environment_variable, "WORKERS_SEE") == value
+    monkeypatch.delenv("WORKERS_SEE")
+    with Workers(1, tmp_path) as workers:
+        assert workers.run(work.environment_variable, "WORKERS_SEE") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each worker loads by itself")
+@pytest.mark.parametrize("trained", [False, True])
+def test_workers_are_born_with_what_their_agents_need(trained: bool, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from environments_for_tests import work\n"
+        "from rlhfblender_core.worker_processes import start_template\n"
+        "from rlhfblender_core.workers import Workers\n"
+        "if __name__ == '__main__':\n"
+        f"    start_template(trained={trained})\n"
+        "    with Workers(1, Path(sys.argv[1])) as workers:\n"
+        "        print(workers.run(work.loaded, 'gymnasium', 'torch', 'prefect'))\n"
+        "    print(work.loaded('torch'))\n"
+    )
+    (tmp_path / "main.py").write_text(script)
+    result = subprocess.run(
+        [sys.executable, str(tmp_path / "main.py"), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(work.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.splitlines() == [str(["gymnasium", "torch"] if trained else ["gymnasium"]), "[]"]
+    assert result.stderr == ""

@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from rlhfblender_core.workers import count_progress
+from rlhfblender_core.progress import count_progress
 
 
 def where() -> tuple[int, int]:
@@ -51,3 +51,13 @@ def talk() -> None:
     print("hello")
     print("warning: hello", file=sys.stderr)
     os.write(1, b"hello from C\n")
+
+
+def environment_variable(name: str) -> str | None:
+    """As this process has it."""
+    return os.environ.get(name)
+
+
+def loaded(*modules: str) -> list[str]:
+    """Those that this process has imported already."""
+    return [module for module in modules if module in sys.modules]

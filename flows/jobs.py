@@ -1,0 +1,71 @@
+"""What a generate run will do, found out before anything is registered, written or started."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from flows.runners import RunnerChoice
+from flows.shard_runs import CheckpointWork
+from rlhfblender_core.catalogue import check_same_request, read_published
+from rlhfblender_core.layout import CheckpointKey
+from rlhfblender_core.plan import GenerationPlan, GenerationRequest, plan_generation
+from rlhfblender_core.registry import open_existing_registry
+from rlhfblender_core.storage import check_writable
+from rlhfblender_core.worker_processes import start_template
+from tasks.settings import Places, cache_folder, storage_options
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request, resolved against what is there.
+
+    Attributes:
+        plan: what is to be registered, and with which settings episodes are made.
+        work: what is to be done per checkpoint; empty when nothing is to be generated.
+    """
+
+    plan: GenerationPlan
+    work: tuple[CheckpointWork, ...]
+
+    @property
+    def missing(self) -> int:
+        """How many episodes have to be made."""
+        return sum(len(checkpoint.missing) for checkpoint in self.work)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a trained agent makes some of them."""
+        return any(checkpoint.missing and checkpoint.settings.agent for checkpoint in self.work)
+
+
+def make_job(request: GenerationRequest, places: Places) -> Job:
+    """Resolves the request against the registry and what is published, and checks it; writes nothing.
+
+    Raises:
+        RequestError: it can't be carried out.
+    """
+    root = places.open_root()
+    check_writable(root)
+    registry = open_existing_registry(places.database_url)
+    with ExitStack() as stack:
+        if registry is not None:
+            stack.enter_context(registry)
+        plan = plan_generation(request, registry, cache_folder(), storage_options())
+    return Job(plan, _work(plan, places))
+
+
+def _work(plan: GenerationPlan, places: Places) -> tuple[CheckpointWork, ...]:
+    if plan.experiment is None:
+        return ()
+    work = []
+    for settings in plan.settings:
+        published = read_published(places.open_root(), CheckpointKey(plan.experiment.name, settings.label))
+        if not plan.replace:
+            check_same_request(published, settings, range(plan.num_episodes))
+        work.append(CheckpointWork(settings, published, plan.num_episodes, plan.replace))
+    return tuple(work)
+
+
+def warm_up(job: Job, choice: RunnerChoice) -> None:
+    """Begins to load what the job's worker processes need, while something else is done."""
+    if job.missing and choice.uses_processes(job.missing):
+        start_template(trained=job.is_trained)

@@ -1,0 +1,9 @@
+"""What worker processes are forked from: a process that has loaded the libraries once, and does nothing else.
+
+multiprocessing's fork server imports this module before the libraries, so that what they print on import is not seen:
+the terminal belongs to the command. Nothing else imports it.
+"""
+
+from rlhfblender_core.worker_processes import keep_quiet
+
+keep_quiet()
