@@ -5,12 +5,10 @@ schedule: the same flow, with parameters named like the flags.
 """
 
 import dataclasses
-import tempfile
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
@@ -29,6 +27,7 @@ from flows.command_line import (
     fail,
     make_parser,
     run_command,
+    run_flow,
 )
 from flows.forms import described
 from flows.progress import TerminalDisplay, current_display
@@ -44,6 +43,7 @@ from rlhfblender_core.plan import GenerationPlan, GenerationRequest, plan_genera
 from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord, open_existing_registry
 from rlhfblender_core.report import Report
 from rlhfblender_core.rollout_settings import RolloutSettings
+from rlhfblender_core.runs import open_scratch
 from rlhfblender_core.storage import check_writable
 from rlhfblender_core.workers import ProgressCounter
 from tasks.checkpoints import load_checkpoint
@@ -194,7 +194,7 @@ def carry_out(plan: GenerationPlan, places: Places, choice: RunnerChoice) -> Rep
     missing = sum(len(checkpoint.missing) for checkpoint in work)
     run_id = uuid.uuid4().hex
     with ExitStack() as stack:
-        progress = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rlhfblender-progress-")))
+        progress = stack.enter_context(open_scratch())
         runner = stack.enter_context(open_runner(choice, run_id, root, progress, missing, name))
         if missing:
             _load_checkpoints(work, places, run_id)
@@ -271,7 +271,7 @@ def main() -> int:
     _prepared_plan.set(
         make_plan(request_of(arguments), resolve_places(arguments["data_root"], arguments["database_url"]))
     )
-    state = generate(**arguments, return_state=True)
+    state = run_flow(generate, **arguments)
     if state.name == REFUSED:
         fail(state.message or "the request was refused", EXIT_WRONG_REQUEST)
     if not state.is_completed():

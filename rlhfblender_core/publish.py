@@ -57,7 +57,7 @@ def publish_shard(root: DataRoot, staged: StagedShard, existing: Collection[int]
 
 def _stage_manifest(episode: StagedEpisode) -> Path:
     file = episode.folder / _STAGED_MANIFEST
-    episode.folder.mkdir(parents=True, exist_ok=True)  # an earlier try may have removed it
+    episode.folder.mkdir(exist_ok=True)  # an earlier try may have removed it
     file.write_bytes(episode.manifest.to_bytes())
     return file
 

@@ -82,7 +82,8 @@ def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
 def write_artifacts(staged: StagedShard, target: ShardTarget) -> PublishedShard:
     """Publishes the shard's files, their manifests last, and indexes them in the registry."""
     published = publish_shard(target.places.open_root(), staged, target.existing)
-    with open_registry(target.places.database_url, reached_before=True) as registry:
+    # Not made anew: where it was may be an empty mount point by now.
+    with open_registry(target.places.database_url, create=False, reached_before=True) as registry:
         registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes])
     steps = sum(episode.manifest.episode_length for episode in staged.episodes)
     get_run_logger().info("%s: %d episodes, %d steps published", staged.name, len(published.episodes), steps)

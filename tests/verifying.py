@@ -27,7 +27,7 @@ def survey(root: DataRoot, database_url: str, experiment: str | None = None) -> 
             listing = list_checkpoint(root, key, rows, in_progress=bool(live_runs(root, key.experiment)))
             listings.append(listing)
             findings += check_strangers(listing) + check_episodes(root, listing, listing.episodes)
-        return findings + Findings(check_index(registry, listings, findings.records))
+        return findings + Findings(check_index(root, registry, listings, findings.records))
 
 
 def problems(root: DataRoot, database_url: str) -> list[str]:

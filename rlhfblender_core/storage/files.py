@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rlhfblender_core.errors import StorageUnavailableError
+from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError
 from rlhfblender_core.storage.failures import no_bucket, storage_errors
 from rlhfblender_core.storage.root import DataRoot
 
@@ -62,9 +62,9 @@ def read_many(root: DataRoot, paths: Iterable[str]) -> dict[str, bytes]:
     by_full = {root.full_path(path): path for path in paths}
     if not by_full:
         return {}
-    if root.is_local:
-        return {path: Path(full).read_bytes() for full, path in by_full.items() if Path(full).exists()}
     with storage_errors(root):
+        if root.is_local:
+            return _read_local(by_full)
         found = root.fs.cat(list(by_full), on_error="return")
         contents = {}
         for full, content in found.items():
@@ -74,6 +74,14 @@ def read_many(root: DataRoot, paths: Iterable[str]) -> dict[str, bytes]:
                 raise content
             contents[by_full[full]] = content
         return contents
+
+
+def _read_local(by_full: Mapping[str, str]) -> dict[str, bytes]:
+    contents = {}
+    for full, path in by_full.items():
+        with contextlib.suppress(FileNotFoundError):
+            contents[path] = Path(full).read_bytes()
+    return contents
 
 
 def list_sizes(root: DataRoot, folder: str) -> dict[str, int]:
@@ -96,10 +104,16 @@ def _list_local(root: DataRoot, folder: Path) -> dict[str, int]:
             return {}
         sizes = {}
         for file in files:
-            with contextlib.suppress(FileNotFoundError):  # another run's temporary file, which has its name by now
+            try:
                 status = file.stat()
-                if stat.S_ISREG(status.st_mode):
-                    sizes[file.name] = status.st_size
+            except FileNotFoundError:  # another run's temporary file, which has its name by now
+                continue
+            except OSError as error:
+                if error.errno != errno.ELOOP:  # a link that leads nowhere is no file
+                    raise
+                continue
+            if stat.S_ISREG(status.st_mode):
+                sizes[file.name] = status.st_size
         return sizes
 
 
@@ -173,12 +187,16 @@ def _move_all(root: DataRoot, files: Mapping[str, Path]) -> None:
     folders = set()
     for path, local in files.items():
         target = root.local_folder / path
-        if not local.exists() and target.exists():  # moved by an earlier try
-            continue
+        if not local.exists():
+            if target.exists():  # moved by an earlier try
+                continue
+            raise StorageNotUsableError(f"{local} is gone: was the data root unmounted? Run the same command again.")
         _sync(local)
         if target.parent not in folders:
             make_folder(target.parent)
             folders.add(target.parent)
+        if target.is_dir():
+            target.rmdir()  # an empty folder in a file's place is nothing to keep; one with files is refused
         local.replace(target)
     for folder in folders:
         _sync(folder)
@@ -223,15 +241,24 @@ def _write_local(target: Path, content: bytes) -> None:
 
 
 def remove_files(root: DataRoot, paths: Iterable[str]) -> None:
-    """Removes files; those that aren't there are fine."""
+    """Removes files, durably; those that aren't there are fine."""
     with storage_errors(root):
         if root.is_local:
-            for path in paths:
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    (root.local_folder / path).unlink()
+            _unlink_all(root.local_folder / path for path in paths)
             return
         with ThreadPoolExecutor(_REMOVERS) as pool:
             list(pool.map(lambda path: _remove_remote(root, path), paths))
+
+
+def _unlink_all(files: Iterable[Path]) -> None:
+    folders = set()
+    for file in files:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            file.unlink()
+            folders.add(file.parent)
+    for folder in folders:  # what comes after must not survive a power cut that this doesn't
+        with contextlib.suppress(FileNotFoundError):
+            _sync(folder)
 
 
 def _remove_remote(root: DataRoot, path: str) -> None:
