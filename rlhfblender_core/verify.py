@@ -11,14 +11,14 @@ from enum import StrEnum
 from pathlib import Path
 
 from rlhfblender_core.episode_checks import find_fault
-from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError, one_line
+from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError
 from rlhfblender_core.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.listings import CheckpointListing, EpisodeListing
 from rlhfblender_core.manifests import Manifest, parse_manifest
 from rlhfblender_core.publish import episode_record
 from rlhfblender_core.registry import EpisodeRecord, Registry
 from rlhfblender_core.runs import live_runs, open_scratch
-from rlhfblender_core.storage import DataRoot, fetch_file, list_sizes, read_many, storage_errors
+from rlhfblender_core.storage import DataRoot, cause_of, fetch_file, list_sizes, read_each, storage_errors
 
 _TEMPORARY = (".", "~")
 
@@ -88,7 +88,7 @@ def check_episodes(root: DataRoot, listing: CheckpointListing, episodes: Sequenc
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
     """
     keys = {episode: EpisodeKey(listing.key.experiment, listing.key.checkpoint, episode.number) for episode in episodes}
-    contents = _read_each(root, [manifest_path(keys[episode]) for episode in episodes if episode.has_manifest])
+    contents = read_each(root, [manifest_path(keys[episode]) for episode in episodes if episode.has_manifest])
     findings = Findings()
     with ExitStack() as stack:
         folder = Path() if root.is_local else stack.enter_context(open_scratch())
@@ -101,25 +101,6 @@ def check_episodes(root: DataRoot, listing: CheckpointListing, episodes: Sequenc
     return findings
 
 
-def _read_each(root: DataRoot, paths: Sequence[str]) -> dict[str, bytes | str]:
-    """Contents of the files that are there, by path; where one can't be read, why."""
-    try:
-        return dict(read_many(root, paths))
-    except StorageNotUsableError:
-        contents: dict[str, bytes | str] = {}
-        for path in paths:
-            try:
-                contents |= read_many(root, [path])
-            except StorageNotUsableError as error:
-                contents[path] = f"can't be read: {_cause(error)}"
-        return contents
-
-
-def _cause(error: BaseException) -> str:
-    cause = error.__cause__
-    return (cause.strerror if isinstance(cause, OSError) else None) or one_line(cause or error)
-
-
 def _settled(
     root: DataRoot, key: EpisodeKey, content: bytes | str, kinds: Sequence[ArtifactKind], folder: Path
 ) -> Findings:
@@ -129,7 +110,7 @@ def _settled(
         if not findings.problems:
             return findings
         # A run takes the manifest away before it touches the files, so the same one means: nobody is at work here.
-        now = _read_each(root, [manifest_path(key)]).get(manifest_path(key))
+        now = read_each(root, [manifest_path(key)]).get(manifest_path(key))
         if now == content:
             return findings
         if now is None:  # deleted, or about to be published anew
@@ -193,7 +174,7 @@ def _fault(root: DataRoot, kind: ArtifactKind, key: EpisodeKey, manifest: Manife
     except StorageNotUsableError as error:
         if not root.is_local:
             raise
-        return f"can't be read: {_cause(error)}"
+        return f"can't be read: {cause_of(error)}"
 
 
 def check_index(
@@ -245,7 +226,7 @@ def read_manifests(root: DataRoot, keys: Iterable[EpisodeKey]) -> dict[EpisodeKe
     """The sound manifests among these episodes'."""
     paths = {manifest_path(key): key for key in keys}
     found = {}
-    for path, content in _read_each(root, list(paths)).items():
+    for path, content in read_each(root, list(paths)).items():
         if isinstance(content, str):
             continue
         try:

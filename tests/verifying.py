@@ -44,7 +44,7 @@ def repair(root: DataRoot, database_url: str) -> list[str]:
         with open_run(root) as staging:
             for remake in remakes:
                 shard = Shard(remake.key, remake.settings, remake.episodes)
-                publish_shard(root, roll_out_shard(shard, staging), remake.episodes)
+                publish_shard(root, roll_out_shard(shard, staging))
         findings = survey(root, database_url)
         rebuild_index(root, registry, findings.problems, findings.records)
     return refusals
