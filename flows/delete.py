@@ -23,6 +23,7 @@ from flows.command_line import (
     fail,
     make_parser,
     run_command,
+    run_flow,
 )
 from flows.forms import described
 from rlhfblender_core.delete import Deletion, plan_deletion
@@ -98,7 +99,7 @@ def main() -> int:
             fail("Nothing was deleted: nobody is there to ask. Give --yes to delete.", EXIT_WRONG_REQUEST)
         if input("Delete it for good? [y/N] ").strip().lower() not in ("y", "yes"):
             fail("Nothing was deleted.", EXIT_WRONG_REQUEST)
-    state = delete(**{**arguments, "yes": True}, return_state=True)
+    state = run_flow(delete, **{**arguments, "yes": True})
     if not state.is_completed():
         message = state.message or "the run failed"
         fail(message, EXIT_WRONG_REQUEST if state.name == REFUSED else EXIT_INCOMPLETE)

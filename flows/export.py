@@ -24,6 +24,7 @@ from flows.command_line import (
     fail,
     make_parser,
     run_command,
+    run_flow,
 )
 from flows.forms import described
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
@@ -173,7 +174,7 @@ def main() -> int:
     parser = make_parser(export.fn, "Hand experiments over to RLHF-Blender's server or to Minari.", _EXAMPLES)
     arguments = vars(parser.parse_args())
     check_request(arguments)
-    state = export(**arguments, return_state=True)
+    state = run_flow(export, **arguments)
     if state.is_completed():
         print(state.message)
         return EXIT_DONE

@@ -21,6 +21,7 @@ from flows.command_line import (
     fail,
     make_parser,
     run_command,
+    run_flow,
 )
 from flows.forms import described
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
@@ -69,7 +70,7 @@ def main() -> int:
     arguments = vars(make_parser(gallery.fn, "Write a page for looking at episodes.", _EXAMPLES).parse_args())
     # A wrong request is refused at once, before Prefect is started.
     find_experiments(resolve_places(arguments["data_root"], None).open_root(), arguments["exp"])
-    state = gallery(**arguments, return_state=True)
+    state = run_flow(gallery, **arguments)
     if not state.is_completed():
         code = EXIT_WRONG_REQUEST if state.name == REFUSED else EXIT_INCOMPLETE
         fail(state.message or "the page could not be written", code)

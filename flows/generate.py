@@ -5,12 +5,10 @@ schedule: the same flow, with parameters named like the flags.
 """
 
 import dataclasses
-import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
@@ -29,6 +27,7 @@ from flows.command_line import (
     fail,
     make_parser,
     run_command,
+    run_flow,
 )
 from flows.forms import described
 from flows.jobs import Job, make_job, warm_up
@@ -44,6 +43,7 @@ from rlhfblender_core.progress import ProgressCounter
 from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord
 from rlhfblender_core.report import Report
 from rlhfblender_core.rollout_settings import RolloutSettings
+from rlhfblender_core.runs import open_scratch
 from tasks.checkpoints import load_checkpoint
 from tasks.registration import ensure_env_registered, ensure_experiment_registered, index_episodes
 from tasks.settings import Places, resolve_places
@@ -188,7 +188,7 @@ def carry_out(job: Job, places: Places, choice: RunnerChoice) -> Report:
     remove_debris(root, [checkpoint.published for checkpoint in job.work])
     run_id = uuid.uuid4().hex
     with ExitStack() as stack:
-        progress = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rlhfblender-progress-")))
+        progress = stack.enter_context(open_scratch())
         runner = stack.enter_context(open_runner(choice, run_id, root, progress, job.missing, name))
         if job.missing:
             _load_checkpoints(job.work, places, run_id)
@@ -257,7 +257,7 @@ def main() -> int:
     choice = RunnerChoice(arguments["runner"], arguments["workers"], arguments["dask_address"])
     places = resolve_places(arguments["data_root"], arguments["database_url"])
     _prepared_job.set(prepare_job(request_of(arguments), places, choice))
-    state = generate(**arguments, return_state=True)
+    state = run_flow(generate, **arguments)
     if state.name == REFUSED:
         fail(state.message or "the request was refused", EXIT_WRONG_REQUEST)
     if not state.is_completed():

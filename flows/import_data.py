@@ -26,6 +26,7 @@ from flows.command_line import (
     fail,
     make_parser,
     run_command,
+    run_flow,
 )
 from flows.forms import described
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
@@ -197,7 +198,7 @@ def main() -> int:
     request = ImportRequest(folder, *(arguments[name] for name in names))
     make_plan(request, resolve_places(arguments["data_root"], arguments["database_url"]))
     current_printer.set(print_imported)
-    state = import_data(**{**arguments, "folder": str(folder)}, return_state=True)
+    state = run_flow(import_data, **{**arguments, "folder": str(folder)})
     if state.is_completed():
         return EXIT_DONE
     message = state.message or "the import failed"

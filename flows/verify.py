@@ -4,12 +4,10 @@
 (any more), 1: something is, 2: the request was.
 """
 
-import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
@@ -29,12 +27,14 @@ from flows.command_line import (
     fail,
     make_parser,
     run_command,
+    run_flow,
 )
 from flows.forms import described
 from flows.runners import RunnerChoice, open_runner
 from rlhfblender_core.errors import EpisodesFailedError, RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.listings import CheckpointListing, EpisodeListing, check_root
 from rlhfblender_core.repair import Remake
+from rlhfblender_core.runs import open_scratch
 from rlhfblender_core.shards import MAX_SHARD, Shard, cut_shards
 from rlhfblender_core.verify import Findings, Problem, Remedy, check_strangers, index_problems
 from rlhfblender_core.workers import available_cores
@@ -196,8 +196,8 @@ def _remake(remakes: Sequence[Remake], places: Places, at_once: int) -> list[str
     choice = RunnerChoice("auto", at_once).for_agents(trained=any(remake.settings.agent for remake in remakes))
     remarks: list[str] = []
     with (
-        tempfile.TemporaryDirectory(prefix="rlhfblender-progress-") as progress,
-        open_runner(choice, run_id, places.open_root(), Path(progress), wanted) as runner,
+        open_scratch() as progress,
+        open_runner(choice, run_id, places.open_root(), progress, wanted) as runner,
     ):
         futures = [
             runner.submit(
@@ -266,7 +266,7 @@ def main() -> int:
     arguments = vars(parser.parse_args())
     check_root(resolve_places(arguments["data_root"], arguments["database_url"]).open_root())
     current_printer.set(lambda verification: print_verification(verification, repair=arguments["repair"]))
-    state = verify(**arguments, return_state=True)
+    state = run_flow(verify, **arguments)
     if state.is_completed():
         return EXIT_DONE
     message = state.message or "the check failed"

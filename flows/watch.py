@@ -23,6 +23,7 @@ from flows.command_line import (
     fail,
     make_parser,
     run_command,
+    run_flow,
 )
 from flows.forms import described
 from flows.generate import generate
@@ -172,7 +173,7 @@ def main() -> int:
     """The command line; returns the exit code."""
     parser = make_parser(watch.fn, "Generate episodes for checkpoints that have none yet.", _EXAMPLES)
     current_display.set(TerminalDisplay())
-    state = watch(**vars(parser.parse_args()), return_state=True)
+    state = run_flow(watch, **vars(parser.parse_args()))
     if not state.is_completed():
         fail(state.message or "the run failed", EXIT_WRONG_REQUEST if state.name == REFUSED else EXIT_INCOMPLETE)
     print(state.message)

@@ -4,6 +4,7 @@ Memory doesn't grow with the episode: archives are read through, only headers an
 """
 
 import hashlib
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -46,9 +47,11 @@ def find_fault(kind: ArtifactKind, file: Path, manifest: Manifest) -> str | None
 
 
 def _wrong_bytes(file: Path, record: ArtifactRecord) -> str | None:
-    size = file.stat().st_size
-    if size != record.size:
-        return f"has {size:,} bytes instead of {record.size:,}"
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):
+        return "is no file"
+    if status.st_size != record.size:
+        return f"has {status.st_size:,} bytes instead of {record.size:,}"
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != record.sha256:

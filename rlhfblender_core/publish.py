@@ -11,7 +11,7 @@ from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, art
 from rlhfblender_core.manifests import Manifest
 from rlhfblender_core.registry import EpisodeRecord, Registry
 from rlhfblender_core.shards import StagedEpisode, StagedShard
-from rlhfblender_core.storage import DataRoot, publish_files, remove_files, storage_errors
+from rlhfblender_core.storage import DataRoot, publish_files, read_each, remove_files, storage_errors
 
 _STAGED_MANIFEST = "manifest.json"
 
@@ -31,19 +31,13 @@ class PublishedShard:
     failures: Mapping[int, str]
 
 
-def publish_shard(root: DataRoot, staged: StagedShard, existing: Collection[int] = ()) -> PublishedShard:
-    """Publishes a shard's episodes; doing it again after a failure half-way is fine.
-
-    Args:
-        root: the data root.
-        staged: what to publish.
-        existing: episodes among them that are published already and are replaced.
+def publish_shard(root: DataRoot, staged: StagedShard) -> PublishedShard:
+    """Publishes a shard's episodes, in the place of any that are there; doing it again after a failure is fine.
 
     Raises:
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
     """
-    manifests = [episode.manifest for episode in staged.episodes]
-    _withdraw(root, [manifest for manifest in manifests if manifest.episode in existing])
+    _withdraw(root, [episode.manifest for episode in staged.episodes])
     publish_files(root, {path: file for episode in staged.episodes for path, file in episode.files().items()})
     with storage_errors(root):
         # Written in the staging folder too: a run that dies here leaves nothing beside the published files.
@@ -52,24 +46,31 @@ def publish_shard(root: DataRoot, staged: StagedShard, existing: Collection[int]
     for episode in staged.episodes:
         (episode.folder / _STAGED_MANIFEST).unlink(missing_ok=True)
         discard_staged(episode.folder)
-    return PublishedShard(staged.key, tuple(manifest.episode for manifest in manifests), staged.failures)
+    return PublishedShard(staged.key, tuple(episode.manifest.episode for episode in staged.episodes), staged.failures)
 
 
 def _stage_manifest(episode: StagedEpisode) -> Path:
     file = episode.folder / _STAGED_MANIFEST
-    episode.folder.mkdir(parents=True, exist_ok=True)  # an earlier try may have removed it
+    episode.folder.mkdir(exist_ok=True)  # an earlier try may have removed it
     file.write_bytes(episode.manifest.to_bytes())
     return file
 
 
 def _withdraw(root: DataRoot, manifests: Collection[Manifest]) -> None:
-    """Takes back the commit of episodes that are replaced, so that no manifest ever describes another's files."""
-    remove_files(root, [manifest_path(_key(manifest)) for manifest in manifests])
+    """Takes back the commits of other episodes in these places, so that no manifest ever describes another's files.
+
+    Asked now, not before they were rolled out: another run may have published since. A manifest that is the same
+    describes the same bytes, and stays true while they are replaced by themselves.
+    """
+    paths = {manifest_path(_key(manifest)): manifest for manifest in manifests}
+    there = read_each(root, list(paths))
+    replaced = {path: paths[path] for path, content in there.items() if content != paths[path].to_bytes()}
+    remove_files(root, replaced)
     remove_files(
         root,
         [
             artifact_path(kind, _key(manifest))
-            for manifest in manifests
+            for manifest in replaced.values()
             for kind in ArtifactKind
             if kind not in manifest.artifacts
         ],

@@ -4,15 +4,15 @@ Which settings an episode was made with is reconstructed from the registry, by t
 and compared with the digest in its manifest or row: what would give other bytes is refused.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.environments import EnvironmentSpec, describe_environment
 from rlhfblender_core.errors import DataNotUsableError, RequestError, one_line
-from rlhfblender_core.layout import RANDOM, CheckpointKey, EpisodeKey, manifest_path
-from rlhfblender_core.manifests import Manifest, parse_manifest
+from rlhfblender_core.layout import RANDOM, CheckpointKey, EpisodeKey
+from rlhfblender_core.manifests import Manifest
 from rlhfblender_core.plan import DEFAULT_SETTINGS, RANDOM_BASELINE, GenerationRequest, plan_generation
 from rlhfblender_core.registry import (
     CheckpointRecord,
@@ -23,8 +23,9 @@ from rlhfblender_core.registry import (
     Registry,
 )
 from rlhfblender_core.rollout_settings import RolloutSettings
-from rlhfblender_core.storage import DataRoot, read_many, remove_files
-from rlhfblender_core.verify import Findings, Problem, Remedy, index_problems
+from rlhfblender_core.runs import live_runs, no_run_starting
+from rlhfblender_core.storage import DataRoot, remove_files
+from rlhfblender_core.verify import Findings, Problem, Remedy, index_problems, read_manifests
 
 
 @dataclass(frozen=True)
@@ -130,25 +131,29 @@ def _split_by_digest(
     return tuple(n for n in episodes if n not in others), lines
 
 
-def read_manifests(root: DataRoot, keys: Iterable[EpisodeKey]) -> dict[EpisodeKey, Manifest]:
-    """The sound manifests among these episodes'."""
-    paths = {manifest_path(key): key for key in keys}
-    found = {}
-    for path, content in read_many(root, paths).items():
-        try:
-            manifest = parse_manifest(content, path)
-        except DataNotUsableError:
-            continue
-        if EpisodeKey(manifest.experiment, manifest.checkpoint, manifest.episode) == paths[path]:
-            found[paths[path]] = manifest
-    return found
-
-
 def remove_orphans(root: DataRoot, problems: Iterable[Problem]) -> int:
-    """Removes the files that belong to no episode; says how many."""
-    paths = [problem.path for problem in problems if problem.remedy is Remedy.REMOVE]
-    remove_files(root, paths)
-    return len(paths)
+    """Removes the files that belong to no episode, unless a run may have published them since; says how many."""
+    removed = 0
+    orphans: dict[str, list[Problem]] = {}
+    for problem in problems:
+        if problem.remedy is Remedy.REMOVE and problem.key is not None:
+            orphans.setdefault(problem.key.experiment, []).append(problem)
+    for experiment, found in orphans.items():
+        with no_run_starting(root):
+            if live_runs(root, experiment):
+                continue
+            paths = list(_still_orphans(root, found))
+            remove_files(root, paths)
+        removed += len(paths)
+    return removed
+
+
+def _still_orphans(root: DataRoot, found: Sequence[Problem]) -> Iterator[str]:
+    manifests = read_manifests(root, [problem.key for problem in found if problem.key is not None])
+    for problem in found:
+        manifest = manifests.get(problem.key) if problem.key is not None else None
+        if manifest is None or problem.path not in {record.path for record in manifest.artifacts.values()}:
+            yield problem.path
 
 
 def restore_registration(root: DataRoot, registry: Registry, experiment: str, records: Sequence[EpisodeRecord]) -> None:

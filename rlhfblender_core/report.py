@@ -76,6 +76,11 @@ def report_checkpoint(
         there: how many were complete before.
         failed: message by episode number.
     """
+    lost = "was taken away by another run meanwhile. Run the same command again."
+    failed = {
+        **{n: f"episode {n} {lost}" for n in range(num_episodes) if not published.is_complete(n)},
+        **failed,
+    }
     # One that was there before and failed to be replaced is still there, but isn't what was asked for.
     manifests = [published.manifests[n] for n in range(num_episodes) if published.is_complete(n) and n not in failed]
     mean, std = mean_and_std(manifest.episode_return for manifest in manifests)
@@ -86,8 +91,8 @@ def report_checkpoint(
             warnings[warning] = warnings.get(warning, 0) + 1
     return CheckpointReport(
         checkpoint=published.key.checkpoint,
-        made=len(manifests) - there,
-        there=there,
+        made=max(0, len(manifests) - there),
+        there=min(there, len(manifests)),
         failed=dict(failed),
         mean_return=mean,
         std_return=std,

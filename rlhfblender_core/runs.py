@@ -1,7 +1,8 @@
 """Runs that are under way: each has a folder of its own for unfinished files, and a lock that dies with it.
 
 On a local data root the folder lies inside it, so that finished files can be moved to their places; on object
-storage in the machine's temporary folder. A folder whose lock can be had belongs to a run that is dead, and is removed.
+storage in the machine's temporary folder, where also lies what no data set keeps (:func:`open_scratch`). A folder whose
+lock can be had belongs to a run that is dead, and is removed.
 Runs on other machines are known by their markers, see :mod:`rlhfblender_core.markers`.
 """
 
@@ -17,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from rlhfblender_core.layout import RUNS
 from rlhfblender_core.markers import keep_marker, live_markers
-from rlhfblender_core.storage import DataRoot, make_folder, remove_tree, storage_errors
+from rlhfblender_core.storage import DataRoot, full_disk_errors, make_folder, remove_tree, storage_errors
 
 try:
     import fcntl
@@ -27,8 +28,9 @@ except ImportError:  # Windows: starting runs don't wait for one that cleans up
 _LOCK = "lock"
 _EXPERIMENT = "experiment"
 _NEW = ".new-"
-#: A folder that got no further than its first name for this long is dead too, in seconds.
-_NEW_FOR = 3600.0
+#: A folder that got no further than its first name is dead after so many seconds; that it is locked is judged sooner,
+#: but not in the moment between making and locking it.
+_NEW_FOR, _UNLOCKED_FOR = 3600.0, 10.0
 _TRIES = 100
 
 
@@ -44,31 +46,57 @@ def open_run(root: DataRoot, experiment: str | None = None) -> Iterator[Path]:
         StorageNotUsableError, StorageUnavailableError: the data root can't be written.
     """
     base = runs_folder(root)
-    # Sorted by name, runs are sorted by when they started.
-    name = f"{time.time_ns():020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     with storage_errors(root):
         remove_dead_runs(base)
-        folder, lock = _make_run_folder(root, base, name, experiment)
+        new, lock = _make_locked_folder(base)
+        if experiment is not None:
+            (new / _EXPERIMENT).write_text(experiment, encoding="utf-8")
+        # Locked before it has the name by which other runs judge it.
+        with no_run_starting(root):
+            folder = _named(new)
     try:
-        with keep_marker(root, experiment, name):
+        with keep_marker(root, experiment, folder.name):
             yield folder
     finally:
-        lock.release()
-        remove_tree(folder)
-        with contextlib.suppress(OSError):
-            remove_dead_runs(base)
+        _discard(folder, lock)
 
 
-def _make_run_folder(root: DataRoot, base: Path, name: str, experiment: str | None) -> tuple[Path, FileLock]:
-    new = base / f"{_NEW}{name}"
+@contextlib.contextmanager
+def open_scratch() -> Iterator[Path]:
+    """A new folder on this machine for what nobody needs later, like :func:`open_run`: no kill leaves it for long.
+
+    Raises:
+        StorageNotUsableError: the temporary folder is full.
+    """
+    base = machine_folder()
+    with full_disk_errors():
+        remove_dead_runs(base)
+        new, lock = _make_locked_folder(base)
+        folder = _named(new)
+    try:
+        yield folder
+    finally:
+        _discard(folder, lock)
+
+
+def _make_locked_folder(base: Path) -> tuple[Path, FileLock]:
+    # Sorted by name, runs are sorted by when they started.
+    new = base / f"{_NEW}{time.time_ns():020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     _make_below(base, new)
     lock = FileLock(new / _LOCK)
-    lock.acquire(timeout=0)
-    if experiment is not None:
-        (new / _EXPERIMENT).write_text(experiment, encoding="utf-8")
-    # Locked before it has the name by which other runs judge it.
-    with no_run_starting(root):
-        return new.rename(base / name), lock
+    lock.acquire(timeout=1)
+    return new, lock
+
+
+def _named(new: Path) -> Path:
+    return new.rename(new.with_name(new.name.removeprefix(_NEW)))
+
+
+def _discard(folder: Path, lock: FileLock) -> None:
+    lock.release()
+    remove_tree(folder)
+    with contextlib.suppress(OSError):
+        remove_dead_runs(folder.parent)
 
 
 def _make_below(base: Path, folder: Path) -> None:
@@ -98,8 +126,11 @@ def no_run_starting(root: DataRoot) -> Iterator[None]:
 
 def runs_folder(root: DataRoot) -> Path:
     """Where runs on this machine keep unfinished files for that data root."""
-    if root.is_local:
-        return root.local_folder / RUNS
+    return root.local_folder / RUNS if root.is_local else machine_folder()
+
+
+def machine_folder() -> Path:
+    """Where this user's runs on this machine keep what must not lie on the data root."""
     user = os.getuid() if hasattr(os, "getuid") else "user"
     return Path(tempfile.gettempdir()) / f"rlhfblender-{user}"
 
@@ -107,11 +138,7 @@ def runs_folder(root: DataRoot) -> Path:
 def remove_dead_runs(base: Path) -> None:
     """Removes the folders of runs that ended without removing them, and the folder above where nothing is left."""
     for folder in _folders(base):
-        if folder.name.startswith(_NEW):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - folder.stat().st_mtime > _NEW_FOR:
-                    remove_tree(folder)
-        elif not is_alive(folder):
+        if not _may_be_alive(folder):
             remove_tree(folder)
     with contextlib.suppress(OSError):  # other runs are under way
         base.rmdir()
@@ -122,11 +149,7 @@ def live_runs(root: DataRoot, experiment: str) -> list[str]:
     base = runs_folder(root)
     if not root.is_local:
         return [name for name in live_markers(root, experiment) if not _died_here(base / name)]
-    return [
-        folder.name
-        for folder in _folders(base)
-        if _may_work_on(folder, experiment) and (folder.name.startswith(_NEW) or is_alive(folder))
-    ]
+    return [folder.name for folder in _folders(base) if _may_work_on(folder, experiment) and _may_be_alive(folder)]
 
 
 def spread(rank: int) -> float:
@@ -135,17 +158,24 @@ def spread(rank: int) -> float:
     return int(digits, 2) / (1 << len(digits))
 
 
-def other_live_runs(own_folder: Path) -> list[Path]:
-    """Folders of the other runs of this machine that are under way beside this one."""
-    others = [folder for folder in _folders(own_folder.parent) if folder != own_folder]
-    return [folder for folder in others if folder.name.startswith(_NEW) or is_alive(folder)]
-
-
 def _folders(base: Path) -> list[Path]:
     try:
         return sorted(base.iterdir())
     except FileNotFoundError:
         return []
+
+
+def _may_be_alive(folder: Path) -> bool:
+    """Whether the folder is a live run's, or one of a run that starts just now."""
+    if not folder.name.startswith(_NEW):
+        return is_alive(folder)
+    try:
+        age = time.time() - folder.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    if age < _UNLOCKED_FOR:
+        return True
+    return is_alive(folder) if (folder / _LOCK).exists() else age < _NEW_FOR
 
 
 def _may_work_on(folder: Path, experiment: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rlhfblender_core.checkpoints.fetch import CheckpointRef
 from rlhfblender_core.environments import EnvironmentSpec, make_environment
 from rlhfblender_core.episode_files import EpisodeFiles, EpisodeSummary, discard_staged, staged_path
-from rlhfblender_core.errors import CheckpointNotUsableError, EpisodeError, one_line
+from rlhfblender_core.errors import CheckpointNotUsableError, EpisodeError, StorageNotUsableError, one_line
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.manifests import (
     ArtifactRecord,
@@ -136,16 +136,36 @@ def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
     folder = staging / shard.key.checkpoint / str(episode)
     discard_staged(folder)  # of an earlier try
     with full_disk_errors():
-        folder.mkdir(parents=True)
+        _make_below(staging, folder)
     terms = EpisodeTerms(settings.run_seed, settings.max_steps, settings.render)
     agent = _session.open(settings)
     try:
         with EpisodeFiles(folder, settings.fps) as files:
             summary = roll_out_episode(agent, episode, terms, files, _count_steps)
+    except EpisodeError as error:
+        if not folder.is_dir():
+            raise _gone(staging) from error
+        discard_staged(folder)
+        raise
     except BaseException:
         discard_staged(folder)
         raise
     return StagedEpisode(_manifest(shard, episode, agent, summary, folder), folder)
+
+
+def _make_below(staging: Path, folder: Path) -> None:
+    """Makes an episode's folder, but not that of the run, which may have been on a disk that isn't there any more."""
+    try:
+        folder.parent.mkdir(exist_ok=True)
+    except FileNotFoundError as error:
+        raise _gone(staging) from error
+    folder.mkdir()
+
+
+def _gone(staging: Path) -> StorageNotUsableError:
+    return StorageNotUsableError(
+        f"The run's folder {staging} is gone: was the data root unmounted or removed? Run the same command again."
+    )
 
 
 def _count_steps(steps: int) -> None:

@@ -4,20 +4,21 @@ Everything that is wrong becomes a :class:`Problem`: one file, or one row of the
 """
 
 import math
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from rlhfblender_core.episode_checks import find_fault
-from rlhfblender_core.errors import DataNotUsableError
+from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError
 from rlhfblender_core.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.listings import CheckpointListing, EpisodeListing
 from rlhfblender_core.manifests import Manifest, parse_manifest
 from rlhfblender_core.publish import episode_record
 from rlhfblender_core.registry import EpisodeRecord, Registry
-from rlhfblender_core.storage import DataRoot, fetch_file, read_many
+from rlhfblender_core.runs import live_runs, open_scratch
+from rlhfblender_core.storage import DataRoot, cause_of, fetch_file, list_sizes, read_each, storage_errors
 
 _TEMPORARY = (".", "~")
 
@@ -87,15 +88,34 @@ def check_episodes(root: DataRoot, listing: CheckpointListing, episodes: Sequenc
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
     """
     keys = {episode: EpisodeKey(listing.key.experiment, listing.key.checkpoint, episode.number) for episode in episodes}
-    contents = read_many(root, [manifest_path(keys[episode]) for episode in episodes if episode.has_manifest])
+    contents = read_each(root, [manifest_path(keys[episode]) for episode in episodes if episode.has_manifest])
     findings = Findings()
-    for episode, key in keys.items():
-        content = contents.get(manifest_path(key))
-        if content is not None:
-            findings += _check_published(root, key, content, episode.kinds)
-        elif not listing.in_progress:
-            findings += Findings(tuple(_uncommitted(key, episode)))
+    with ExitStack() as stack:
+        folder = Path() if root.is_local else stack.enter_context(open_scratch())
+        for episode, key in keys.items():
+            content = contents.get(manifest_path(key))
+            if content is not None:
+                findings += _settled(root, key, content, episode.kinds, folder)
+            elif not listing.in_progress:
+                findings += Findings(tuple(_uncommitted(key, episode)))
     return findings
+
+
+def _settled(
+    root: DataRoot, key: EpisodeKey, content: bytes | str, kinds: Sequence[ArtifactKind], folder: Path
+) -> Findings:
+    """What is wrong with a published episode. One that is replaced meanwhile is looked at again."""
+    while True:
+        findings = _check_published(root, key, content, kinds, folder)
+        if not findings.problems:
+            return findings
+        # A run takes the manifest away before it touches the files, so the same one means: nobody is at work here.
+        now = read_each(root, [manifest_path(key)]).get(manifest_path(key))
+        if now == content:
+            return findings
+        if now is None:  # deleted, or about to be published anew
+            return Findings()
+        content = now
 
 
 def _uncommitted(key: EpisodeKey, episode: EpisodeListing) -> Iterator[Problem]:
@@ -107,8 +127,12 @@ def _uncommitted(key: EpisodeKey, episode: EpisodeListing) -> Iterator[Problem]:
             yield Problem(artifact_path(kind, key), "belongs to no episode", Remedy.REMOVE, key)
 
 
-def _check_published(root: DataRoot, key: EpisodeKey, content: bytes, kinds: Sequence[ArtifactKind]) -> Findings:
+def _check_published(
+    root: DataRoot, key: EpisodeKey, content: bytes | str, kinds: Sequence[ArtifactKind], folder: Path
+) -> Findings:
     path = manifest_path(key)
+    if isinstance(content, str):
+        return Findings((Problem(path, content, Remedy.REMAKE, key),), files=1)
     try:
         manifest = parse_manifest(content, path)
     except DataNotUsableError as error:
@@ -121,30 +145,48 @@ def _check_published(root: DataRoot, key: EpisodeKey, content: bytes, kinds: Seq
     problems = [
         Problem(artifact_path(kind, key), "belongs to no episode", Remedy.REMOVE, key)
         for kind in kinds
-        if kind not in manifest.artifacts
+        if kind not in manifest.artifacts and _is_there(root, artifact_path(kind, key))
     ]
-    with tempfile.TemporaryDirectory(prefix="rlhfblender-verify-") as folder:
-        for kind in manifest.artifacts:
-            fault = _fault(root, kind, key, manifest, Path(folder))
-            if fault:
-                problems.append(Problem(artifact_path(kind, key), fault, Remedy.REMAKE, key))
+    for kind in manifest.artifacts:
+        fault = _fault(root, kind, key, manifest, folder)
+        if fault:
+            problems.append(Problem(artifact_path(kind, key), fault, Remedy.REMAKE, key))
     return Findings(tuple(problems), (episode_record(manifest),), 1 + len(manifest.artifacts))
 
 
+def _is_there(root: DataRoot, path: str) -> bool:
+    folder, _, name = path.rpartition("/")
+    return name in list_sizes(root, folder)
+
+
 def _fault(root: DataRoot, kind: ArtifactKind, key: EpisodeKey, manifest: Manifest, folder: Path) -> str | None:
+    path = artifact_path(kind, key)
     try:
-        file = fetch_file(root, artifact_path(kind, key), folder)
-        return find_fault(kind, file, manifest)
+        with storage_errors(root):
+            file = fetch_file(root, path, folder)
+            try:
+                return find_fault(kind, file, manifest)
+            finally:
+                if not root.is_local:
+                    file.unlink()
     except FileNotFoundError:
         return "is missing"
+    except StorageNotUsableError as error:
+        if not root.is_local:
+            raise
+        return f"can't be read: {cause_of(error)}"
 
 
 def check_index(
+    root: DataRoot,
     registry: Registry | None,
     listings: Sequence[CheckpointListing],
     records: Sequence[EpisodeRecord],
 ) -> tuple[Problem, ...]:
-    """Rows of the registry that are missing, stale, or say something else than the manifests."""
+    """Rows of the registry that are missing, stale, or say something else than the manifests.
+
+    What a live run has published and not yet indexed, or the other way round, is no problem.
+    """
     problems: list[Problem] = []
     for experiment in sorted({listing.key.experiment for listing in listings}):
         own = [record for record in records if record.experiment == experiment]
@@ -153,20 +195,51 @@ def check_index(
                 what = f"is not registered, though {len(own)} of its episodes are published"
                 problems.append(Problem(f"registry: experiment {experiment}", what, Remedy.INDEX))
             continue
+        # Without a manifest, but with files: to be made again, or another run is about to.
         numbers = {
             (listing.key.checkpoint, episode.number)
             for listing in listings
             if listing.key.experiment == experiment
             for episode in listing.episodes
-            # Without a manifest, but with files: to be made again, or another run is about to.
             if episode.has_manifest or episode.kinds
         }
-        problems += _row_problems(registry.list_episodes(experiment), own, numbers)
+        found = list(_row_problems(registry.list_episodes(experiment), own, numbers))
+        if found and not live_runs(root, experiment):
+            problems += _still_there(root, registry, found, numbers)
     return tuple(problems)
 
 
+def _still_there(
+    root: DataRoot, registry: Registry, found: Sequence[Problem], there: Collection[tuple[str, int]]
+) -> Iterator[Problem]:
+    """Those among an experiment's row problems that a run hasn't settled since the listings and manifests were read."""
+    keys = [problem.key for problem in found if problem.key is not None]
+    manifests = read_manifests(root, keys)
+    concerned = {(key.checkpoint, key.episode) for key in keys}
+    rows = [row for row in registry.list_episodes(keys[0].experiment) if (row.checkpoint, row.number) in concerned]
+    published = {(key.checkpoint, key.episode) for key in manifests}
+    records = [episode_record(manifest) for manifest in manifests.values()]
+    return _row_problems(rows, records, (concerned & set(there)) | published)
+
+
+def read_manifests(root: DataRoot, keys: Iterable[EpisodeKey]) -> dict[EpisodeKey, Manifest]:
+    """The sound manifests among these episodes'."""
+    paths = {manifest_path(key): key for key in keys}
+    found = {}
+    for path, content in read_each(root, list(paths)).items():
+        if isinstance(content, str):
+            continue
+        try:
+            manifest = parse_manifest(content, path)
+        except DataNotUsableError:
+            continue
+        if EpisodeKey(manifest.experiment, manifest.checkpoint, manifest.episode) == paths[path]:
+            found[paths[path]] = manifest
+    return found
+
+
 def _row_problems(
-    rows: Sequence[EpisodeRecord], records: Sequence[EpisodeRecord], there: set[tuple[str, int]]
+    rows: Sequence[EpisodeRecord], records: Sequence[EpisodeRecord], there: Collection[tuple[str, int]]
 ) -> Iterator[Problem]:
     by_key = {(row.checkpoint, row.number): row for row in rows}
     for record in records:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -44,12 +44,19 @@ class Workers:
         self._executors: dict[bool, Executor] = {}
         self._is_closed = False
         self._stopped = threading.Event()
+        self._slots = threading.BoundedSemaphore(max(1, processes))
 
     def __enter__(self) -> "Workers":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[None]:
+        """Waits until a worker is free: what has to be decided just before its work is decided inside."""
+        with self._slots:
+            yield
 
     def prepare(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Like :meth:`run`, for what has to be done once before the work; it takes nothing from the patience."""

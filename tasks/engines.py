@@ -7,13 +7,12 @@ a machine of a cluster it finds none and does the work itself.
 import atexit
 import contextlib
 import functools
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhfblender_core.runs import live_runs, open_run, spread
+from rlhfblender_core.errors import RunStoppedError
+from rlhfblender_core.runs import live_runs, open_run, open_scratch, spread
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.workers import Workers
 
@@ -31,7 +30,8 @@ class Engine:
     staging: Path
 
 
-_engines: dict[str, Engine] = {}
+#: By run; None for a run that this process started and that is over.
+_engines: dict[str, Engine | None] = {}
 
 
 @contextlib.contextmanager
@@ -42,14 +42,20 @@ def open_engine(run_id: str, root: DataRoot, workers: Workers, experiment: str |
         try:
             yield engine
         finally:
-            del _engines[run_id]
+            _engines[run_id] = None
 
 
 @contextlib.contextmanager
 def engine_of(run_id: str, root: DataRoot, experiment: str | None = None) -> Iterator[Engine]:
-    """The run's engine; on a machine of a cluster, this process's own with a folder for this call."""
-    engine = _engines.get(run_id)
-    if engine is not None:
+    """The run's engine; on a machine of a cluster, this process's own with a folder for this call.
+
+    Raises:
+        RunStoppedError: this process started the run and has ended it; a task of its came too late.
+    """
+    if run_id in _engines:
+        engine = _engines[run_id]
+        if engine is None:
+            raise RunStoppedError("The run was stopped.")
         yield engine
         return
     with open_run(root, experiment) as staging:
@@ -68,6 +74,6 @@ def start_fraction(run_id: str, root: DataRoot, experiment: str) -> float:
 @functools.cache
 def _workers_of_this_process() -> Workers:
     """For a cluster's worker: one thread, whatever the number of threads that the cluster runs tasks in."""
-    folder = tempfile.mkdtemp(prefix="rlhfblender-progress-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Workers(0, Path(folder))
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return Workers(0, stack.enter_context(open_scratch()))

@@ -57,6 +57,6 @@ def index_episodes(
 ) -> CheckpointReport:
     """What is published of a checkpoint in numbers, after making sure that the registry knows all of it."""
     published = read_published(places.open_root(), key)
-    with open_registry(places.database_url) as registry:
+    with open_registry(places.database_url, create=False, reached_before=True) as registry:
         index_published(registry, published)
     return report_checkpoint(published, num_episodes, there, failed)

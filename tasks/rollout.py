@@ -17,6 +17,7 @@ from rlhfblender_core.manifests import canonical_digest
 from rlhfblender_core.publish import PublishedShard, episode_record, publish_shard
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.shards import Shard, StagedShard, roll_out_shard
+from rlhfblender_core.storage import DataRoot
 from tasks.engines import engine_of
 from tasks.retries import RETRY_TRANSIENT
 from tasks.settings import Places
@@ -61,16 +62,24 @@ def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
         EpisodesFailedError: some of them failed; the others are published.
     """
     root = target.places.open_root()
-    others = made_meanwhile(root, shard.key, shard.settings.digest, set(target.missing) - set(target.existing))
-    missing = tuple(episode for episode in target.missing if episode not in others)
-    if not missing:  # published, by another run or unknown to this Prefect's cache
+    if not _still_missing(shard, target, root):
         return PublishedShard(shard.key, (), {})
     with engine_of(target.run_id, root, shard.key.experiment) as engine:
-        staged = engine.workers.run(roll_out_shard, replace(shard, episodes=missing), engine.staging)
+        with engine.workers.slot():
+            missing = _still_missing(shard, target, root)  # a while may have passed
+            if not missing:
+                return PublishedShard(shard.key, (), {})
+            staged = engine.workers.run(roll_out_shard, replace(shard, episodes=missing), engine.staging)
         published = write_artifacts(staged, target)
     if published.failures:
         raise EpisodesFailedError(published.key.checkpoint, published.failures)
     return published
+
+
+def _still_missing(shard: Shard, target: ShardTarget, root: DataRoot) -> tuple[int, ...]:
+    """Episodes that no other run has published meanwhile."""
+    others = made_meanwhile(root, shard.key, shard.settings.digest, set(target.missing) - set(target.existing))
+    return tuple(episode for episode in target.missing if episode not in others)
 
 
 @task(  # not cached: the rollout's cache covers it
@@ -81,8 +90,9 @@ def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
 )
 def write_artifacts(staged: StagedShard, target: ShardTarget) -> PublishedShard:
     """Publishes the shard's files, their manifests last, and indexes them in the registry."""
-    published = publish_shard(target.places.open_root(), staged, target.existing)
-    with open_registry(target.places.database_url, reached_before=True) as registry:
+    published = publish_shard(target.places.open_root(), staged)
+    # Not made anew: where it was may be an empty mount point by now.
+    with open_registry(target.places.database_url, create=False, reached_before=True) as registry:
         registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes])
     steps = sum(episode.manifest.episode_length for episode in staged.episodes)
     get_run_logger().info("%s: %d episodes, %d steps published", staged.name, len(published.episodes), steps)

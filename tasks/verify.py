@@ -61,11 +61,12 @@ def check_registry(
     listings: Sequence[CheckpointListing], records: Sequence[EpisodeRecord], places: Places
 ) -> tuple[Problem, ...]:
     """Compares the registry's rows with the manifests."""
+    root = places.open_root()
     registry = open_existing_registry(places.database_url)
     if registry is None:
-        return check_index(None, listings, records)
+        return check_index(root, None, listings, records)
     with registry:
-        return check_index(registry, listings, records)
+        return check_index(root, registry, listings, records)
 
 
 @task(name="remove-orphans", cache_policy=NO_CACHE, **RETRY_TRANSIENT)

@@ -60,7 +60,7 @@ class DataSet:
                 missing = tuple(wanted) if plan.replace else published.missing(wanted)
                 with tempfile.TemporaryDirectory(dir=self.scratch) as staging:
                     staged = roll_out_shard(Shard(key, settings, missing), Path(staging))
-                    publish_shard(self.root, staged, set(published.manifests) & set(missing))
+                    publish_shard(self.root, staged)
                 index_published(registry, read_published(self.root, key))
         close_session()
 

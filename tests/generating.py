@@ -91,7 +91,7 @@ def _make(shard: Shard, existing: frozenset[int], places: tuple[DataRoot, str, P
             if not wanted:
                 return 0
             staged = pool.run(roll_out_shard, dataclasses.replace(shard, episodes=wanted), staging)
-            publish_shard(root, staged, existing)
+            publish_shard(root, staged)
             with open_registry(database_url) as registry:
                 registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes])
         except TransientError:

@@ -27,7 +27,7 @@ def survey(root: DataRoot, database_url: str, experiment: str | None = None) -> 
             listing = list_checkpoint(root, key, rows, in_progress=bool(live_runs(root, key.experiment)))
             listings.append(listing)
             findings += check_strangers(listing) + check_episodes(root, listing, listing.episodes)
-        return findings + Findings(check_index(registry, listings, findings.records))
+        return findings + Findings(check_index(root, registry, listings, findings.records))
 
 
 def problems(root: DataRoot, database_url: str) -> list[str]:
@@ -44,7 +44,7 @@ def repair(root: DataRoot, database_url: str) -> list[str]:
         with open_run(root) as staging:
             for remake in remakes:
                 shard = Shard(remake.key, remake.settings, remake.episodes)
-                publish_shard(root, roll_out_shard(shard, staging), remake.episodes)
+                publish_shard(root, roll_out_shard(shard, staging))
         findings = survey(root, database_url)
         rebuild_index(root, registry, findings.problems, findings.records)
     return refusals

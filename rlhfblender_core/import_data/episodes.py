@@ -102,7 +102,7 @@ def import_episodes(
                 there.append(number)
                 continue
             with full_disk_errors():
-                importing.publish(published)
+                importing.publish()
         except DataNotUsableError as error:
             faults.append(one_line(error))
             continue
@@ -159,14 +159,13 @@ class _Importing:
         files = {kind.value: file_digest(file) for kind, file in self.episode.files.items()}
         return canonical_digest({"conversion": _CONVERSION, "files": files, "environment": self.target.environment.id})
 
-    def publish(self, published: Published) -> None:
+    def publish(self) -> None:
         """Converts and publishes it."""
         folder = self.staging / hashlib.sha256(repr(self.key).encode()).hexdigest()[:16]
         folder.mkdir(exist_ok=True)
         try:
             staged = StagedEpisode(self._converted(folder), folder)
-            existing = {self.episode.number} & published.manifests.keys()
-            publish_shard(self.root, StagedShard(str(self.key), self.target.key, (staged,), {}), existing)
+            publish_shard(self.root, StagedShard(str(self.key), self.target.key, (staged,), {}))
         finally:
             discard_staged(folder)
 

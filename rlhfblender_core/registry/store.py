@@ -45,19 +45,24 @@ def open_registry(url: str, *, create: bool = True, reached_before: bool = False
         RegistryUnavailableError: locked, overloaded or starting up: worth another try.
     """
     if not create:
-        registry = open_existing_registry(url)
+        registry = open_existing_registry(url, reached_before=reached_before)
         if registry is None:
-            raise RegistryNotUsableError(
-                f"There is no registry at {shown_url(checked_url(url))}. Run generate.py or register.py first."
-            )
+            database = shown_url(checked_url(url))
+            if reached_before:
+                raise RegistryNotUsableError(f"The registry {database} is gone: was its disk unmounted, or it deleted?")
+            raise RegistryNotUsableError(f"There is no registry at {database}. Run generate.py or register.py first.")
         return registry
     target = checked_url(url)
     make_parent_folder(target)
     return _opened(make_registry_engine(target), reached_before=reached_before)
 
 
-def open_existing_registry(url: str) -> "Registry | None":
+def open_existing_registry(url: str, *, reached_before: bool = False) -> "Registry | None":
     """The registry at a database URL; None, and nothing made, if there is none. On a read-only disk it can be read.
+
+    Args:
+        url: as for :func:`open_registry`.
+        reached_before: as for :func:`open_registry`.
 
     Raises:
         RegistryNotUsableError: as :func:`open_registry`.
@@ -69,7 +74,7 @@ def open_existing_registry(url: str) -> "Registry | None":
         return None
     engine = make_registry_engine(readable_url(target))
     try:
-        with translated_errors(target, opening=True):
+        with translated_errors(target, opening=not reached_before):
             there = is_registry(engine)
     except BaseException:
         engine.dispose()

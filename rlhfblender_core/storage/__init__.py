@@ -1,25 +1,29 @@
 """Storage: the data root on any fsspec file system, and files in it that appear complete or not at all."""
 
-from rlhfblender_core.storage.failures import full_disk_errors, storage_errors, translated
+from rlhfblender_core.storage.failures import cause_of, full_disk_errors, storage_errors, translated
 from rlhfblender_core.storage.files import (
+    make_folder,
+    publish_bytes,
+    publish_files,
+    publish_many_bytes,
+    remove_files,
+    remove_tree,
+)
+from rlhfblender_core.storage.reading import (
     check_writable,
     fetch_file,
     list_folders,
     list_sizes,
-    make_folder,
     modified_at,
-    publish_bytes,
-    publish_files,
-    publish_many_bytes,
     read_bytes,
+    read_each,
     read_many,
-    remove_files,
-    remove_tree,
 )
 from rlhfblender_core.storage.root import DataRoot, open_data_root, storage_options_for
 
 __all__ = [
     "DataRoot",
+    "cause_of",
     "check_writable",
     "fetch_file",
     "full_disk_errors",
@@ -32,6 +36,7 @@ __all__ = [
     "publish_files",
     "publish_many_bytes",
     "read_bytes",
+    "read_each",
     "read_many",
     "remove_files",
     "remove_tree",

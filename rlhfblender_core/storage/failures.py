@@ -108,6 +108,12 @@ def full_disk_errors() -> Iterator[None]:
         ) from error
 
 
+def cause_of(error: BaseException) -> str:
+    """What the operating system said, where an error of ours came from it."""
+    cause = error.__cause__
+    return (cause.strerror if isinstance(cause, OSError) else None) or one_line(cause or error)
+
+
 def _text(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}" + (f": {error.filename}" if error.filename else "")

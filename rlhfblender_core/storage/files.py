@@ -1,21 +1,17 @@
-"""Reading, listing, publishing and removing files below a data root.
+"""Publishing and removing files below a data root.
 
 Files appear complete or not at all. On a local disk: written elsewhere on the same disk, flushed, moved. On object
 storage: one PUT, which is atomic. What the paths mean is in :mod:`rlhfblender_core.layout`.
 """
 
 import contextlib
-import errno
 import os
 import shutil
-import stat
-import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
-from rlhfblender_core.errors import StorageUnavailableError
+from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError
 from rlhfblender_core.storage.failures import no_bucket, storage_errors
 from rlhfblender_core.storage.root import DataRoot
 
@@ -23,121 +19,6 @@ from rlhfblender_core.storage.root import DataRoot
 _REMOVERS = 16
 #: Files that are flushed side by side: the disk commits them together, 10 times as fast as one after another.
 _FLUSHERS = 16
-
-
-def check_writable(root: DataRoot) -> None:
-    """Makes sure that a local root can be written; leaves nothing behind.
-
-    Object storage is asked nothing: its first PUT tells.
-
-    Raises:
-        StorageNotUsableError: the folder, or the first existing one above it, can't be written.
-    """
-    if not root.is_local:
-        return
-    folder = root.local_folder
-    with storage_errors(root):
-        while not folder.exists():
-            folder = folder.parent
-        if not folder.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-        try:
-            with tempfile.TemporaryFile(dir=folder) as probe:  # has no name where the system can do that
-                probe.write(b"x")
-        except FileNotFoundError as error:  # /proc and the like take no files
-            raise PermissionError(errno.EACCES, "No file can be made in", str(folder)) from error
-
-
-def read_bytes(root: DataRoot, path: str) -> bytes:
-    """The content of a file.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    with storage_errors(root):
-        content: bytes = root.fs.cat_file(root.full_path(path))
-        return content
-
-
-def read_many(root: DataRoot, paths: Iterable[str]) -> dict[str, bytes]:
-    """The contents of those files that exist, by path; fetched side by side where the file system can."""
-    by_full = {root.full_path(path): path for path in paths}
-    if not by_full:
-        return {}
-    if root.is_local:
-        return {path: Path(full).read_bytes() for full, path in by_full.items() if Path(full).exists()}
-    with storage_errors(root):
-        found = root.fs.cat(list(by_full), on_error="return")
-        contents = {}
-        for full, content in found.items():
-            if isinstance(content, FileNotFoundError):
-                continue
-            if isinstance(content, Exception):
-                raise content
-            contents[by_full[full]] = content
-        return contents
-
-
-def list_sizes(root: DataRoot, folder: str) -> dict[str, int]:
-    """Sizes in bytes of the files right in a folder, by name; empty if there is no such folder."""
-    if root.is_local:
-        return _list_local(root, root.local_folder / folder)
-    with storage_errors(root):
-        try:
-            entries = root.fs.ls(root.full_path(folder), detail=True, refresh=True)
-        except FileNotFoundError:
-            return {}
-        return {entry["name"].rpartition("/")[2]: int(entry["size"]) for entry in entries if entry["type"] == "file"}
-
-
-def _list_local(root: DataRoot, folder: Path) -> dict[str, int]:
-    with storage_errors(root):
-        try:
-            files = list(folder.iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        sizes = {}
-        for file in files:
-            with contextlib.suppress(FileNotFoundError):  # another run's temporary file, which has its name by now
-                status = file.stat()
-                if stat.S_ISREG(status.st_mode):
-                    sizes[file.name] = status.st_size
-        return sizes
-
-
-def list_folders(root: DataRoot, folder: str) -> list[str]:
-    """Names of the folders right in a folder, sorted; empty if there is no such folder."""
-    with storage_errors(root):
-        try:
-            entries = root.fs.ls(root.full_path(folder), detail=True)
-        except FileNotFoundError:
-            return []
-        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory")
-
-
-def fetch_file(root: DataRoot, path: str, folder: Path) -> Path:
-    """A published file on this machine: itself on a local root, else a copy in the folder.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    if root.is_local:
-        return root.local_folder / path
-    target = folder / path.replace("/", "-")
-    with storage_errors(root):
-        root.fs.get_file(root.full_path(path), str(target))
-    return target
-
-
-def modified_at(root: DataRoot, path: str) -> datetime:
-    """When a file was last written, by the storage's clock, in UTC.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    with storage_errors(root):
-        moment: datetime = root.fs.modified(root.full_path(path))
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def publish_files(root: DataRoot, files: Mapping[str, Path]) -> None:
@@ -172,17 +53,20 @@ def _upload_all(root: DataRoot, files: Mapping[str, Path]) -> None:
 
 
 def _move_all(root: DataRoot, files: Mapping[str, Path]) -> None:
-    targets = {local: root.local_folder / path for path, local in files.items()}
-    moves = {
-        local: target
-        for local, target in targets.items()
-        if local.exists() or not target.exists()  # else moved by an earlier try
-    }
+    moves = {}
+    for path, local in files.items():
+        target = root.local_folder / path
+        if local.exists():
+            moves[local] = target
+        elif not target.exists():  # else moved by an earlier try
+            raise StorageNotUsableError(f"{local} is gone: was the data root unmounted? Run the same command again.")
     folders = {target.parent for target in moves.values()}
     for folder in folders:
         make_folder(folder)
     _sync_all(moves)
     for local, target in moves.items():
+        if target.is_dir():
+            _unlink_all([target])
         local.replace(target)
     _sync_all(folders)
 
@@ -225,15 +109,27 @@ def _write_local(target: Path, content: bytes) -> None:
 
 
 def remove_files(root: DataRoot, paths: Iterable[str]) -> None:
-    """Removes files; those that aren't there are fine."""
+    """Removes files, durably; those that aren't there are fine."""
     with storage_errors(root):
         if root.is_local:
-            for path in paths:
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    (root.local_folder / path).unlink()
+            _unlink_all(root.local_folder / path for path in paths)
             return
         with ThreadPoolExecutor(_REMOVERS) as pool:
             list(pool.map(lambda path: _remove_remote(root, path), paths))
+
+
+def _unlink_all(files: Iterable[Path]) -> None:
+    folders = set()
+    for file in files:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if file.is_dir() and not file.is_symlink():
+                file.rmdir()  # an empty folder in a file's place is nothing to keep; one with files is refused
+            else:
+                file.unlink()
+            folders.add(file.parent)
+    for folder in folders:  # what comes after must not survive a power cut that this doesn't
+        with contextlib.suppress(FileNotFoundError):
+            _sync(folder)
 
 
 def _remove_remote(root: DataRoot, path: str) -> None:

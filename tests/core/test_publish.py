@@ -21,8 +21,8 @@ def root(tmp_path: Path) -> DataRoot:
     return open_data_root(str(tmp_path / "data"))
 
 
-def publish(shard: Shard, staging: Path, root: DataRoot, existing: tuple[int, ...] = ()) -> Published:
-    publish_shard(root, roll_out_shard(shard, staging), existing)
+def publish(shard: Shard, staging: Path, root: DataRoot) -> Published:
+    publish_shard(root, roll_out_shard(shard, staging))
     return read_published(root, shard.key)
 
 
@@ -78,7 +78,7 @@ def test_replacing_without_pictures_takes_the_old_pictures_away(
     shard: ShardMaker, staging: Path, root: DataRoot
 ) -> None:
     publish(shard(episodes=(0,)), staging, root)
-    published = publish(shard(episodes=(0,), render=False), staging, root, existing=(0,))
+    published = publish(shard(episodes=(0,), render=False), staging, root)
     assert published.missing([0]) == ()
     assert published.orphans() == ()
     assert published.sizes[ArtifactKind.RENDERS] == {}

@@ -1,0 +1,163 @@
+"""Reading and listing files below a data root. What the paths mean is in :mod:`rlhfblender_core.layout`."""
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rlhfblender_core.errors import StorageNotUsableError
+from rlhfblender_core.storage.failures import cause_of, storage_errors
+from rlhfblender_core.storage.root import DataRoot
+
+
+def check_writable(root: DataRoot) -> None:
+    """Makes sure that a local root can be written; leaves nothing behind.
+
+    Object storage is asked nothing: its first PUT tells.
+
+    Raises:
+        StorageNotUsableError: the folder, or the first existing one above it, can't be written.
+    """
+    if not root.is_local:
+        return
+    folder = root.local_folder
+    with storage_errors(root):
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        try:
+            with tempfile.TemporaryFile(dir=folder) as probe:  # has no name where the system can do that
+                probe.write(b"x")
+        except FileNotFoundError as error:  # /proc and the like take no files
+            raise PermissionError(errno.EACCES, "No file can be made in", str(folder)) from error
+
+
+def read_bytes(root: DataRoot, path: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    with storage_errors(root):
+        content: bytes = root.fs.cat_file(root.full_path(path))
+        return content
+
+
+def read_many(root: DataRoot, paths: Iterable[str]) -> dict[str, bytes]:
+    """The contents of those files that exist, by path; fetched side by side where the file system can."""
+    by_full = {root.full_path(path): path for path in paths}
+    if not by_full:
+        return {}
+    with storage_errors(root):
+        if root.is_local:
+            return _read_local(by_full)
+        found = root.fs.cat(list(by_full), on_error="return")
+        contents = {}
+        for full, content in found.items():
+            if isinstance(content, FileNotFoundError):
+                continue
+            if isinstance(content, Exception):
+                raise content
+            contents[by_full[full]] = content
+        return contents
+
+
+def _read_local(by_full: Mapping[str, str]) -> dict[str, bytes]:
+    contents = {}
+    for full, path in by_full.items():
+        with contextlib.suppress(FileNotFoundError):
+            if _is_file(Path(full).stat()):
+                contents[path] = Path(full).read_bytes()
+    return contents
+
+
+def _is_file(status: os.stat_result) -> bool:
+    """Not a folder, and nothing that never ends when it is read (a pipe, a link to a device)."""
+    return stat.S_ISREG(status.st_mode)
+
+
+def read_each(root: DataRoot, paths: Sequence[str]) -> dict[str, bytes | str]:
+    """Like :func:`read_many`; for a file that is there and can't be read, the end of a line that says why."""
+    try:
+        return dict(read_many(root, paths))
+    except StorageNotUsableError:
+        contents: dict[str, bytes | str] = {}
+        for path in paths:
+            try:
+                contents |= read_many(root, [path])
+            except StorageNotUsableError as error:
+                contents[path] = f"can't be read: {cause_of(error)}"
+        return contents
+
+
+def list_sizes(root: DataRoot, folder: str) -> dict[str, int]:
+    """Sizes in bytes of the files right in a folder, by name; empty if there is no such folder."""
+    if root.is_local:
+        return _list_local(root, root.local_folder / folder)
+    with storage_errors(root):
+        try:
+            entries = root.fs.ls(root.full_path(folder), detail=True, refresh=True)
+        except FileNotFoundError:
+            return {}
+        return {entry["name"].rpartition("/")[2]: int(entry["size"]) for entry in entries if entry["type"] == "file"}
+
+
+def _list_local(root: DataRoot, folder: Path) -> dict[str, int]:
+    with storage_errors(root):
+        try:
+            files = list(folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        sizes = {}
+        for file in files:
+            try:
+                status = file.stat()
+            except FileNotFoundError:  # another run's temporary file, which has its name by now
+                continue
+            except OSError as error:
+                if error.errno != errno.ELOOP:  # a link that leads nowhere is no file
+                    raise
+                continue
+            if _is_file(status):
+                sizes[file.name] = status.st_size
+        return sizes
+
+
+def list_folders(root: DataRoot, folder: str) -> list[str]:
+    """Names of the folders right in a folder, sorted; empty if there is no such folder."""
+    with storage_errors(root):
+        try:
+            entries = root.fs.ls(root.full_path(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory")
+
+
+def fetch_file(root: DataRoot, path: str, folder: Path) -> Path:
+    """A published file on this machine: itself on a local root, else a copy in the folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if root.is_local:
+        return root.local_folder / path
+    target = folder / path.replace("/", "-")
+    with storage_errors(root):
+        root.fs.get_file(root.full_path(path), str(target))
+    return target
+
+
+def modified_at(root: DataRoot, path: str) -> datetime:
+    """When a file was last written, by the storage's clock, in UTC.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    with storage_errors(root):
+        moment: datetime = root.fs.modified(root.full_path(path))
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
