@@ -38,7 +38,7 @@ from flows.shard_runs import CheckpointWork, Failures, run_shards
 from rlhfblender_core.catalogue import check_same_request, read_published
 from rlhfblender_core.debris import remove_debris
 from rlhfblender_core.environments import parse_env_kwargs
-from rlhfblender_core.errors import RequestError, TransientError, one_line
+from rlhfblender_core.errors import OutOfReachError, RequestError, TransientError, one_line
 from rlhfblender_core.layout import CheckpointKey
 from rlhfblender_core.plan import GenerationPlan, GenerationRequest, plan_generation
 from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord, open_existing_registry
@@ -142,7 +142,7 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))
-    except TransientError as error:  # the storage or the registry, after all retries
+    except (TransientError, OutOfReachError) as error:
         return Failed(message=one_line(error))
     show_in_ui(plan, report, places)
     _show(report)

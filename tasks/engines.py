@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhfblender_core.errors import RunStoppedError
 from rlhfblender_core.runs import live_runs, open_run, spread
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.workers import Workers
@@ -32,6 +33,8 @@ class Engine:
 
 
 _engines: dict[str, Engine] = {}
+#: Runs of this process that are over: their tasks that still wait for another try must not go on by themselves.
+_ended: set[str] = set()
 
 
 @contextlib.contextmanager
@@ -42,18 +45,34 @@ def open_engine(run_id: str, root: DataRoot, workers: Workers, experiment: str |
         try:
             yield engine
         finally:
+            _ended.add(run_id)
             del _engines[run_id]
 
 
 @contextlib.contextmanager
 def engine_of(run_id: str, root: DataRoot, experiment: str | None = None) -> Iterator[Engine]:
-    """The run's engine; on a machine of a cluster, this process's own with a folder for this call."""
+    """The run's engine; on a machine of a cluster, this process's own with a folder for this call.
+
+    Raises:
+        RunStoppedError: the run is over.
+    """
+    check_goes_on(run_id)
     engine = _engines.get(run_id)
     if engine is not None:
         yield engine
         return
     with open_run(root, experiment) as staging:
         yield Engine(_workers_of_this_process(), staging)
+
+
+def check_goes_on(run_id: str) -> None:
+    """Makes sure that the run, if it is one of this process, isn't over.
+
+    Raises:
+        RunStoppedError: it is.
+    """
+    if run_id in _ended:
+        raise RunStoppedError("The run was stopped.")
 
 
 def start_fraction(run_id: str, root: DataRoot, experiment: str) -> float:

@@ -11,16 +11,18 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rlhfblender_core.errors import StorageUnavailableError
-from rlhfblender_core.storage.failures import no_bucket, storage_errors
+from rlhfblender_core.storage.failures import storage_errors
+from rlhfblender_core.storage.objects import (
+    read_objects,
+    remove_objects,
+    times_of_objects,
+    upload_contents,
+    upload_files,
+)
 from rlhfblender_core.storage.root import DataRoot
-
-#: Files that are removed side by side on object storage.
-_REMOVERS = 16
 
 
 def check_writable(root: DataRoot) -> None:
@@ -58,22 +60,15 @@ def read_bytes(root: DataRoot, path: str) -> bytes:
 
 
 def read_many(root: DataRoot, paths: Iterable[str]) -> dict[str, bytes]:
-    """The contents of those files that exist, by path; fetched side by side where the file system can."""
-    by_full = {root.full_path(path): path for path in paths}
-    if not by_full:
-        return {}
-    if root.is_local:
-        return {path: Path(full).read_bytes() for full, path in by_full.items() if Path(full).exists()}
+    """The contents of those files that exist, by path; fetched side by side from object storage."""
+    if not root.is_local:
+        return read_objects(root, paths)
+    contents = {}
     with storage_errors(root):
-        found = root.fs.cat(list(by_full), on_error="return")
-        contents = {}
-        for full, content in found.items():
-            if isinstance(content, FileNotFoundError):
-                continue
-            if isinstance(content, Exception):
-                raise content
-            contents[by_full[full]] = content
-        return contents
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                contents[path] = (root.local_folder / path).read_bytes()
+    return contents
 
 
 def list_sizes(root: DataRoot, folder: str) -> dict[str, int]:
@@ -85,7 +80,9 @@ def list_sizes(root: DataRoot, folder: str) -> dict[str, int]:
             entries = root.fs.ls(root.full_path(folder), detail=True, refresh=True)
         except FileNotFoundError:
             return {}
-        return {entry["name"].rpartition("/")[2]: int(entry["size"]) for entry in entries if entry["type"] == "file"}
+        names = {entry["name"]: int(entry["size"]) for entry in entries if entry["type"] == "file"}
+    # Some servers, and people who make folders in a bucket, keep an empty object "folder/" in the folder.
+    return {name.rpartition("/")[2]: size for name, size in names.items() if not name.endswith("/")}
 
 
 def _list_local(root: DataRoot, folder: Path) -> dict[str, int]:
@@ -133,9 +130,18 @@ def modified_at(root: DataRoot, path: str) -> datetime:
     Raises:
         FileNotFoundError: there is none.
     """
-    with storage_errors(root):
-        moment: datetime = root.fs.modified(root.full_path(path))
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    times = modified_times(root, [path])
+    if path not in times:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root.shown(path))
+    return times[path]
+
+
+def modified_times(root: DataRoot, paths: Iterable[str]) -> dict[str, datetime]:
+    """When those files that exist were last written, by path; by the storage's clock, in UTC."""
+    return {
+        path: moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        for path, moment in times_of_objects(root, paths).items()
+    }
 
 
 def publish_files(root: DataRoot, files: Mapping[str, Path]) -> None:
@@ -143,30 +149,17 @@ def publish_files(root: DataRoot, files: Mapping[str, Path]) -> None:
 
     Args:
         root: the data root.
-        files: local file by path. On a local root they must lie on the same disk; they are gone afterwards.
+        files: local file by path, gone afterwards. On a local root they must lie on the same disk.
 
     Raises:
         StorageNotUsableError: no space, no permission.
         StorageUnavailableError: worth another try; files already moved are skipped then.
     """
+    if not root.is_local:
+        upload_files(root, files)
+        return
     with storage_errors(root):
-        if root.is_local:
-            _move_all(root, files)
-        else:
-            _upload_all(root, files)
-
-
-def _upload_all(root: DataRoot, files: Mapping[str, Path]) -> None:
-    """Uploads each file with one PUT, side by side."""
-    uploads = {str(local): root.full_path(path) for path, local in files.items() if local.exists()}
-    for path, local in files.items():
-        if str(local) not in uploads and not root.fs.exists(root.full_path(path)):
-            raise StorageUnavailableError(f"{local} is gone before {root.shown(path)} was written. Run it again.")
-    try:
-        if uploads:
-            root.fs.put(list(uploads), list(uploads.values()))
-    except FileNotFoundError as error:
-        raise no_bucket(root) from error
+        _move_all(root, files)
 
 
 def _move_all(root: DataRoot, files: Mapping[str, Path]) -> None:
@@ -186,22 +179,14 @@ def _move_all(root: DataRoot, files: Mapping[str, Path]) -> None:
 
 def publish_many_bytes(root: DataRoot, contents: Mapping[str, bytes]) -> None:
     """Writes small files by path, each complete or not at all, all of them durable on return."""
+    if not root.is_local:
+        upload_contents(root, contents)
+        return
     with storage_errors(root):
-        if not root.is_local:
-            _put_bytes(root, contents)
-            return
         for path, content in contents.items():
             _write_local(root.local_folder / path, content)
         for folder in {(root.local_folder / path).parent for path in contents}:
             _sync(folder)
-
-
-def _put_bytes(root: DataRoot, contents: Mapping[str, bytes]) -> None:
-    try:
-        if contents:
-            root.fs.pipe({root.full_path(path): content for path, content in contents.items()})
-    except FileNotFoundError as error:
-        raise no_bucket(root) from error
 
 
 def publish_bytes(root: DataRoot, path: str, content: bytes) -> None:
@@ -224,19 +209,13 @@ def _write_local(target: Path, content: bytes) -> None:
 
 def remove_files(root: DataRoot, paths: Iterable[str]) -> None:
     """Removes files; those that aren't there are fine."""
+    if not root.is_local:
+        remove_objects(root, paths)
+        return
     with storage_errors(root):
-        if root.is_local:
-            for path in paths:
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    (root.local_folder / path).unlink()
-            return
-        with ThreadPoolExecutor(_REMOVERS) as pool:
-            list(pool.map(lambda path: _remove_remote(root, path), paths))
-
-
-def _remove_remote(root: DataRoot, path: str) -> None:
-    with contextlib.suppress(FileNotFoundError), storage_errors(root):
-        root.fs.rm_file(root.full_path(path))
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                (root.local_folder / path).unlink()
 
 
 def remove_tree(folder: Path) -> None:

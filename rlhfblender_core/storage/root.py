@@ -30,6 +30,8 @@ def storage_options_for(protocol: str, options: Mapping[str, Any]) -> dict[str, 
     given = dict(options)
     if _EXTRAS.get(protocol) == "s3":
         given["config_kwargs"] = {**_S3_CONFIG, **given.get("config_kwargs", {})}
+        # Files are read and written side by side already. For the parts of each file s3fs asks for its size first.
+        given.setdefault("max_concurrency", 1)
     # Listings of other runs' files must not come from a cache.
     return {"use_listings_cache": False, **given}
 
@@ -47,9 +49,14 @@ class DataRoot:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
+    def protocol(self) -> str:
+        """What the URL begins with: ``s3``, ``gs``, ``az`` …; ``file`` for a plain folder."""
+        return str(get_protocol(self.url))
+
+    @property
     def is_local(self) -> bool:
         """Whether files can be moved into it by renaming."""
-        return get_protocol(self.url) in _LOCAL_PROTOCOLS
+        return self.protocol in _LOCAL_PROTOCOLS
 
     @property
     def local_folder(self) -> Path:
@@ -65,7 +72,7 @@ class DataRoot:
         Raises:
             StorageNotUsableError: no such protocol, or its package is missing.
         """
-        protocol = get_protocol(self.url)
+        protocol = self.protocol
         try:
             fs = fsspec.filesystem(protocol, **storage_options_for(protocol, self.options))
         except ImportError as error:

@@ -1,21 +1,16 @@
-"""Real servers for tests, each a process of its own on 127.0.0.1, and a proxy that makes trouble on the way to one."""
+"""A proxy between this project and a server of object storage: it counts, delays, and makes trouble."""
 
 import asyncio
 import contextlib
 import random
 import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-_START_S = 90
+#: Headers of the server that the proxy's own answer has anyway.
+_OWN_HEADERS = frozenset({"transfer-encoding", "connection", "date", "server"})
 
 
 def free_port() -> int:
@@ -23,36 +18,6 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
-
-
-@contextlib.contextmanager
-def moto_server(log: Path) -> Iterator[str]:
-    """The endpoint of an S3 server."""
-    port = free_port()
-    # moto's package has no __main__: this is what its moto_server command does.
-    script = "import sys; from moto.server import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", script, "-H", "127.0.0.1", "-p", str(port)]
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
-        try:
-            url = f"http://127.0.0.1:{port}"
-            wait_for(url, process)
-            yield url
-        finally:
-            process.kill()
-
-
-def wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
-    """Returns once the server answers anything."""
-    deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise RuntimeError(f"the server at {url} did not start")
 
 
 @dataclass
@@ -65,21 +30,25 @@ class FaultProxy:
         kinds: ``503``, ``reset`` (nothing comes back), ``late_reset`` (the server has done it, the answer is lost),
             ``cut`` (half the answer), ``stall``.
         stall_s: how long a stalled request hangs.
+        latency_s: how much later every answer comes.
         faults: how many there were.
+        requests: method and path with query of each request, in order.
     """
 
     target: str
     share: float = 0.0
     kinds: tuple[str, ...] = ("503", "reset", "late_reset", "cut")
     stall_s: float = 30.0
+    latency_s: float = 0.0
     faults: int = 0
+    requests: list[tuple[str, str]] = field(default_factory=list)
     url: str = ""
     _random: random.Random = field(default_factory=lambda: random.Random(0))
 
     @contextlib.contextmanager
-    def running(self) -> Iterator["FaultProxy"]:
+    def running(self, port: int | None = None) -> Iterator["FaultProxy"]:
         """The proxy while it listens, in a thread of its own."""
-        port = free_port()
+        port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
         loop = asyncio.new_event_loop()
         ready = threading.Event()
@@ -93,12 +62,12 @@ class FaultProxy:
             thread.join(10)
 
     def _serve(self, loop: asyncio.AbstractEventLoop, port: int, ready: threading.Event) -> None:
-        from aiohttp import ClientSession, DummyCookieJar, web
+        from aiohttp import ClientSession, DummyCookieJar, TCPConnector, web
 
         asyncio.set_event_loop(loop)
 
         async def start() -> tuple[Any, Any]:
-            session = ClientSession(auto_decompress=False, cookie_jar=DummyCookieJar())
+            session = ClientSession(auto_decompress=False, cookie_jar=DummyCookieJar(), connector=TCPConnector(limit=0))
 
             async def handle(request: Any) -> Any:
                 return await self._handle(session, request)
@@ -120,35 +89,43 @@ class FaultProxy:
     async def _handle(self, session: Any, request: Any) -> Any:
         from aiohttp import web
 
+        self.requests.append((request.method, request.raw_path))
         kind = self._random.choice(self.kinds) if self._random.random() < self.share else None
         self.faults += kind is not None
+        await asyncio.sleep(self.stall_s if kind == "stall" else self.latency_s)
         if kind == "503":
             return web.Response(status=503, text="<Error><Code>SlowDown</Code></Error>", content_type="text/xml")
-        if kind == "stall":
-            await asyncio.sleep(self.stall_s)
         if kind in ("reset", "stall"):
-            request.transport.abort()
-            return web.Response()
-        body = await request.read()
-        url = self.target + request.raw_path
-        from yarl import URL
-
-        async with session.request(
-            request.method, URL(url, encoded=True), headers=request.headers, data=body, allow_redirects=False
-        ) as answer:
-            content = await answer.read()
+            return _abort(request)
+        status, headers, content = await self._ask(session, request)
         if kind == "late_reset":
-            request.transport.abort()
-            return web.Response()
-        dropped = {"transfer-encoding", "connection", "date", "server"}
-        headers = {name: value for name, value in answer.headers.items() if name.lower() not in dropped}
+            return _abort(request)
         if kind == "cut" and len(content) > 1:
-            response = web.StreamResponse(status=answer.status, headers=headers)
+            response = web.StreamResponse(status=status, headers=headers)
             await response.prepare(request)
             await response.write(content[: len(content) // 2])
             request.transport.abort()
             return response
         if request.method == "HEAD":
-            return web.Response(status=answer.status, headers=headers)
+            return web.Response(status=status, headers=headers)
         headers.pop("Content-Length", None)
-        return web.Response(status=answer.status, headers=headers, body=content)
+        return web.Response(status=status, headers=headers, body=content)
+
+    async def _ask(self, session: Any, request: Any) -> tuple[int, dict[str, str], bytes]:
+        from yarl import URL
+
+        body = await request.read()
+        url = URL(self.target + request.raw_path, encoded=True)
+        async with session.request(
+            request.method, url, headers=request.headers, data=body or None, allow_redirects=False
+        ) as answer:
+            headers = {name: value for name, value in answer.headers.items() if name.lower() not in _OWN_HEADERS}
+            return answer.status, headers, await answer.read()
+
+
+def _abort(request: Any) -> Any:
+    """Breaks the connection off; the response is never sent."""
+    from aiohttp import web
+
+    request.transport.abort()
+    return web.Response()
