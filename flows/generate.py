@@ -244,10 +244,10 @@ def _report(experiment: str, work: list[CheckpointWork], failures: Failures, pla
     root = places.open_root()
     rows = []
     for checkpoint in work:
-        key = checkpoint.published.key
+        before = checkpoint.published
         there = checkpoint.num_episodes - len(checkpoint.missing)
-        failed = failures.get(key.checkpoint, {})
-        rows.append(index_episodes(key, checkpoint.num_episodes, there, failed, places))
+        failed = failures.get(before.key.checkpoint, {})
+        rows.append(index_episodes(before, checkpoint.num_episodes, there, failed, places))
     return Report(experiment, root.shown("").rstrip("/"), tuple(rows), work[0].settings.render)
 
 

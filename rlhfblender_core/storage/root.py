@@ -16,11 +16,11 @@ _LOCAL_PROTOCOLS = ("file", "local")
 #: Which extra of this project brings a protocol.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 #: Tries of botocore for one request, times those of s3fs for reading an answer's body. With the defaults of both a
-#: server that only says 503 gets 25 requests in 39 s; with these 12 in 6 s, and the tasks' own retries follow.
-_S3_ATTEMPTS, _S3FS_ATTEMPTS = 4, 3
+#: server that only says 503 gets 25 requests in 39 s; with these 8 in 4 s, and the tasks' own retries follow.
+_S3_ATTEMPTS, _S3FS_ATTEMPTS = 4, 2
 _S3_CONFIG = {
     "connect_timeout": 5,
-    "read_timeout": 20,
+    "read_timeout": 15,
     "retries": {"mode": "standard", "total_max_attempts": _S3_ATTEMPTS},
 }
 
