@@ -24,7 +24,7 @@ from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run as current_run
 
 from flows.tables import HEADINGS, next_steps, remarks, row_of
-from rlhfblender_core.catalogue import read_published
+from rlhfblender_core.catalogue import list_numbers
 from rlhfblender_core.errors import RLHFBlenderError, one_line
 from rlhfblender_core.layout import RANDOM, ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.manifests import mean_and_std
@@ -170,7 +170,7 @@ def _thumbnails(root: DataRoot, experiment: str, labels: Sequence[str]) -> dict[
     kind = ArtifactKind.THUMBNAILS
     rows = {}
     for label in labels:
-        numbers = sorted(read_published(root, CheckpointKey(experiment, label)).sizes[kind])[:_SHEET_EPISODES]
+        numbers = sorted(list_numbers(root, kind, CheckpointKey(experiment, label)))[:_SHEET_EPISODES]
         paths = [artifact_path(kind, EpisodeKey(experiment, label, number)) for number in numbers]
         contents = read_many(root, paths)
         rows[label] = [contents[path] for path in paths if path in contents]

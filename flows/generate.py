@@ -37,7 +37,7 @@ from flows.runners import RunnerChoice, RunnerKind, open_runner
 from flows.shard_runs import CheckpointWork, Failures, run_shards
 from rlhfblender_core.debris import remove_debris
 from rlhfblender_core.environments import parse_env_kwargs
-from rlhfblender_core.errors import RequestError, TransientError, one_line
+from rlhfblender_core.errors import OutOfReachError, RequestError, TransientError, one_line
 from rlhfblender_core.plan import GenerationPlan, GenerationRequest
 from rlhfblender_core.progress import ProgressCounter
 from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord
@@ -140,7 +140,7 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))
-    except TransientError as error:  # the storage or the registry, after all retries
+    except (TransientError, OutOfReachError) as error:
         return Failed(message=one_line(error))
     show_in_ui(job.plan, report, places)
     _show(report)
@@ -231,10 +231,10 @@ def _report(experiment: str, work: Sequence[CheckpointWork], failures: Failures,
     root = places.open_root()
     rows = []
     for checkpoint in work:
-        key = checkpoint.published.key
+        before = checkpoint.published
         there = checkpoint.num_episodes - len(checkpoint.missing)
-        failed = failures.get(key.checkpoint, {})
-        rows.append(index_episodes(key, checkpoint.num_episodes, there, failed, places))
+        failed = failures.get(before.key.checkpoint, {})
+        rows.append(index_episodes(before, checkpoint.num_episodes, there, failed, places))
     return Report(experiment, root.shown("").rstrip("/"), tuple(rows), work[0].settings.render)
 
 

@@ -9,7 +9,15 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import TaskRunner
 
 from rlhfblender_core.catalogue import Published
-from rlhfblender_core.errors import EpisodesFailedError, RequestError, RunStoppedError, one_line
+from rlhfblender_core.errors import (
+    EpisodesFailedError,
+    OutOfReachError,
+    RegistryUnavailableError,
+    RequestError,
+    RunStoppedError,
+    StorageUnavailableError,
+    one_line,
+)
 from rlhfblender_core.publish import PublishedShard
 from rlhfblender_core.rollout_settings import RolloutSettings
 from rlhfblender_core.shards import Shard, cut_shards
@@ -65,6 +73,7 @@ def run_shards(
 
     Raises:
         RequestError: something that concerns all episodes, e.g. a full disk.
+        OutOfReachError, TransientError: the storage or the registry is gone; the other shards aren't tried.
         RunStoppedError: the run was stopped.
     """
     failures: Failures = {}
@@ -83,6 +92,9 @@ def run_shards(
             failures.setdefault(shard.key.checkpoint, {}).update(failed)
     return failures
 
+
+#: What concerns all shards, not the one that met it first.
+_OF_THE_RUN = (RequestError, RunStoppedError, OutOfReachError, StorageUnavailableError, RegistryUnavailableError)
 
 _ShardWork = tuple[CheckpointWork, Shard, tuple[int, ...]]
 
@@ -108,7 +120,7 @@ def _failures(future: PrefectFuture[PublishedShard], shard: Shard) -> Mapping[in
     result: object = future.result(raise_on_failure=False)
     if isinstance(result, EpisodesFailedError):
         return result.failures
-    if isinstance(result, RequestError | RunStoppedError):
+    if isinstance(result, _OF_THE_RUN):
         raise result
     if isinstance(result, BaseException):
         get_run_logger().error("%s failed: %s", shard.name, one_line(result))

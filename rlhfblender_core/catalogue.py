@@ -1,7 +1,7 @@
 """What is published: read from the manifests and the listings beside them, never from the registry."""
 
 import contextlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from rlhfblender_core.errors import DataNotUsableError, RegistryConflictError
@@ -56,20 +56,32 @@ class Published:
         )
 
 
-def read_published(root: DataRoot, key: CheckpointKey) -> Published:
+def read_published(root: DataRoot, key: CheckpointKey, known: Mapping[int, Manifest] | None = None) -> Published:
     """Reads what is published of a checkpoint: six listings and its manifests.
+
+    Args:
+        root: the data root.
+        key: experiment and checkpoint.
+        known: manifests by episode that needn't be read again, if they are still there.
 
     Raises:
         DataNotUsableError: a manifest can't be read.
     """
     numbers = _numbers(list_sizes(root, manifest_folder(key)), ".json")
-    paths = {manifest_path(EpisodeKey(key.experiment, key.checkpoint, number)): number for number in numbers}
-    contents = read_many(root, paths)
+    manifests = {number: manifest for number, manifest in (known or {}).items() if number in numbers}
+    unread = [number for number in numbers if number not in manifests]
+    paths = {manifest_path(EpisodeKey(key.experiment, key.checkpoint, number)): number for number in unread}
+    manifests |= {paths[path]: parse_manifest(content, path) for path, content in read_many(root, paths).items()}
     return Published(
         key=key,
-        manifests={paths[path]: parse_manifest(content, path) for path, content in contents.items()},
-        sizes={kind: _numbers(list_sizes(root, artifact_folder(kind, key)), EXTENSIONS[kind]) for kind in ArtifactKind},
+        manifests=manifests,
+        sizes={kind: list_numbers(root, kind, key) for kind in ArtifactKind},
     )
+
+
+def list_numbers(root: DataRoot, kind: ArtifactKind, key: CheckpointKey) -> dict[int, int]:
+    """Bytes of a checkpoint's files of one kind, by episode number."""
+    return _numbers(list_sizes(root, artifact_folder(kind, key)), EXTENSIONS[kind])
 
 
 def made_meanwhile(root: DataRoot, key: CheckpointKey, digest: str, episodes: Collection[int]) -> frozenset[int]:

@@ -7,7 +7,7 @@ from rlhfblender_core.catalogue import Published, read_published
 from rlhfblender_core.layout import RUNS, CheckpointKey
 from rlhfblender_core.markers import EXPIRY_S, storage_now
 from rlhfblender_core.runs import live_runs, no_run_starting, remove_dead_runs, runs_folder
-from rlhfblender_core.storage import DataRoot, modified_at, remove_files, storage_errors
+from rlhfblender_core.storage import DataRoot, modified_times, remove_files, storage_errors
 
 
 def remove_debris(root: DataRoot, published: Iterable[Published]) -> int:
@@ -40,12 +40,5 @@ def _remove_orphans(root: DataRoot, key: CheckpointKey) -> int:
 def _old_enough(root: DataRoot, key: CheckpointKey, paths: Iterable[str]) -> tuple[str, ...]:
     """Those that no run can be about to commit: on object storage a run that just starts isn't kept waiting."""
     now = storage_now(root, f"{RUNS}/{key.experiment}")
-    kept = []
-    for path in paths:
-        try:
-            age = now - modified_at(root, path)
-        except FileNotFoundError:
-            continue
-        if age > timedelta(seconds=EXPIRY_S):
-            kept.append(path)
-    return tuple(kept)
+    times = modified_times(root, paths)
+    return tuple(path for path, moment in times.items() if now - moment > timedelta(seconds=EXPIRY_S))

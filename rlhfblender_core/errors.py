@@ -17,6 +17,7 @@ What an error *is* decides what happens to it, and it is decided here, once::
     │   ├── StorageUnavailableError   throttled, reset, timed out
     │   ├── RegistryUnavailableError  database locked or connection lost
     │   └── WorkerLostError           a worker process died
+    ├── OutOfReachError           the storage or the registry, after all tries: the run ends, exit code 1
     ├── EpisodeError              an episode's own: the environment or the policy raised
     ├── EpisodesFailedError       some episodes of a shard did; the others are published
     └── RunStoppedError           the run was stopped on purpose
@@ -85,6 +86,10 @@ class RegistryUnavailableError(TransientError):
 
 class WorkerLostError(TransientError):
     """A worker process died before it finished its shard."""
+
+
+class OutOfReachError(RLHFBlenderError):
+    """The storage or the registry still didn't answer after all tries; the same command goes on later."""
 
 
 class EpisodeError(RLHFBlenderError):

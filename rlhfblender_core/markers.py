@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from rlhfblender_core.errors import RLHFBlenderError
 from rlhfblender_core.layout import RUNS
-from rlhfblender_core.storage import DataRoot, list_sizes, modified_at, publish_bytes, remove_files
+from rlhfblender_core.storage import DataRoot, list_sizes, modified_at, modified_times, publish_bytes, remove_files
 
 HEARTBEAT_S = 30.0
 EXPIRY_S = 300.0
@@ -51,14 +51,10 @@ def live_markers(root: DataRoot, experiment: str) -> list[str]:
     if not names:
         return []
     now = storage_now(root, folder)
-    live: list[str] = []
-    dead: list[str] = []
-    for name in names:
-        with contextlib.suppress(FileNotFoundError):
-            is_fresh = now - modified_at(root, f"{folder}/{name}") < timedelta(seconds=EXPIRY_S)
-            (live if is_fresh else dead).append(name)
-    remove_files(root, [f"{folder}/{name}" for name in dead])
-    return live
+    times = modified_times(root, [f"{folder}/{name}" for name in names])  # without those that ended meanwhile
+    dead = [path for path, moment in times.items() if now - moment >= timedelta(seconds=EXPIRY_S)]
+    remove_files(root, dead)
+    return [path.rpartition("/")[2] for path in times if path not in dead]
 
 
 def storage_now(root: DataRoot, folder: str) -> datetime:

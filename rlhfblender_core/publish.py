@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhfblender_core.catalogue import Published
+from rlhfblender_core.catalogue import Published, read_published
 from rlhfblender_core.episode_files import discard_staged
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.manifests import Manifest
@@ -77,18 +77,27 @@ def _withdraw(root: DataRoot, manifests: Collection[Manifest]) -> None:
     )
 
 
-def index_published(registry: Registry, published: Published) -> None:
+def index_published(root: DataRoot, registry: Registry, before: Published) -> Published:
     """Brings the index's rows of a checkpoint to its manifests: a run may have died between the two.
+
+    Args:
+        root: the data root.
+        registry: the registry.
+        before: what was read earlier; manifests that the registry confirms aren't read again.
+
+    Returns:
+        what is published now.
 
     Raises:
         InvalidParameterError: the checkpoint isn't registered.
     """
-    rows = {
-        row.number: row.manifest_sha256
-        for row in registry.list_episodes(published.key.experiment, published.key.checkpoint)
-    }
-    records = [episode_record(manifest) for manifest in published.manifests.values()]
-    registry.record_episodes([record for record in records if rows.get(record.number) != record.manifest_sha256])
+    key = before.key
+    rows = {row.number: row.manifest_sha256 for row in registry.list_episodes(key.experiment, key.checkpoint)}
+    known = {number: manifest for number, manifest in before.manifests.items() if rows.get(number) == _sha256(manifest)}
+    published = read_published(root, key, known)
+    changed = [manifest for number, manifest in published.manifests.items() if rows.get(number) != _sha256(manifest)]
+    registry.record_episodes([episode_record(manifest) for manifest in changed])
+    return published
 
 
 def episode_record(manifest: Manifest) -> EpisodeRecord:
@@ -103,8 +112,12 @@ def episode_record(manifest: Manifest) -> EpisodeRecord:
         terminated=manifest.terminated,
         truncated=manifest.truncated,
         request_digest=manifest.request_digest,
-        manifest_sha256=hashlib.sha256(manifest.to_bytes()).hexdigest(),
+        manifest_sha256=_sha256(manifest),
     )
+
+
+def _sha256(manifest: Manifest) -> str:
+    return hashlib.sha256(manifest.to_bytes()).hexdigest()
 
 
 def _key(manifest: Manifest) -> EpisodeKey:

@@ -30,7 +30,8 @@ class Engine:
     staging: Path
 
 
-#: By run; None for a run that this process started and that is over.
+#: By run; None for a run that this process started and that is over: its tasks that still wait for another try must not
+#: go on by themselves.
 _engines: dict[str, Engine | None] = {}
 
 
@@ -50,16 +51,25 @@ def engine_of(run_id: str, root: DataRoot, experiment: str | None = None) -> Ite
     """The run's engine; on a machine of a cluster, this process's own with a folder for this call.
 
     Raises:
-        RunStoppedError: this process started the run and has ended it; a task of its came too late.
+        RunStoppedError: the run is over.
     """
-    if run_id in _engines:
-        engine = _engines[run_id]
-        if engine is None:
-            raise RunStoppedError("The run was stopped.")
+    check_goes_on(run_id)
+    engine = _engines.get(run_id)
+    if engine is not None:
         yield engine
         return
     with open_run(root, experiment) as staging:
         yield Engine(_workers_of_this_process(), staging)
+
+
+def check_goes_on(run_id: str) -> None:
+    """Makes sure that the run, if it is one of this process, isn't over.
+
+    Raises:
+        RunStoppedError: it is.
+    """
+    if run_id in _engines and _engines[run_id] is None:
+        raise RunStoppedError("The run was stopped.")
 
 
 def start_fraction(run_id: str, root: DataRoot, experiment: str) -> float:

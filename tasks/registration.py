@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from rlhfblender_core.catalogue import read_published
-from rlhfblender_core.layout import CheckpointKey
+from rlhfblender_core.catalogue import Published
 from rlhfblender_core.publish import index_published
 from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, open_registry
 from rlhfblender_core.report import CheckpointReport, report_checkpoint
@@ -48,15 +47,14 @@ def ensure_experiment_registered(
 
 @task(  # not cached: comparing with the registry is the cheapest way to know
     name="index-episodes",
-    task_run_name="index-episodes {key.checkpoint}",
+    task_run_name="index-episodes {before.key.checkpoint}",
     cache_policy=NO_CACHE,
     **RETRY_TRANSIENT,
 )
 def index_episodes(
-    key: CheckpointKey, num_episodes: int, there: int, failed: Mapping[int, str], places: Places
+    before: Published, num_episodes: int, there: int, failed: Mapping[int, str], places: Places
 ) -> CheckpointReport:
     """What is published of a checkpoint in numbers, after making sure that the registry knows all of it."""
-    published = read_published(places.open_root(), key)
     with open_registry(places.database_url, create=False, reached_before=True) as registry:
-        index_published(registry, published)
+        published = index_published(places.open_root(), registry, before)
     return report_checkpoint(published, num_episodes, there, failed)

@@ -12,14 +12,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 
 from rlhfblender_core.catalogue import made_meanwhile
-from rlhfblender_core.errors import EpisodesFailedError
+from rlhfblender_core.errors import EpisodesFailedError, OutOfReachError, TransientError, one_line
 from rlhfblender_core.manifests import canonical_digest
 from rlhfblender_core.publish import PublishedShard, episode_record, publish_shard
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.shards import Shard, StagedShard, roll_out_shard
 from rlhfblender_core.storage import DataRoot
-from tasks.engines import engine_of
-from tasks.retries import RETRY_TRANSIENT
+from tasks.engines import check_goes_on, engine_of
+from tasks.retries import RETRY_LONG, RETRY_TRANSIENT
 from tasks.settings import Places
 
 
@@ -53,14 +53,16 @@ def shard_cache_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str
     task_run_name="rollout-episodes {shard.name}",
     cache_key_fn=shard_cache_key,
     persist_result=True,
-    **RETRY_TRANSIENT,
+    **RETRY_LONG,
 )
 def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
     """Rolls out the shard's missing episodes in a worker and has them written.
 
     Raises:
         EpisodesFailedError: some of them failed; the others are published.
+        OutOfReachError: they can't be written, after all tries; rolling them out again wouldn't help.
     """
+    check_goes_on(target.run_id)
     root = target.places.open_root()
     if not _still_missing(shard, target, root):
         return PublishedShard(shard.key, (), {})
@@ -70,7 +72,10 @@ def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
             if not missing:
                 return PublishedShard(shard.key, (), {})
             staged = engine.workers.run(roll_out_shard, replace(shard, episodes=missing), engine.staging)
-        published = write_artifacts(staged, target)
+        try:
+            published = write_artifacts(staged, target)
+        except TransientError as error:
+            raise OutOfReachError(one_line(error)) from error
     if published.failures:
         raise EpisodesFailedError(published.key.checkpoint, published.failures)
     return published
@@ -90,6 +95,7 @@ def _still_missing(shard: Shard, target: ShardTarget, root: DataRoot) -> tuple[i
 )
 def write_artifacts(staged: StagedShard, target: ShardTarget) -> PublishedShard:
     """Publishes the shard's files, their manifests last, and indexes them in the registry."""
+    check_goes_on(target.run_id)
     published = publish_shard(target.places.open_root(), staged)
     # Not made anew: where it was may be an empty mount point by now.
     with open_registry(target.places.database_url, create=False, reached_before=True) as registry:

@@ -167,10 +167,8 @@ def data_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def generate(
-    data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., CommandResult]:
-    """Runs flows/generate.py's command line in this process; with the fixture ``prefect``, on the session's server."""
+def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
+    """Runs the command line of a flow (``"verify"``) in this process; with ``prefect``, on the session's server."""
     from flows.command_line import run_command
 
     main = vars(sys.modules["__main__"])
@@ -178,15 +176,27 @@ def generate(
         monkeypatch.setitem(main, "__file__", main["__file__"])
     monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
-    def run(*arguments: object) -> CommandResult:
-        monkeypatch.setattr(sys, "argv", ["generate.py", *map(str, arguments)])
-        monkeypatch.setenv("RLHFBLENDER_DATA_ROOT", str(data_root))
+    def run(flow: str, *arguments: object) -> CommandResult:
+        monkeypatch.setattr(sys, "argv", [f"{flow}.py", *map(str, arguments)])
         with logging_restored(), pytest.raises(SystemExit) as exit_:
             # What the command sets for its own run, the next one must not see.
-            contextvars.copy_context().run(run_command, "flows.generate")
+            contextvars.copy_context().run(run_command, f"flows.{flow}")
         code = exit_.value.code
         assert isinstance(code, int)
         return CommandResult(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def generate(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., CommandResult]
+) -> Callable[..., CommandResult]:
+    """Runs flows/generate.py's command line in this process; with the fixture ``prefect``, on the session's server."""
+
+    def run(*arguments: object) -> CommandResult:
+        monkeypatch.setenv("RLHFBLENDER_DATA_ROOT", str(data_root))
+        return command_line("generate", *arguments)
 
     return run
 

@@ -61,7 +61,7 @@ class DataSet:
                 with tempfile.TemporaryDirectory(dir=self.scratch) as staging:
                     staged = roll_out_shard(Shard(key, settings, missing), Path(staging))
                     publish_shard(self.root, staged)
-                index_published(registry, read_published(self.root, key))
+                index_published(self.root, registry, published)
         close_session()
 
     def counting(self, exp: str = "E", env: str = "Counting", episodes: int = 2, **request: Any) -> None:

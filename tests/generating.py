@@ -78,7 +78,7 @@ def generate(root: DataRoot, database_url: str, asked: GenerationRequest, worker
                 work = [threads.submit(_make, shard, existing, places, pool) for shard in in_order]
                 made = sum(future.result() for future in work)
         with open_registry(database_url) as registry:
-            index_published(registry, read_published(root, KEY))
+            index_published(root, registry, published)
     return made
 
 

@@ -33,6 +33,9 @@ _UNAUTHORISED = frozenset({401, 403})
 _WRONG_SETTINGS = frozenset({"ParamValidationError", "InvalidRegionError", "UnknownEndpointError", "InvalidEndpoint"})
 _NOT_FOUND = frozenset({"ResourceNotFoundError", "NoSuchBucket"})
 
+#: Characters of a client's words in our line.
+_LONGEST = 250
+
 
 @contextlib.contextmanager
 def storage_errors(root: DataRoot) -> Iterator[None]:
@@ -49,7 +52,9 @@ def storage_errors(root: DataRoot) -> Iterator[None]:
     except OSError as error:
         raise translated(root, error) from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in _CLIENTS:
+        # Of clients' own errors; gcsfs raises ValueError for what the server finds wrong with a request.
+        is_clients = type(error).__module__.partition(".")[0] in _CLIENTS or isinstance(error, ValueError)
+        if root.is_local or not is_clients:
             raise
         if type(error).__name__ in _NOT_FOUND:
             raise FileNotFoundError(errno.ENOENT, one_line(error), root.url) from error
@@ -65,7 +70,8 @@ def translated(root: DataRoot, error: OSError) -> StorageNotUsableError | Storag
     """Our error for an operating system's, or one of those that clients raise in its name."""
     if error.errno in _DISK_FULL:
         return StorageNotUsableError(f"The disk of {root.url} is full. Free some space and run the same command again.")
-    if not root.is_local and isinstance(error, PermissionError):
+    is_refusal = isinstance(error, PermissionError) or str(error).startswith("Forbidden")  # gcsfs's words
+    if not root.is_local and is_refusal:
         return _refused(root, error)
     if isinstance(error, PermissionError) or error.errno in _REFUSED:
         return StorageNotUsableError(
@@ -80,9 +86,9 @@ def _translated_client(root: DataRoot, error: Exception) -> StorageNotUsableErro
     status = getattr(error, "status_code", None) or getattr(error, "code", None)
     if name in _CREDENTIALS or status in _UNAUTHORISED:
         return _refused(root, error)
-    if name in _WRONG_SETTINGS:
+    if name in _WRONG_SETTINGS or isinstance(error, ValueError):
         return StorageNotUsableError(
-            f"The data root {root.url} can't be used: {one_line(error)}. Check --data-root and "
+            f"The data root {root.url} can't be used: {_text(error)}. Check --data-root and "
             "RLHFBLENDER_STORAGE_OPTIONS."
         )
     return StorageUnavailableError(f"{root.url} did not answer properly: {_text(error)}. Run the same command again.")
@@ -117,4 +123,5 @@ def cause_of(error: BaseException) -> str:
 def _text(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
-    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+    text = " ".join(str(error).partition("RequestId:")[0].split())  # Azure appends the whole answer
+    return (text or type(error).__name__)[:_LONGEST].rstrip(".")

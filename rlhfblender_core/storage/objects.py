@@ -1,0 +1,123 @@
+"""Object storage: many files at once, side by side, with no request more than each needs.
+
+fsspec's own functions for many files first ask for each whether it is there, and whether it is a folder.
+"""
+
+import contextlib
+import mimetypes
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from rlhfblender_core.errors import StorageUnavailableError
+from rlhfblender_core.storage.failures import no_bucket, storage_errors
+from rlhfblender_core.storage.root import DataRoot
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+#: Requests under way at once. More only queue up: one thread of this process speaks to the server.
+_AT_ONCE = 16
+#: What browsers need, by the file's extension; Python's own table depends on the machine.
+_CONTENT_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".mp4": "video/mp4",
+    ".png": "image/png",
+}
+
+
+def side_by_side(function: Callable[[A], R], arguments: Iterable[A]) -> list[R]:
+    """The function's results in order; after a failure those that haven't begun aren't tried any more."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        futures = [pool.submit(function, argument) for argument in arguments]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def read_objects(root: DataRoot, paths: Iterable[str]) -> dict[str, bytes]:
+    """The contents of those that exist, by path."""
+
+    def read(path: str) -> tuple[str, bytes | None]:
+        try:
+            with storage_errors(root):
+                return path, root.fs.cat_file(root.full_path(path))
+        except FileNotFoundError:
+            return path, None
+
+    return {path: content for path, content in side_by_side(read, paths) if content is not None}
+
+
+def upload_files(root: DataRoot, files: Mapping[str, Path]) -> None:
+    """Uploads local files to their paths with one PUT each; each is removed here once it is there."""
+
+    def upload(item: tuple[str, Path]) -> None:
+        path, local = item
+        if local.exists():
+            root.fs.put_file(str(local), root.full_path(path), **_content_type(root, path))
+            local.unlink()
+        elif not root.fs.exists(root.full_path(path)):  # else uploaded by an earlier try
+            raise StorageUnavailableError(f"{local} is gone before {root.shown(path)} was written. Run it again.")
+
+    _write(root, upload, files.items())
+
+
+def upload_contents(root: DataRoot, contents: Mapping[str, bytes]) -> None:
+    """Writes small files by path with one PUT each."""
+
+    def upload(item: tuple[str, bytes]) -> None:
+        path, content = item
+        root.fs.pipe_file(root.full_path(path), content, **_content_type(root, path))
+
+    _write(root, upload, contents.items())
+
+
+def _write(root: DataRoot, upload: Callable[[A], None], items: Iterable[A]) -> None:
+    try:
+        with storage_errors(root):
+            side_by_side(upload, items)
+    except FileNotFoundError as error:
+        raise no_bucket(root) from error
+
+
+def remove_objects(root: DataRoot, paths: Iterable[str]) -> None:
+    """Removes those that are there."""
+
+    def remove(path: str) -> None:
+        with contextlib.suppress(FileNotFoundError), storage_errors(root):
+            root.fs.rm_file(root.full_path(path))
+
+    side_by_side(remove, paths)
+
+
+def times_of_objects(root: DataRoot, paths: Iterable[str]) -> dict[str, datetime]:
+    """When those that exist were written, by path; as the file system says it."""
+
+    def look(path: str) -> tuple[str, datetime | None]:
+        try:
+            with storage_errors(root):
+                return path, root.fs.modified(root.full_path(path))
+        except FileNotFoundError:
+            return path, None
+
+    return {path: moment for path, moment in side_by_side(look, paths) if moment is not None}
+
+
+def _content_type(root: DataRoot, path: str) -> dict[str, object]:
+    """The argument by which the file system takes the content's type; nothing where it takes none."""
+    extension = f".{path.rpartition('.')[2]}"
+    kind = _CONTENT_TYPES.get(extension) or mimetypes.guess_type(path)[0] or "application/octet-stream"
+    match root.protocol:
+        case "s3" | "s3a":
+            return {"ContentType": kind}
+        case "gs" | "gcs":
+            return {"content_type": kind}
+        case "az" | "abfs" | "abfss":
+            return {"content_settings": {"content_type": kind}}
+    return {}
