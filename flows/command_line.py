@@ -9,11 +9,14 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
 
 from rlhfblender_core.errors import RLHFBlenderError, TransientError, one_line
+
+if TYPE_CHECKING:  # commands that are no flows don't wait for Prefect
+    from prefect import State
 
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -33,6 +36,22 @@ def fail(message: str, code: int) -> NoReturn:
     """Prints one line on standard error and exits."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def say_where_to_look(state: "State[Any]") -> None:
+    """Prints where Prefect's UI shows the run; without a server, how to get one.
+
+    Args:
+        state: the run's last.
+    """
+    from prefect.utilities.urls import url_for
+
+    page = url_for("flow-run", state.state_details.flow_run_id)
+    print(f"Run: {page}" if page else _NO_UI)
+
+
+#: A server that is started later shows this run too: temporary ones keep theirs in the same database.
+_NO_UI = "Run: in Prefect's UI, once `make server` runs: http://127.0.0.1:4200 (docs/operations.md)."
 
 
 def make_parser(function: Callable[..., Any], description: str, epilog: str | None = None) -> CommandParser:
