@@ -12,13 +12,21 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: What the official image of Python brings: an interpreter in /usr/local.
 _PYTHON = "python3,python3-venv,ca-certificates"
-#: Becomes process 1 of namespaces of its own; what it mounts goes with it.
+#: Becomes process 1 of namespaces of its own; what it mounts goes with it. A container writes to a layer of its own.
 _ENTER = """set -e
-root=$1; shift
+root=$1 kind=$2; shift 2
+if [ "$kind" = container ]; then
+    layer=$root/mnt
+    mount -t tmpfs tmpfs "$layer"
+    mkdir "$layer/upper" "$layer/work" "$layer/merged"
+    mount -t overlay overlay -o "lowerdir=$root,upperdir=$layer/upper,workdir=$layer/work" "$layer/merged"
+    root=$layer/merged
+fi
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 while [ "$1" != -- ]; do
@@ -27,7 +35,8 @@ while [ "$1" != -- ]; do
     shift 2
 done
 shift
-exec chroot "$@"
+who=$1; shift
+exec chroot --userspec "$who" "$root" "$@"
 """
 
 
@@ -67,7 +76,7 @@ class Image:
     ) -> "subprocess.Popen[str]":
         """What ``docker run [--user …] IMAGE ARGUMENTS`` does."""
         return subprocess.Popen(
-            self._enter((*self.entrypoint, *(arguments or self.command)), user or self.user, mounts or {}),
+            self._enter("container", (*self.entrypoint, *(arguments or self.command)), user or self.user, mounts or {}),
             env={**self.environment, "HOME": self._home(user or self.user), **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -86,12 +95,14 @@ class Image:
             check=False,
         ).returncode
 
-    def _enter(self, command: tuple[str, ...], user: str, mounts: dict[Path, str]) -> list[str]:
+    def _enter(
+        self, kind: Literal["step", "container"], command: tuple[str, ...], user: str, mounts: dict[Path, str]
+    ) -> list[str]:
         pairs = [str(word) for pair in mounts.items() for word in pair]
-        changed = ["--userspec", user if ":" in user else f"{user}:{user}", str(self.root)]
+        who = user if ":" in user else f"{user}:{user}"
         inside = ["/bin/sh", "-c", 'cd "$0" && exec "$@"', self.folder, *command]
         namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-        return [*namespaces, "/bin/sh", "-c", _ENTER, "enter", str(self.root), *pairs, "--", *changed, *inside]
+        return [*namespaces, "/bin/sh", "-c", _ENTER, "enter", str(self.root), kind, *pairs, "--", who, *inside]
 
     def _home(self, user: str) -> str:
         """By the container's list of users, as engines do; ``HOME`` of the image's own wins."""
@@ -109,7 +120,7 @@ class Image:
 
     def _run(self, rest: str) -> None:
         mounts = {path: str(path) for path in self.build_mounts}
-        command = self._enter(("/bin/sh", "-c", rest), self.user, mounts)
+        command = self._enter("step", ("/bin/sh", "-c", rest), self.user, mounts)
         environment = {**self.environment, **self.build_environment, "HOME": self._home(self.user)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{rest}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
