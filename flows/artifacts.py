@@ -43,7 +43,7 @@ _SHEET_CHECKPOINTS, _SHEET_EPISODES = 12, 6
 
 
 @contextlib.contextmanager
-def _optional(what: str) -> Iterator[None]:
+def optional(what: str) -> Iterator[None]:
     """Logs, instead of raising, that something for the eye couldn't be stored."""
     try:
         yield
@@ -59,7 +59,7 @@ def tag_run(plan: GenerationPlan) -> None:
     run_id = current_run.id
     if run_id is None:
         return
-    with _optional("tags"), get_client(sync_client=True) as client:
+    with optional("tags"), get_client(sync_client=True) as client:
         client.update_flow_run(UUID(str(run_id)), tags=sorted({*current_run.tags, *tags}))
 
 
@@ -72,7 +72,7 @@ def progress_in_ui(folder: Path, episodes: int) -> Iterator[None]:
         episodes: how many there will be.
     """
     bar: object = None
-    with _optional("progress"):
+    with optional("progress"):
         bar = create_progress_artifact(0.0, description=f"0 of {episodes} episodes")
     if not isinstance(bar, UUID):
         yield
@@ -98,7 +98,7 @@ def _keep_updated(bar: UUID, folder: Path, episodes: int, stop: threading.Event)
         if done != shown or last:
             shown = min(done, episodes)
             text = f"{shown} of {episodes} episodes, {steps:,} steps"
-            with _optional("progress"):
+            with optional("progress"):
                 update_progress_artifact(bar, 100.0 * shown / episodes, text)
 
 
@@ -108,13 +108,13 @@ def show_in_ui(plan: GenerationPlan, report: Report, places: Places) -> None:
     if experiment is None or not report.checkpoints:
         return
     title = f"{experiment} · {plan.environment.env_id}"
-    with _optional("table of results"):
+    with optional("table of results"):
         create_table_artifact(
             [dict(zip(HEADINGS, row_of(row), strict=True)) for row in report.checkpoints],
             key=artifact_key("results", experiment),
             description=f"{title}: results per checkpoint",
         )
-    with _optional("picture"):
+    with optional("picture"):
         create_markdown_artifact(
             overview(plan, experiment, report, places),
             key=artifact_key("overview", experiment),

@@ -48,6 +48,22 @@ def fail(message: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
+def say_where_to_look(state: "State[Any]") -> None:
+    """Prints where Prefect's UI shows the run; without a server, how to get one.
+
+    Args:
+        state: the run's last.
+    """
+    from prefect.utilities.urls import url_for
+
+    page = url_for("flow-run", state.state_details.flow_run_id)
+    print(f"Run: {page}" if page else _NO_UI)
+
+
+#: A server that is started later shows this run too: temporary ones keep theirs in the same database.
+_NO_UI = "Run: in Prefect's UI, once `make server` runs: http://127.0.0.1:4200 (docs/operations.md)."
+
+
 def make_parser(function: Callable[..., Any], description: str, epilog: str | None = None) -> CommandParser:
     """A parser with one flag per parameter of a flow: names, types, defaults and help are the flow's.
 

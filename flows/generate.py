@@ -28,9 +28,11 @@ from flows.command_line import (
     make_parser,
     run_command,
     run_flow,
+    say_where_to_look,
 )
 from flows.forms import described
 from flows.jobs import Job, make_job, warm_up
+from flows.lost_tasks import end_lost_tasks
 from flows.progress import TerminalDisplay, current_display
 from flows.rendering_slots import rendering_slot
 from flows.runners import RunnerChoice, RunnerKind, open_runner
@@ -38,7 +40,7 @@ from flows.shard_runs import CheckpointWork, Failures, run_shards
 from rlhfblender_core.debris import remove_debris
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.errors import OutOfReachError, RequestError, TransientError, one_line
-from rlhfblender_core.plan import GenerationPlan, GenerationRequest
+from rlhfblender_core.plan import LATEST, GenerationPlan, GenerationRequest
 from rlhfblender_core.progress import ProgressCounter
 from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord
 from rlhfblender_core.report import Report
@@ -48,14 +50,20 @@ from tasks.checkpoints import load_checkpoint
 from tasks.registration import ensure_env_registered, ensure_experiment_registered, index_episodes
 from tasks.settings import Places, resolve_places
 
+#: More than so many are counted in a run's name.
+_NAMED_CHECKPOINTS = 3
+
 
 def run_name() -> str:
-    """``generate CartPole-v1 random``: what a person reads in Prefect's UI."""
+    """``generate CartPole-v1 random``, ``generate my-study 1000 2000``: what a person reads in Prefect's UI."""
     parameters = current_run.parameters
     who = "random" if parameters.get("random") else ("trained" if parameters.get("model_path") else None)
     if parameters.get("register_only"):
         who = "register only"
-    return " ".join(filter(None, ["generate", parameters.get("env") or parameters.get("exp"), who]))
+    wanted = [str(step) for step in parameters.get("checkpoints") or () if step != LATEST]
+    if len(wanted) > _NAMED_CHECKPOINTS:
+        wanted = [f"{len(wanted)} checkpoints"]
+    return " ".join(filter(None, ["generate", parameters.get("exp") or parameters.get("env"), who, *wanted]))
 
 
 @flow(name="generate", flow_run_name=run_name)
@@ -130,6 +138,7 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     ] = None,
 ) -> State[Any]:
     """Registers the environment and the experiment, rolls out the episodes that are missing and publishes them."""
+    end_lost_tasks()
     try:
         request = request_of(locals())
         choice = RunnerChoice(runner, workers, dask_address)
@@ -145,7 +154,7 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     show_in_ui(job.plan, report, places)
     _show(report)
     if report.failed:
-        return Failed(message=f"{report.failed} of {report.wanted} episodes failed: {_first_failure(report)}")
+        return Failed(message=f"{report.failed} of {report.wanted} episodes failed: {report.first_failure}")
     return Completed(message=_success(report))
 
 
@@ -238,10 +247,6 @@ def _report(experiment: str, work: Sequence[CheckpointWork], failures: Failures,
     return Report(experiment, root.shown("").rstrip("/"), tuple(rows), work[0].settings.render)
 
 
-def _first_failure(report: Report) -> str:
-    return next(message for row in report.checkpoints for message in row.failed.values())
-
-
 def _success(report: Report) -> str:
     return f"{report.made} episodes made, {report.wanted - report.made} already there, in {report.data_root}"
 
@@ -263,7 +268,9 @@ def main() -> int:
     if not state.is_completed():
         if not display.has_shown:
             fail(state.message or "the run failed", EXIT_INCOMPLETE)
+        say_where_to_look(state)
         return EXIT_INCOMPLETE
+    say_where_to_look(state)
     return EXIT_DONE
 
 

@@ -43,14 +43,22 @@ def make_job(request: GenerationRequest, places: Places) -> Job:
     Raises:
         RequestError: it can't be carried out.
     """
-    root = places.open_root()
-    check_writable(root)
+    plan = make_plan(request, places)
+    return Job(plan, _work(plan, places))
+
+
+def make_plan(request: GenerationRequest, places: Places) -> GenerationPlan:
+    """Resolves the request against the registry and checks it; writes nothing.
+
+    Raises:
+        RequestError: it can't be carried out.
+    """
+    check_writable(places.open_root())
     registry = open_existing_registry(places.database_url)
     with ExitStack() as stack:
         if registry is not None:
             stack.enter_context(registry)
-        plan = plan_generation(request, registry, cache_folder(), storage_options())
-    return Job(plan, _work(plan, places))
+        return plan_generation(request, registry, cache_folder(), storage_options())
 
 
 def _work(plan: GenerationPlan, places: Places) -> tuple[CheckpointWork, ...]:

@@ -5,7 +5,8 @@
 """
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -28,10 +29,14 @@ from flows.command_line import (
     make_parser,
     run_command,
     run_flow,
+    say_where_to_look,
 )
 from flows.forms import described
+from flows.lost_tasks import end_lost_tasks
 from flows.runners import RunnerChoice, open_runner
+from flows.verify_artifacts import show_verification
 from rlhfblender_core.errors import EpisodesFailedError, RequestError, RLHFBlenderError, one_line
+from rlhfblender_core.layout import CheckpointKey
 from rlhfblender_core.listings import CheckpointListing, EpisodeListing, check_root
 from rlhfblender_core.repair import Remake
 from rlhfblender_core.runs import open_scratch
@@ -66,6 +71,7 @@ class Verification:
         remarks: why something could not be mended.
         episodes: number of episodes whose manifests are sound.
         files: number of files that were checked.
+        sound: number of those episodes, by checkpoint.
     """
 
     found: tuple[Problem, ...]
@@ -73,6 +79,7 @@ class Verification:
     remarks: tuple[str, ...]
     episodes: int
     files: int
+    sound: Mapping[CheckpointKey, int]
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,7 @@ def verify(
     ] = None,
 ) -> State[Any]:
     """Checks what is published, and mends it with ``repair``."""
+    end_lost_tasks()
     try:
         places = resolve_places(data_root, database_url)
         check_root(places.open_root())
@@ -128,8 +136,9 @@ def verify(
         return Failed(name=REFUSED, message=one_line(error))
     except RLHFBlenderError as error:
         return Failed(message=one_line(error))
-    for line in (*map(str, verification.left), *verification.remarks):
+    for line in verification.remarks:
         get_run_logger().warning("%s", line)
+    show_verification(exp, verification.sound, verification.found, verification.left)
     printer = current_printer.get()
     if printer is not None:
         printer(verification)
@@ -156,7 +165,8 @@ def _verify(exp: str | None, places: Places, at_once: int, *, repair: bool, trus
             remarks += _rebuild(rows, survey, places)
             survey = _without_index_problems(survey, places)
     findings = survey.findings
-    return Verification(first.problems, findings.problems, tuple(remarks), len(findings.records), findings.files)
+    sound = Counter(CheckpointKey(record.experiment, record.checkpoint) for record in findings.records)
+    return Verification(first.problems, findings.problems, tuple(remarks), sound.total(), findings.files, sound)
 
 
 def _survey(exp: str | None, places: Places, at_once: int) -> _Survey:
@@ -172,8 +182,10 @@ def _survey(exp: str | None, places: Places, at_once: int) -> _Survey:
             for part in _parts(listing)
         ]
         findings = sum(_results(checks), Findings())
-    for listing in listings:
-        findings += check_strangers(listing)
+    strangers = sum(map(check_strangers, listings), Findings())
+    for problem in strangers.problems:
+        get_run_logger().warning("%s", problem)
+    findings += strangers
     findings += Findings(check_registry(listings, findings.records, places))
     return _Survey(tuple(listings), findings)
 
@@ -268,12 +280,14 @@ def main() -> int:
     current_printer.set(lambda verification: print_verification(verification, repair=arguments["repair"]))
     state = run_flow(verify, **arguments)
     if state.is_completed():
+        say_where_to_look(state)
         return EXIT_DONE
     message = state.message or "the check failed"
     if state.name == REFUSED:
         fail(message, EXIT_WRONG_REQUEST)
     if " problems: " not in message:
         fail(message, EXIT_INCOMPLETE)
+    say_where_to_look(state)
     return EXIT_INCOMPLETE
 
 

@@ -24,16 +24,29 @@ from flows.command_line import (
     make_parser,
     run_command,
     run_flow,
+    say_where_to_look,
 )
 from flows.forms import described
 from flows.generate import generate
+from flows.jobs import make_plan
+from flows.looks import Finding, Seen, show_look, told_before
+from flows.lost_tasks import end_lost_tasks
 from flows.progress import TerminalDisplay, current_display
-from rlhfblender_core.checkpoints.waiting import WaitingCheckpoints, find_waiting
-from rlhfblender_core.errors import InvalidParameterError, RequestError, RLHFBlenderError, one_line
+from rlhfblender_core.checkpoints.waiting import find_waiting
+from rlhfblender_core.errors import (
+    CheckpointNotUsableError,
+    InvalidParameterError,
+    RequestError,
+    RLHFBlenderError,
+    SpacesDifferError,
+    one_line,
+)
+from rlhfblender_core.plan import GenerationRequest
 from rlhfblender_core.registry import ExperimentRecord, open_existing_registry
 from tasks.settings import Places, resolve_places, storage_options
 
-_Wanted = int | Literal["final", "best"]
+#: What a checkpoint itself is to blame for; looking again changes nothing until its file does.
+_BROKEN = (CheckpointNotUsableError, SpacesDifferError)
 
 
 @dataclass
@@ -44,18 +57,22 @@ class _Outcome:
         filled: checkpoints that have their episodes now, as ``experiment/label``.
         unsettled: those that are still being written.
         problems: a line for each that couldn't be filled.
+        known: those that couldn't, for a reason that the look before has told.
     """
 
     filled: list[str] = field(default_factory=list)
     unsettled: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
 
     @property
     def summary(self) -> str:
         """One line."""
-        made = f"{len(self.filled)} checkpoints filled" + (f": {', '.join(self.filled)}" if self.filled else "")
-        waiting = f"; still being written: {', '.join(self.unsettled)}" if self.unsettled else ""
-        return made + waiting
+        parts = [f"{len(self.filled)} checkpoints filled" + (f": {', '.join(self.filled)}" if self.filled else "")]
+        parts += [f"still being written: {', '.join(self.unsettled)}"] if self.unsettled else []
+        parts += [f"can't be used, as told before: {', '.join(self.known)}"] if self.known else []
+        parts += [f"{len(self.problems)} problems: {self.problems[0]}"] if self.problems else []
+        return "; ".join(parts)
 
 
 def run_name() -> str:
@@ -82,6 +99,7 @@ def watch(
     ] = None,
 ) -> State[Any]:
     """Generates episodes for every checkpoint that has fewer than wanted and isn't being written at the moment."""
+    end_lost_tasks()
     outcome = _Outcome()
     try:
         places = resolve_places(data_root, database_url)
@@ -91,9 +109,7 @@ def watch(
         return Failed(name=REFUSED, message=one_line(error))
     for experiment in experiments:
         _look_after(experiment, num_episodes, settle_seconds, places, outcome)
-    if outcome.problems:
-        return Failed(message=f"{outcome.summary}; {len(outcome.problems)} problems: {outcome.problems[0]}")
-    return Completed(message=outcome.summary)
+    return Failed(message=outcome.summary) if outcome.problems else Completed(message=outcome.summary)
 
 
 def _experiments(places: Places, names: Sequence[str]) -> list[ExperimentRecord]:
@@ -123,39 +139,86 @@ def _listed(names: Iterable[str]) -> str:
 def _look_after(
     experiment: ExperimentRecord, num_episodes: int, settle_seconds: int, places: Places, outcome: _Outcome
 ) -> None:
-    logger = get_run_logger()
+    look = _Look(experiment.name, num_episodes, places)
     try:
         waiting = find_waiting(
             experiment, num_episodes, places.open_root(), settle_seconds=settle_seconds, options=storage_options()
         )
+        get_run_logger().info("%s: %s", experiment.name, waiting.summary)
+        look.seen += [Seen(label, Finding.UNSETTLED) for label in waiting.unsettled]
+        look.fill(look.usable(waiting.ready))
+    except _BROKEN as error:
+        look.seen.append(Seen("", Finding.UNUSABLE, one_line(error)))
     except RLHFBlenderError as error:  # the others are looked after all the same
-        outcome.problems.append(f"{experiment.name}: {one_line(error)}")
-        logger.error("%s: %s", experiment.name, one_line(error))
-        return
-    logger.info("%s: %s", experiment.name, waiting.summary)
-    outcome.unsettled += [f"{experiment.name}/{label}" for label in waiting.unsettled]
-    _fill(experiment.name, waiting, num_episodes, places, outcome)
+        look.seen.append(Seen("", Finding.FAILED, one_line(error)))
+    _add_up(look, outcome)
+    show_look(experiment.name, look.seen)
 
 
-def _fill(experiment: str, waiting: WaitingCheckpoints, num_episodes: int, places: Places, outcome: _Outcome) -> None:
-    """All at once; one by one where one of them is refused, so that it doesn't keep the others from being made."""
-    together = [waiting.ready] if waiting.ready else []
-    while together:
-        labels = together.pop(0)
-        state = _generate(experiment, labels, num_episodes, places)
-        if state.is_completed():
-            outcome.filled += [f"{experiment}/{label}" for label in labels]
-        elif state.name == REFUSED and len(labels) > 1:
-            together += [(label,) for label in labels]
+@dataclass
+class _Look:
+    """At one experiment's model folder.
+
+    Attributes:
+        experiment: its name.
+        num_episodes: wanted per checkpoint.
+        places: where they go.
+        seen: a line for each checkpoint that didn't have its episodes before.
+    """
+
+    experiment: str
+    num_episodes: int
+    places: Places
+    seen: list[Seen] = field(default_factory=list)
+
+    def usable(self, labels: Sequence[str]) -> Sequence[str]:
+        """Those that can act in the environment, as far as their files tell; looks at each where not all can."""
+        if not labels:
+            return labels
+        try:
+            make_plan(GenerationRequest(exp=self.experiment, checkpoints=_wanted(labels)), self.places)
+        except _BROKEN as error:
+            if len(labels) > 1:
+                return [label for label in labels if self.usable([label])]
+            self.seen.append(Seen(labels[0], Finding.UNUSABLE, one_line(error)))
+            return []
+        return labels
+
+    def fill(self, labels: Sequence[str]) -> None:
+        """All at once; one by one where one is refused, so that it doesn't keep the others from being made."""
+        together = [labels] if labels else []
+        while together:
+            labels = together.pop(0)
+            state = _generate(self.experiment, labels, self.num_episodes, self.places)
+            if state.is_completed():
+                self.seen += [Seen(label, Finding.FILLED) for label in labels]
+            elif state.name == REFUSED and len(labels) > 1:
+                together += [[label] for label in labels]
+            else:
+                self.seen.append(Seen(", ".join(labels), Finding.FAILED, state.message or ""))
+
+
+def _add_up(look: _Look, outcome: _Outcome) -> None:
+    """What can't be used counts as a problem once: told every quarter of an hour, it would hide what is new."""
+    told, logger = told_before(look.experiment), get_run_logger()
+    for line in look.seen:
+        name = f"{look.experiment}/{line.label}".rstrip("/")
+        if line.finding is Finding.FILLED:
+            outcome.filled.append(name)
+        elif line.finding is Finding.UNSETTLED:
+            outcome.unsettled.append(name)
+        elif line.finding is Finding.UNUSABLE and line in told:
+            outcome.known.append(name)
+            logger.warning("%s: %s", name, line.reason)
         else:
-            outcome.problems.append(f"{experiment}/{','.join(labels)}: {state.message}")
+            outcome.problems.append(f"{name}: {line.reason}")
+            logger.error("%s: %s", name, line.reason)
 
 
 def _generate(experiment: str, labels: Sequence[str], num_episodes: int, places: Places) -> State[Any]:
-    wanted: list[_Wanted] = [_wanted(label) for label in labels]
     return generate(
         exp=experiment,
-        checkpoints=wanted,
+        checkpoints=_wanted(labels),
         num_episodes=num_episodes,
         data_root=places.data_root,
         database_url=places.database_url,
@@ -163,10 +226,8 @@ def _generate(experiment: str, labels: Sequence[str], num_episodes: int, places:
     )
 
 
-def _wanted(label: str) -> _Wanted:
-    if label in ("final", "best"):
-        return label  # type: ignore[return-value] # it is one of the two
-    return int(label)
+def _wanted(labels: Sequence[str]) -> list[int | Literal["final", "best"]]:
+    return [label if label in ("final", "best") else int(label) for label in labels]  # type: ignore[misc]
 
 
 def main() -> int:
@@ -177,6 +238,7 @@ def main() -> int:
     if not state.is_completed():
         fail(state.message or "the run failed", EXIT_WRONG_REQUEST if state.name == REFUSED else EXIT_INCOMPLETE)
     print(state.message)
+    say_where_to_look(state)
     return EXIT_DONE
 
 

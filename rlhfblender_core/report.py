@@ -64,6 +64,11 @@ class Report:
         """Number of episodes asked for."""
         return sum(row.made + row.there + len(row.failed) for row in self.checkpoints)
 
+    @property
+    def first_failure(self) -> str:
+        """The message of one episode that failed; empty for none."""
+        return next((message for row in self.checkpoints for message in row.failed.values()), "")
+
 
 def report_checkpoint(
     published: Published, num_episodes: int, there: int, failed: Mapping[int, str]

@@ -4,6 +4,7 @@ With its defaults a temporary server loses most states of task runs at exit: the
 last is dropped. Only environment variables reach a server that Prefect starts by itself.
 """
 
+import logging
 import os
 
 _DEFAULTS = {
@@ -12,6 +13,8 @@ _DEFAULTS = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
+    # Seconds between signs of life; deployments/automations.yaml listens to them.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # The first start makes its database, which takes 12 s on a free machine and longer on a busy one.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     # Ray asks for a token otherwise, also for a cluster on this machine alone.
@@ -20,3 +23,11 @@ _DEFAULTS = {
 
 for _name, _value in _DEFAULTS.items():
     os.environ.setdefault(_name, _value)
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    """Prefect's line about every task run that it is completed says no more than the timeline's green bars."""
+    return not (record.levelno == logging.INFO and str(record.msg).startswith("Finished in state Completed("))
+
+
+logging.getLogger("prefect.task_runs").addFilter(_tells_something)

@@ -44,15 +44,18 @@ def list_episodes(key: CheckpointKey, places: Places) -> CheckpointListing:
 
 @task(
     name="check-episodes",
-    task_run_name="check-episodes {listing.key.experiment} {listing.key.checkpoint}",
+    task_run_name="check-episodes {listing.key.experiment} {listing.key.checkpoint} from {episodes[0].number}",
     cache_policy=NO_CACHE,
     **RETRY_TRANSIENT,
 )
 def check_files(listing: CheckpointListing, episodes: Sequence[EpisodeListing], places: Places) -> Findings:
     """Checks these episodes' files against their manifests."""
     findings = check_episodes(places.open_root(), listing, episodes)
+    logger, key = get_run_logger(), listing.key
     for problem in findings.problems:
-        get_run_logger().warning("%s", problem)
+        logger.warning("%s", problem)
+    first, last = episodes[0].number, episodes[-1].number
+    logger.info("%s %s: episodes %d–%d, %d files checked", key.experiment, key.checkpoint, first, last, findings.files)
     return findings
 
 
@@ -64,9 +67,15 @@ def check_registry(
     root = places.open_root()
     registry = open_existing_registry(places.database_url)
     if registry is None:
-        return check_index(root, None, listings, records)
+        return _logged(check_index(root, None, listings, records))
     with registry:
-        return check_index(root, registry, listings, records)
+        return _logged(check_index(root, registry, listings, records))
+
+
+def _logged(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    for problem in problems:
+        get_run_logger().warning("%s", problem)
+    return problems
 
 
 @task(name="remove-orphans", cache_policy=NO_CACHE, **RETRY_TRANSIENT)

@@ -64,6 +64,8 @@ def find_waiting(
         raise InvalidParameterError(f"Experiment {experiment.name!r} has no model folder to watch.")
     found: dict[str, list[str]] = {"complete": [], "ready": [], "unsettled": []}
     for file in find_checkpoints(experiment.model_path, experiment.env_id, options):
+        if file.step == 0:  # can't be asked for: 0 is the random baseline
+            continue
         published = read_published(root, CheckpointKey(experiment.name, file.label))
         if not published.missing(range(num_episodes)):
             state = "complete"

@@ -45,7 +45,7 @@ def run(data_root: Path, **parameters: Any) -> Any:
 def test_a_run_leaves_table_picture_and_progress(data_root: Path, trained_cartpole: Path) -> None:
     state = run(data_root, exp="Stüdy 1", model_path=str(trained_cartpole), checkpoints=[0, 128], project="P")
     flow_run = run_of(state)
-    assert flow_run.name == "generate CartPole-v1 trained"
+    assert flow_run.name == "generate Stüdy 1 trained 0 128"
     assert set(flow_run.tags) == {"env:CartPole-v1", "exp:Stüdy 1", "project:P"}
     found = artifacts_of(flow_run.id)
     assert found["progress"].data == 100.0

@@ -53,6 +53,15 @@ def made(data_root: Path) -> list[str]:
     return sorted(path.parent.name for path in data_root.glob("manifests/study/*/0.json"))
 
 
+def children_of(state: Any) -> list[Any]:
+    from prefect import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+
+    parent = FlowRunFilterParentFlowRunId(any_=[state.state_details.flow_run_id])
+    with get_client(sync_client=True) as client:
+        return list(client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parent)))
+
+
 def test_a_look_makes_what_is_new_and_leaves_what_is_being_written(
     experiment: str, models: Path, trained_cartpole: Path, data_root: Path, snapshot: Callable[[Path], dict[str, str]]
 ) -> None:
@@ -80,6 +89,15 @@ def test_a_broken_checkpoint_does_not_keep_the_others_from_being_made(
     assert state.is_failed()
     assert state.message.startswith("1 checkpoints filled: study/128; 1 problems: study/256: ")
     assert made(data_root) == ["128"]
+    assert [run.state.name for run in children_of(state)] == ["Completed"]
+    # Told once; a run that fails every quarter of an hour would hide the next one that breaks.
+    state = look(data_root)
+    assert (state.is_completed(), state.message) == (
+        True,
+        "0 checkpoints filled; can't be used, as told before: study/256",
+    )
+    save(models, trained_cartpole / "rl_model_256_steps.zip", age=3600)
+    assert look(data_root).message == "1 checkpoints filled: study/256"
 
 
 def test_a_model_that_changed_since_its_episodes_were_made_is_left_alone(
