@@ -192,8 +192,10 @@ def _environment_id(request: GenerationRequest, registered: ExperimentRecord | N
 
 
 def _kind(request: GenerationRequest, registered: ExperimentRecord | None) -> ExperimentKind | None:
+    """Whether the experiment is one of checkpoints; ``--random`` on one of those adds its random baseline."""
     if request.random:
-        return "random"
+        adds_baseline = registered is not None and registered.kind == "trained" and not request.overwrite
+        return "trained" if adds_baseline else "random"
     if request.model_path is not None:
         return "trained"
     if registered is not None:
@@ -300,7 +302,7 @@ def _experiment_record(
         env_id=env_id,
         kind=kind,
         project=request.project,
-        model_path=_model_path(request, registered),
+        model_path=_model_path(request, registered if kind == "trained" else None),
         settings=settings,
     )
     conflict = registered and experiment_conflict(registered, record, replace_settings=request.overwrite)
@@ -311,7 +313,7 @@ def _experiment_record(
 
 def _model_path(request: GenerationRequest, registered: ExperimentRecord | None) -> str | None:
     if request.model_path is None:
-        return registered.model_path if registered and not request.random else None
+        return registered.model_path if registered else None
     if get_protocol(request.model_path) in ("file", "local"):
         return str(Path(request.model_path.removeprefix("file://")).expanduser().absolute())
     return request.model_path
@@ -325,7 +327,7 @@ def _agents(
     storage_options: Mapping[str, Any] | None,
 ) -> list[TrainedAgent | None]:
     """Who acts, in the order asked for; None is the random agent."""
-    if experiment.kind == "random":
+    if experiment.kind == "random" or request.random:
         return [None]
     if experiment.model_path is None:
         raise InvalidParameterError(f"Experiment {experiment.name!r} has no model path. Give it with --model-path.")

@@ -145,6 +145,12 @@ def test_labels_with_pictures_must_be_names_of_files(
         register(action_labels=labels, action_images=[f"{labels[0]}={picture(tmp_path / 'a.png')}"])
 
 
+def test_labels_that_no_file_can_be_named_by_have_no_picture(register: Register, tmp_path: Path) -> None:
+    labels = ["?", 'say "hi"', "b"]
+    register(action_labels=labels, action_images=[f"b={picture(tmp_path / 'a.png')}"])
+    assert list(load_pictures(open_data_root(str(tmp_path / "data")), "Count_ing-v0", labels)) == ["b"]
+
+
 def test_a_damaged_stored_picture_is_named(tmp_path: Path) -> None:
     stored = tmp_path / "action_labels" / "E" / "a.npy"
     stored.parent.mkdir(parents=True)

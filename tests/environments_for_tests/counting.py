@@ -204,4 +204,4 @@ class Odd(Counting):
     def step(self, action):
         observation, _, *ends, _ = super().step(action)
         reward = {1: float("inf"), 2: float("nan")}.get(self.count, 1.0)
-        return observation, reward, *ends, {"nothing": float("nan")}
+        return observation, reward, *ends, {"nothing": float("nan"), "half\ud83d": "a\ud83d\ude00"}

@@ -213,7 +213,8 @@ def test_what_is_not_finite_has_numbers_that_json_can_hold(data: DataSet, out: P
     data.counting("odd", "Odd")
     data.export(out)
     odd = [episode for episode in server_contract.check_folder(out) if episode.experiment == "odd"]
-    assert odd[0].arrays["infos"][1]["nothing"] is None
+    info = odd[0].arrays["infos"][1]
+    assert (info["nothing"], info["half?"]) == (None, "a\N{GRINNING FACE}")
     assert odd[0].rewards.max() == 1e9
 
 
