@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from PIL import Image
 
 from rlhfblender_core.action_labels import store_pictures
 from rlhfblender_core.catalogue import read_published
+from rlhfblender_core.delete import delete_checkpoint, plan_deletion
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError, StorageNotUsableError
 from rlhfblender_core.export import locked, open_target
+from rlhfblender_core.export.ledger import read_numbers
 from rlhfblender_core.export.server_episodes import DAMAGED, NO_VIDEO
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.register import RegistrationRequest, register_environment
@@ -183,6 +186,29 @@ def test_an_episode_that_is_no_more_goes_from_the_export(data: DataSet, out: Pat
     Path(data.root.full_path("manifests/E/random/1.json")).unlink()
     data.export(out)
     assert [episode.number for episode in server_contract.check_folder(out)] == [0]
+
+
+def test_a_checkpoint_that_is_no_more_goes_from_the_export_and_keeps_its_number(
+    data: DataSet, out: Path, trained_cartpole: Path
+) -> None:
+    cartpole: dict[str, Any] = {
+        "env": "CartPole-v1",
+        "exp": "E",
+        "model_path": str(trained_cartpole),
+        "checkpoints": (0, "final"),
+        "num_episodes": 1,
+        "max_steps_per_episode": 2,
+    }
+    data.generate(**cartpole)
+    data.export(out)
+    with open_registry(data.url) as registry:
+        delete_checkpoint(data.root, registry, plan_deletion(data.root, registry, "E", ["final"]).checkpoints[0])
+    data.export(out)
+    assert [episode.checkpoint for episode in server_contract.check_folder(out)] == [0]
+    data.generate(**{**cartpole, "checkpoints": (256, "final")})
+    data.export(out)
+    assert [episode.checkpoint for episode in server_contract.check_folder(out)] == [0, 256, 257]
+    assert read_numbers(open_data_root(str(out))).checkpoints["E"] == {"random": 0, "final": 256, "256": 257}
 
 
 def test_rewards_can_be_cumulative_and_changed(data: DataSet, out: Path) -> None:
