@@ -70,9 +70,7 @@ def _give_numbers(
     )
 
 
-def _experiment(
-    target: DataRoot, source: ExperimentSource, numbers: Numbers, rewards: RewardsKind
-) -> ServerExperiment:
+def _experiment(target: DataRoot, source: ExperimentSource, numbers: Numbers, rewards: RewardsKind) -> ServerExperiment:
     name, env_id = source.record.name, source.record.env_id
     experiment_id = numbers.experiments[name]
     labels = [checkpoint.label for checkpoint in source.checkpoints]

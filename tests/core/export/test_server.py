@@ -16,7 +16,7 @@ from rlhfblender_core.catalogue import read_published
 from rlhfblender_core.delete import delete_checkpoint, plan_deletion
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError, StorageNotUsableError
 from rlhfblender_core.export import locked, open_target
-from rlhfblender_core.export.ledger import read_numbers
+from rlhfblender_core.export.ledger import read_exported, read_numbers
 from rlhfblender_core.export.server_episodes import DAMAGED, NO_VIDEO
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.register import RegistrationRequest, register_environment
@@ -294,7 +294,8 @@ def test_a_server_that_has_data_of_its_own_keeps_them(data: DataSet, out: Path) 
     with sqlite3.connect(out / "rlhfblender.db") as database:
         database.execute("UPDATE Experiment SET id = 7, exp_comment = 'mine', exp_name = 'theirs'")
         database.execute("UPDATE Project SET project_experiments = \"['theirs']\", project_description = 'hello'")
-        database.execute("ALTER TABLE Experiment DROP COLUMN demo_gen_environment_config")  # as in 2025
+        for column in ("demo_gen_environment_config", "hyperparams", "seed", "device"):  # other versions have others
+            database.execute(f"ALTER TABLE Experiment DROP COLUMN {column}")
         database.execute("CREATE TABLE Dataset (id INTEGER PRIMARY KEY)")
     database.close()
     data.counting("new")
@@ -337,10 +338,13 @@ def test_an_export_stopped_half_way_is_finished_by_the_next(
     data.counting(episodes=3)
     data.export(tmp_path / "whole")
     real, calls = module.publish_files, []
+    monkeypatch.setattr(module, "_REMEMBER_EVERY", 1)
 
-    def stops(*arguments: object) -> None:
+    def stops(*arguments: Any) -> None:
         calls.append(arguments)
         if len(calls) == 4:
+            remembered = read_exported(arguments[0], CheckpointKey("E", "random"))
+            assert list(remembered) == [0], "a killed process has no time to write"
             raise KeyboardInterrupt
         real(*arguments)
 
@@ -350,6 +354,9 @@ def test_an_export_stopped_half_way_is_finished_by_the_next(
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 1
     assert not (tmp_path / "out" / "rlhfblender.db").exists()
     monkeypatch.undo()
+    left = tmp_path / "out/.rlhfblender-export/staging-killed/0.npz"
+    left.parent.mkdir()
+    left.touch()
     assert [(report.made, report.there) for report in data.export(tmp_path / "out")] == [(2, 1)]
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "whole")
 
