@@ -21,7 +21,8 @@ from rlhfblender_core.environments import (
     space_from_description,
     split_env_kwargs,
 )
-from rlhfblender_core.errors import InvalidParameterError, RegistryConflictError
+from rlhfblender_core.environments.registration import find_registration
+from rlhfblender_core.errors import EnvironmentNotUsableError, InvalidParameterError, RegistryConflictError
 from rlhfblender_core.names import checked_name, path_segment
 from rlhfblender_core.registry import (
     DEFAULT_PROJECT,
@@ -31,6 +32,7 @@ from rlhfblender_core.registry import (
     Registry,
     environment_conflict,
     experiment_conflict,
+    lacks_origin,
 )
 from rlhfblender_core.rollout_settings import RolloutSettings, TrainedAgent
 from rlhfblender_core.wrappers.specs import settings_from_env_kwargs
@@ -228,16 +230,29 @@ def _merged_environment(known: EnvironmentRecord | None, wanted: EnvironmentReco
     conflict = environment_conflict(known, wanted)
     if conflict:
         raise RegistryConflictError(conflict)
+    if lacks_origin(known) and not lacks_origin(wanted) and _is_found(known):
+        raise RegistryConflictError(
+            f"Environment {known.env_id!r} is registered without entry point and packages, and is found without them. "
+            "Leave them out to use it, or register yours under another id."
+        )
     return EnvironmentRecord(
         env_id=known.env_id,
         display_name=wanted.display_name or known.display_name,
         description=wanted.description or known.description,
-        entry_point=known.entry_point,
-        additional_packages=known.additional_packages,
+        entry_point=known.entry_point or wanted.entry_point,
+        additional_packages=known.additional_packages or wanted.additional_packages,
         kwargs=known.kwargs,
         spec_kwargs=known.spec_kwargs,
         action_names=wanted.action_names or known.action_names,
     )
+
+
+def _is_found(environment: EnvironmentRecord) -> bool:
+    try:
+        find_registration(spec_of(environment))
+    except EnvironmentNotUsableError:
+        return False
+    return True
 
 
 def spec_of(environment: EnvironmentRecord, agent_kwargs: Mapping[str, Any] | None = None) -> EnvironmentSpec:

@@ -76,6 +76,12 @@ def test_experiment_is_chosen_by_name_where_there_are_several(source: Path) -> N
         plan(source, source_exp="x")
 
 
+def test_a_number_that_no_database_holds_is_a_name(source: Path) -> None:
+    make_documented(source, subfolder="9" * 30, episodes=1)
+    ((_, target),) = plan(source).work
+    assert (target.key.checkpoint, target.step) == ("9" * 30, None)
+
+
 def test_random_agents_and_last_checkpoints_get_our_labels(source: Path) -> None:
     make_server(source, episodes=1, checkpoint="-1")
     assert [record.label for record in plan(source).checkpoint_records()] == ["final"]
