@@ -114,6 +114,15 @@ class Structured(Counting):
         }
 
 
+class Slashed(Counting):
+    """Observes under keys that are no names of files or groups."""
+
+    observation_space = spaces.Dict({key: spaces.Box(0, np.inf, (1,), np.float32) for key in ("a/b", ".")})
+
+    def _observe(self):
+        return {key: np.full(1, self.count, np.float32) for key in ("a/b", ".")}
+
+
 class Reusing(Counting):
     """Returns the same array again and again, changed."""
 
