@@ -5,6 +5,7 @@ takes a second, where a flow would need fifteen to start (``docs/decisions.md``)
 ``python -m rlhfblender_core.register``.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -27,6 +28,8 @@ from rlhfblender_core.register import (
 )
 from rlhfblender_core.registry import DEFAULT_PROJECT, EnvironmentRecord, open_existing_registry
 from tasks.settings import Places, resolve_places
+
+_PIPE_WIDTH = 10_000
 
 
 def register(  # noqa: PLR0913 (one per flag)
@@ -83,7 +86,9 @@ def register(  # noqa: PLR0913 (one per flag)
         for line in _registered_lines(environment, request):
             print(line)
     if list:
-        print_registered(_registered(places, project), Console())
+        # A pipe has no width: names stay whole, for grep and awk.
+        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        print_registered(_registered(places, project), Console(width=width))
 
 
 def _registered_lines(environment: EnvironmentRecord, request: RegistrationRequest) -> Iterator[str]:

@@ -6,7 +6,7 @@ The labels themselves are the registry's ``action_names``; which of them fit a s
 
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
+from rlhfblender_core.errors import DataNotUsableError, InvalidNameError, InvalidParameterError
 from rlhfblender_core.layout import action_label_path
-from rlhfblender_core.names import shorten
+from rlhfblender_core.names import path_segment, shorten
 from rlhfblender_core.storage import DataRoot, publish_many_bytes, read_many
 
 #: (height, width, 3 or 4) uint8: RGB, or RGBA.
@@ -133,6 +133,23 @@ def picture_paths(env_id: str, labels: Sequence[str]) -> dict[str, str]:
     return paths
 
 
+def check_pictured(env_id: str, pictured: Collection[str], labels: Sequence[str]) -> None:
+    """Checks that the labels which get pictures have files of their own. Others, such as ``?``, need no file.
+
+    Raises:
+        InvalidNameError, InvalidParameterError: see :func:`picture_paths`.
+    """
+    picture_paths(env_id, [label for label in labels if label in pictured or _can_be_a_file(label)])
+
+
+def _can_be_a_file(label: str) -> bool:
+    try:
+        path_segment(label)
+    except InvalidNameError:
+        return False
+    return True
+
+
 def store_pictures(root: DataRoot, env_id: str, pictures: Mapping[str, Picture]) -> None:
     """Writes pictures by label, each complete or not at all; those of other labels stay.
 
@@ -149,7 +166,11 @@ def load_pictures(root: DataRoot, env_id: str, labels: Sequence[str]) -> dict[st
     Raises:
         DataNotUsableError: one of them is damaged.
     """
-    paths = picture_paths(env_id, labels)
+    paths: dict[str, str] = {}
+    for label in filter(_can_be_a_file, labels):
+        path = action_label_path(env_id, label)
+        if path not in paths.values():
+            paths[label] = path
     contents = read_many(root, paths.values())
     return {
         label: _checked(_read_array(contents[path], root.shown(path)), root.shown(path))

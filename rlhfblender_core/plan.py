@@ -21,7 +21,8 @@ from rlhfblender_core.environments import (
     space_from_description,
     split_env_kwargs,
 )
-from rlhfblender_core.errors import InvalidParameterError, RegistryConflictError
+from rlhfblender_core.environments.registration import find_registration
+from rlhfblender_core.errors import EnvironmentNotUsableError, InvalidParameterError, RegistryConflictError
 from rlhfblender_core.names import checked_name, path_segment
 from rlhfblender_core.registry import (
     DEFAULT_PROJECT,
@@ -31,6 +32,7 @@ from rlhfblender_core.registry import (
     Registry,
     environment_conflict,
     experiment_conflict,
+    lacks_origin,
 )
 from rlhfblender_core.rollout_settings import RolloutSettings, TrainedAgent
 from rlhfblender_core.wrappers.specs import settings_from_env_kwargs
@@ -192,8 +194,10 @@ def _environment_id(request: GenerationRequest, registered: ExperimentRecord | N
 
 
 def _kind(request: GenerationRequest, registered: ExperimentRecord | None) -> ExperimentKind | None:
+    """Whether the experiment is one of checkpoints; ``--random`` on one of those adds its random baseline."""
     if request.random:
-        return "random"
+        adds_baseline = registered is not None and registered.kind == "trained" and not request.overwrite
+        return "trained" if adds_baseline else "random"
     if request.model_path is not None:
         return "trained"
     if registered is not None:
@@ -226,16 +230,29 @@ def _merged_environment(known: EnvironmentRecord | None, wanted: EnvironmentReco
     conflict = environment_conflict(known, wanted)
     if conflict:
         raise RegistryConflictError(conflict)
+    if lacks_origin(known) and not lacks_origin(wanted) and _is_found(known):
+        raise RegistryConflictError(
+            f"Environment {known.env_id!r} is registered without entry point and packages, and is found without them. "
+            "Leave them out to use it, or register yours under another id."
+        )
     return EnvironmentRecord(
         env_id=known.env_id,
         display_name=wanted.display_name or known.display_name,
         description=wanted.description or known.description,
-        entry_point=known.entry_point,
-        additional_packages=known.additional_packages,
+        entry_point=known.entry_point or wanted.entry_point,
+        additional_packages=known.additional_packages or wanted.additional_packages,
         kwargs=known.kwargs,
         spec_kwargs=known.spec_kwargs,
         action_names=wanted.action_names or known.action_names,
     )
+
+
+def _is_found(environment: EnvironmentRecord) -> bool:
+    try:
+        find_registration(spec_of(environment))
+    except EnvironmentNotUsableError:
+        return False
+    return True
 
 
 def spec_of(environment: EnvironmentRecord, agent_kwargs: Mapping[str, Any] | None = None) -> EnvironmentSpec:
@@ -300,7 +317,7 @@ def _experiment_record(
         env_id=env_id,
         kind=kind,
         project=request.project,
-        model_path=_model_path(request, registered),
+        model_path=_model_path(request, registered if kind == "trained" else None),
         settings=settings,
     )
     conflict = registered and experiment_conflict(registered, record, replace_settings=request.overwrite)
@@ -311,7 +328,7 @@ def _experiment_record(
 
 def _model_path(request: GenerationRequest, registered: ExperimentRecord | None) -> str | None:
     if request.model_path is None:
-        return registered.model_path if registered and not request.random else None
+        return registered.model_path if registered else None
     if get_protocol(request.model_path) in ("file", "local"):
         return str(Path(request.model_path.removeprefix("file://")).expanduser().absolute())
     return request.model_path
@@ -325,7 +342,7 @@ def _agents(
     storage_options: Mapping[str, Any] | None,
 ) -> list[TrainedAgent | None]:
     """Who acts, in the order asked for; None is the random agent."""
-    if experiment.kind == "random":
+    if experiment.kind == "random" or request.random:
         return [None]
     if experiment.model_path is None:
         raise InvalidParameterError(f"Experiment {experiment.name!r} has no model path. Give it with --model-path.")

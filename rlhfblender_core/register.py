@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhfblender_core.action_labels import find_pictures, picture_paths, read_picture, store_pictures
+from rlhfblender_core.action_labels import check_pictured, find_pictures, read_picture, store_pictures
 from rlhfblender_core.environments import Space, action_dimensions, space_from_description
 from rlhfblender_core.plan import GenerationRequest, plan_generation
 from rlhfblender_core.registry import (
@@ -65,7 +65,7 @@ def register_environment(request: RegistrationRequest, root: DataRoot, database_
     pictures = {}
     if request.action_images:
         files = find_pictures(request.action_images, labels)
-        picture_paths(wanted.env_id, labels)
+        check_pictured(wanted.env_id, files, labels)
         pictures = {label: read_picture(file) for label, file in files.items()}
     with open_registry(database_url) as registry:
         registry.ensure_project(request.project)

@@ -140,32 +140,43 @@ def count_frames(path: Path) -> int:
     Raises:
         DataNotUsableError: it doesn't decode.
     """
+    counts = [line for line in _decode(path, "null", "-progress", "-") if line.startswith("frame=")]
+    if not counts:
+        raise DataNotUsableError(f"The video {path.name} does not decode: no video stream")
+    return int(counts[-1].partition("=")[2])
+
+
+def frame_times(path: Path) -> list[int]:
+    """When each frame is shown, in the stream's own unit of time; frames may be any time apart.
+
+    Raises:
+        DataNotUsableError: it doesn't decode.
+    """
+    rows = (line.split(",") for line in _decode(path, "framecrc") if not line.startswith("#"))
+    return [int(presented) for _, _, presented, *_ in rows]
+
+
+def _decode(path: Path, output: str, *options: str) -> list[str]:
+    """Decodes every frame, once; the lines that ffmpeg writes."""
     command = [
-        ffmpeg_program(),
-        "-v",
-        "error",
-        "-xerror",
-        "-i",
-        str(path),
-        "-map",
-        "0:v:0",
-        "-f",
-        "null",
-        "-progress",
-        "-",
-        "-",
+        *(ffmpeg_program(), "-v", "error", "-xerror", "-i", str(path), "-map", "0:v:0"),
+        # Otherwise frames that aren't evenly spaced are dropped, doubled, or an error.
+        *("-fps_mode", "passthrough", "-enc_time_base", "demux"),
+        *("-f", output, *options, "-"),
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    counts = [line.partition("=")[2] for line in result.stdout.splitlines() if line.startswith("frame=")]
-    if result.returncode != 0 or result.stderr.strip() or not counts:
+    if result.returncode != 0 or result.stderr.strip():
         last = (result.stderr.strip() or "no video stream").splitlines()[-1]
         raise DataNotUsableError(f"The video {path.name} does not decode: {last}")
-    return int(counts[-1])
+    return result.stdout.splitlines()
 
 
 def read_frames(path: Path, height: int, width: int) -> Iterator[Frame]:
     """The frames of a video of known size, (height, width, 3) uint8 RGB each."""
-    command = [ffmpeg_program(), "-v", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    command = [
+        *(ffmpeg_program(), "-v", "error", "-i", str(path)),
+        *("-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         assert process.stdout is not None  # noqa: S101 (for the type checker)
         while len(chunk := process.stdout.read(height * width * 3)) == height * width * 3:

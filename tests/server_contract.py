@@ -244,7 +244,7 @@ def _check_episode(episode: ServedEpisode, experiment: Row, environment: Row, re
     for step in arrays["infos"]:
         assert type(step) is dict
         _check_plain(step)
-        json.dumps(step, allow_nan=False)  # the server's answer
+        json.dumps(step, allow_nan=False, ensure_ascii=False).encode()  # the server's answer
     _check_probabilities(arrays["probs"], length, experiment, action, episode.checkpoint)
     assert arrays["episode_rewards"].ndim == arrays["episode_lengths"].ndim == 1
 

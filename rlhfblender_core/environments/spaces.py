@@ -113,7 +113,7 @@ def space_from_description(description: Mapping[str, JSONValue]) -> Space:
     """
     try:
         return _MAKERS[str(description["type"])](cast("dict[str, Any]", description))
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AssertionError) as error:
         raise InvalidParameterError(f"This is no description of a space: {description!r:.200}") from error
 
 

@@ -6,20 +6,24 @@ written after its files.
 """
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError
 from rlhfblender_core.layout import CheckpointKey
-from rlhfblender_core.storage import DataRoot, make_folder, publish_bytes, read_bytes, storage_errors
+from rlhfblender_core.storage import DataRoot, full_disk_errors, make_folder, publish_bytes, read_bytes, storage_errors
 
 #: Hidden from the server, which reads ``data/`` and the database.
 FOLDER = ".rlhfblender-export"
 _LOCK_PATIENCE_S = 2
+_STAGING = "staging-"
 
 
 @dataclass
@@ -47,7 +51,7 @@ class Exported:
 
 @contextmanager
 def locked(target: DataRoot) -> Iterator[None]:
-    """Keeps other exports out of the folder, which is made if needed.
+    """Keeps other exports out of the folder, which is made if needed, and clears away what a killed one left.
 
     Raises:
         StorageNotUsableError: another export is writing to it.
@@ -57,11 +61,23 @@ def locked(target: DataRoot) -> Iterator[None]:
         make_folder(folder)
     try:
         with FileLock(folder / "lock", timeout=_LOCK_PATIENCE_S):
+            for left in folder.glob(f"{_STAGING}*"):
+                shutil.rmtree(left, ignore_errors=True)
             yield
     except Timeout as error:
         raise StorageNotUsableError(
             f"Another export is writing to {target.url}. Wait for it, or choose another folder."
         ) from error
+
+
+@contextmanager
+def staging_folder(target: DataRoot) -> Iterator[Path]:
+    """A folder for unfinished files, on the target's disk; the caller has locked the target."""
+    with (
+        full_disk_errors(),
+        tempfile.TemporaryDirectory(dir=target.local_folder / FOLDER, prefix=_STAGING) as staging,
+    ):
+        yield Path(staging)
 
 
 def read_numbers(target: DataRoot) -> Numbers:

@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from rlhfblender_core.catalogue import Published, read_published
 from rlhfblender_core.environments import EnvironmentSpec, Space, space_from_description
 from rlhfblender_core.environments.registration import entry_point_text, find_registration
 from rlhfblender_core.errors import DataNotUsableError, EnvironmentNotUsableError, InvalidParameterError
-from rlhfblender_core.export.ledger import FOLDER
+from rlhfblender_core.export.ledger import staging_folder
 from rlhfblender_core.export.minari_episodes import minari_fields, minari_space
 from rlhfblender_core.export.request import CheckpointReport, ExperimentSource
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey
@@ -27,7 +26,7 @@ from rlhfblender_core.manifests import Manifest
 from rlhfblender_core.names import path_segment
 from rlhfblender_core.plan import spec_of
 from rlhfblender_core.registry import CheckpointRecord
-from rlhfblender_core.storage import DataRoot, fetch_file, full_disk_errors, make_folder
+from rlhfblender_core.storage import DataRoot, fetch_file, make_folder
 
 #: Part of what decides whether a data set is up to date; raised when the same episodes would be another.
 _RECIPE = 1
@@ -150,14 +149,11 @@ def _build(
     digests: dict[str, str],
 ) -> None:
     place = target.local_folder / checkpoint.dataset_id
-    with (
-        full_disk_errors(),
-        tempfile.TemporaryDirectory(dir=target.local_folder / FOLDER, prefix="staging-") as staging,
-    ):
-        new, old = Path(staging) / "new", Path(staging) / "old"
+    with staging_folder(target) as staging:
+        new, old = staging / "new", staging / "old"
         new.mkdir()
         _write(root, new / "data", checkpoint, manifests, digests)
-        _make_namespaces(target, checkpoint.dataset_id, Path(staging))
+        _make_namespaces(target, checkpoint.dataset_id, staging)
         if place.exists():
             place.rename(old)
         new.rename(place)

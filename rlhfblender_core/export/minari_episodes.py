@@ -21,9 +21,12 @@ _Arrays = Mapping[str, NDArray[Any]]
 
 
 def minari_space(space: Space) -> Space:
-    """The space in Gymnasium's own kinds, which are those that Minari can store: texts of MiniGrid's become Text."""
+    """The space in Gymnasium's own kinds, which are those that Minari can store: texts of MiniGrid's become Text.
+
+    Keys become names that HDF5 can hold, as those of infos do.
+    """
     if isinstance(space, spaces.Dict):
-        return spaces.Dict({key: minari_space(child) for key, child in space.spaces.items()})
+        return spaces.Dict({_member(key): minari_space(child) for key, child in space.spaces.items()})
     if isinstance(space, spaces.Tuple):
         return spaces.Tuple([minari_space(child) for child in space.spaces])
     if isinstance(space, spaces.Text) and space.character_set == spaces.Text(1).character_set:
@@ -53,7 +56,7 @@ def minari_fields(source: Path, observation_space: Space) -> dict[str, Any]:
 def _observations(space: Space, arrays: _Arrays, names: Iterator[str]) -> Any:
     """Arrays of the columns, in the space's structure; ``names`` are theirs in the space's order."""
     if isinstance(space, spaces.Dict):
-        return {key: _observations(child, arrays, names) for key, child in space.spaces.items()}
+        return {_member(key): _observations(child, arrays, names) for key, child in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
         return tuple(_observations(child, arrays, names) for child in space.spaces)
     name = next(names)
@@ -81,6 +84,7 @@ def minari_infos(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _member(key: str) -> str:
     """The key as a name in HDF5, where ``/`` separates groups, ``.`` is the group itself and nothing is empty."""
+    key = key.encode(errors="backslashreplace").decode()
     return key.replace("/", "%2F") if key.strip(".") else f"%{key}"
 
 
@@ -91,7 +95,7 @@ def _column(values: Sequence[Any]) -> Any:
         nested = minari_infos(values) if is_regular else {}
         return None if not nested or any(key.endswith(_JSON_SUFFIX) for key in nested) else nested
     if all(isinstance(value, str) for value in values):
-        return None if any("\0" in value for value in values) else list(values)
+        return list(values) if all(map(_is_storable, values)) else None
     kinds = {_kind(value) for value in values}
     if len(kinds) != 1 or None in kinds:
         return None
@@ -100,6 +104,11 @@ def _column(values: Sequence[Any]) -> Any:
     except (ValueError, OverflowError):
         return None
     return column if column.dtype.kind in "biuf" and math.prod(column.shape) else None
+
+
+def _is_storable(text: str) -> bool:
+    """Whether HDF5 can hold the text: no end mark in it, and no half of a character, which has no UTF-8."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _kind(value: object) -> object:

@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 
 #: The UI doesn't load episodes of -1.
 _RANDOM_NUMBER = 0
+#: The UI's JavaScript tells no larger whole numbers apart.
+_MOST = 2**53 - 1
 
 
 def number_checkpoints(
@@ -58,7 +60,7 @@ def _order(checkpoint: CheckpointRecord) -> tuple[int, str]:
 
 
 def _is_step(label: str) -> bool:
-    return label.isascii() and label.isdigit()
+    return label.isascii() and label.isdigit() and int(label) <= _MOST
 
 
 def _wished(checkpoint: CheckpointRecord, trained_steps: Callable[[str], int | None]) -> int | None:

@@ -46,7 +46,7 @@ def plan_server_export(
     for source in sources:
         _give_numbers(numbers, source, ids, env_names, storage_options)
     write_numbers(target, numbers)
-    return tuple(_experiment(source, numbers, rewards) for source in sources)
+    return tuple(_experiment(target, source, numbers, rewards) for source in sources)
 
 
 def _give_numbers(
@@ -70,19 +70,23 @@ def _give_numbers(
     )
 
 
-def _experiment(source: ExperimentSource, numbers: Numbers, rewards: RewardsKind) -> ServerExperiment:
+def _experiment(target: DataRoot, source: ExperimentSource, numbers: Numbers, rewards: RewardsKind) -> ServerExperiment:
     name, env_id = source.record.name, source.record.env_id
     experiment_id = numbers.experiments[name]
+    labels = [checkpoint.label for checkpoint in source.checkpoints]
+    # Exporting one that has no episodes any more removes what was exported of it.
+    gone = [label for label in numbers.checkpoints[name] if label not in labels]
+    labels += [label for label in gone if read_exported(target, CheckpointKey(name, label))]
     checkpoints = tuple(
         ServerCheckpoint(
-            key=CheckpointKey(name, checkpoint.label),
+            key=CheckpointKey(name, label),
             env_id=env_id,
             env_name=numbers.environments[env_id],
             experiment_id=experiment_id,
-            number=numbers.checkpoints[name][checkpoint.label],
+            number=numbers.checkpoints[name][label],
             rewards=rewards,
         )
-        for checkpoint in source.checkpoints
+        for label in labels
     )
     return ServerExperiment(source, experiment_id, checkpoints)
 
@@ -101,7 +105,6 @@ def finish_server_export(root: DataRoot, target: DataRoot, experiments: Sequence
 
 
 def _entry(target: DataRoot, experiment: ServerExperiment) -> ExperimentEntry | None:
-    # Checkpoints of an earlier export are in there as well: they are numbered and have episodes.
     exported = {checkpoint: read_exported(target, checkpoint.key) for checkpoint in experiment.checkpoints}
     shown = [checkpoint for checkpoint, episodes in exported.items() if episodes]
     if not shown:

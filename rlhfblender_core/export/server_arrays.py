@@ -26,6 +26,8 @@ _FAR = 1e9
 _COPY_BYTES = 1 << 20
 #: As NumPy writes object arrays.
 _PICKLE_PROTOCOL = 4
+#: How JSON texts begin half of a character beyond 16 bits.
+_SURROGATE = "\\ud"
 
 
 class NpzMember:
@@ -169,6 +171,8 @@ def _is_text(archive: zipfile.ZipFile, name: str) -> bool:
 def _info(text: str) -> dict[str, Any]:
     # NaN and the infinities have no JSON, which the server's answers are.
     info = json.loads(text, parse_constant=lambda _: None)
+    if _SURROGATE in text:  # half a character has no UTF-8 either; a pair of halves is one already
+        info = json.loads(json.dumps(info, ensure_ascii=False).encode(errors="replace"))
     return info if isinstance(info, dict) else {"info": info}
 
 

@@ -60,6 +60,21 @@ _TABLES: dict[str, tuple[str, tuple[str, ...], frozenset[str]]] = {
 }
 #: Only the server of 2026 makes this column.
 _DEFAULTS = {"demo_gen_environment_config": " DEFAULT '{}'"}
+#: What the server evaluates, by what it must be: rows that others wrote get a value in columns that they lack.
+_EVALUATED = {
+    "'[]'": frozenset(
+        {
+            *("project_tags", "project_environments", "project_datasets", "project_experiments"),
+            *("status", "checkpoint_list", "exp_tags", "tags", "additional_gym_packages"),
+        }
+    ),
+    "'{}'": frozenset(
+        {
+            *("environment_config", "demo_gen_environment_config", "hyperparams"),
+            *("observation_space_info", "action_space_info"),
+        }
+    ),
+}
 _INT64 = 2**63
 
 
@@ -139,16 +154,22 @@ def _statements(connection: sqlite3.Connection, entries: Sequence[ExperimentEntr
 
 def _table_statements(connection: sqlite3.Connection, table: str) -> Iterator[_Statement]:
     _, columns, integers = _TABLES[table]
-    declared = {
-        name: f"{name} {'INTEGER' if name in integers else 'TEXT'}{_DEFAULTS.get(name, '')}" for name in columns
-    }
+    types = {name: f"{name} {'INTEGER' if name in integers else 'TEXT'}" for name in columns}
     there = {str(row["name"]) for row in connection.execute(f"PRAGMA table_info({table})")}
     if not there:
-        yield f"CREATE TABLE {table} (id INTEGER PRIMARY KEY AUTOINCREMENT, {', '.join(declared.values())})", ()
+        declared = ", ".join(f"{declaration}{_DEFAULTS.get(name, '')}" for name, declaration in types.items())
+        yield f"CREATE TABLE {table} (id INTEGER PRIMARY KEY AUTOINCREMENT, {declared})", ()
         return
     for name in columns:
-        if name not in there:
-            yield f"ALTER TABLE {table} ADD COLUMN {declared[name]}", ()
+        if name not in there:  # no NULL: the server fails on one
+            yield f"ALTER TABLE {table} ADD COLUMN {types[name]} DEFAULT {_neutral(name, integers)}", ()
+
+
+def _neutral(column: str, integers: frozenset[str]) -> str:
+    """The value, as SQL, that says nothing."""
+    if column in integers:
+        return "0" if column in ("seed", "registered", "has_state_loading") else "-1"
+    return next((value for value, columns in _EVALUATED.items() if column in columns), "''")
 
 
 def _row_statements(

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,17 +20,19 @@ from rlhfblender_core.catalogue import Published, read_published
 from rlhfblender_core.columns import WholeArray, write_npy
 from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.export import server_names as names
-from rlhfblender_core.export.ledger import FOLDER, Exported, read_exported, write_exported
+from rlhfblender_core.export.ledger import Exported, read_exported, staging_folder, write_exported
 from rlhfblender_core.export.request import CheckpointReport, RewardsKind
 from rlhfblender_core.export.server_arrays import server_rewards, server_uncertainty, write_server_episode
 from rlhfblender_core.layout import RANDOM, ArtifactKind, CheckpointKey
 from rlhfblender_core.manifests import Manifest
-from rlhfblender_core.storage import DataRoot, fetch_file, full_disk_errors, publish_files, remove_files
+from rlhfblender_core.storage import DataRoot, fetch_file, publish_files, remove_files
 from rlhfblender_core.video import even, read_frames
 
 #: Part of what decides whether an episode is up to date; raised when the same episode would be other files.
 _RECIPE = 1
 _JPEG_QUALITY = 90
+#: Episodes that a killed export may have to write again.
+_REMEMBER_EVERY = 50
 
 NO_VIDEO = "has no video, and RLHF-Blender shows none without one; generate it without --no-render"
 DAMAGED = "is damaged; run `python flows/verify.py --repair`"
@@ -96,9 +97,11 @@ def export_checkpoint(root: DataRoot, target: DataRoot, checkpoint: ServerCheckp
     write_exported(target, checkpoint.key, there)
     exported = dict(there)
     try:
-        for number in wanted.keys() - there.keys():
+        for number in sorted(wanted.keys() - there.keys()):
             sizes = _export_episode(root, target, checkpoint, published.manifests[number])
             exported[number] = Exported(wanted[number], sizes)
+            if len(exported) % _REMEMBER_EVERY == 0:
+                write_exported(target, checkpoint.key, exported)
     finally:  # what is exported needn't be again, whatever stopped us
         write_exported(target, checkpoint.key, exported)
     return CheckpointReport(
@@ -144,11 +147,7 @@ def _remove(target: DataRoot, doomed: Iterable[Exported], only: str = "") -> Non
 def _export_episode(
     root: DataRoot, target: DataRoot, checkpoint: ServerCheckpoint, manifest: Manifest
 ) -> dict[str, int]:
-    with (
-        full_disk_errors(),
-        tempfile.TemporaryDirectory(dir=target.local_folder / FOLDER, prefix="staging-") as staging,
-    ):
-        folder = Path(staging)
+    with staging_folder(target) as folder:
         _stage(root, manifest, folder, checkpoint.rewards)
         paths = checkpoint.paths(manifest.episode)
         if "projection" in paths:

@@ -109,6 +109,7 @@ def episode_json(checkpoint: Checkpoint, manifest: Manifest, chunk: int, sparkli
         "seed": str(manifest.seed) if manifest.seed is not None else None,
         "fps": number(manifest.fps),
         "video": _link(checkpoint, ArtifactKind.RENDERS, manifest),
+        "lost": ArtifactKind.RENDERS in manifest.artifacts and not checkpoint.has_file(ArtifactKind.RENDERS, manifest),
         "thumbnail": _link(checkpoint, ArtifactKind.THUMBNAILS, manifest),
         "arrays": _link(checkpoint, ArtifactKind.EPISODES, manifest),
         "warnings": list(manifest.warnings),

@@ -3,7 +3,9 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 from rlhfblender_core.errors import DataNotUsableError, one_line
 from rlhfblender_core.thumbnails import ThumbnailPicker, write_thumbnail
-from rlhfblender_core.video import VideoError, VideoWriter, count_frames, ffmpeg_program, read_frames
+from rlhfblender_core.video import VideoError, VideoWriter, ffmpeg_program, frame_times, read_frames
 
 _STREAM = re.compile(
     r"Stream #0:\d+\S*.*?: Video: (?P<codec>\w+).*?, (?P<pixels>\w+).*?, (?P<width>\d{1,5})x(?P<height>\d{1,5})"
@@ -71,16 +73,21 @@ def convert_video(file: Path, target: Path, length: int, shown: str) -> VideoFac
     """
     facts = probe_video(file, shown)
     try:
-        frames = count_frames(file)
+        times = frame_times(file)
     except DataNotUsableError as error:
         raise DataNotUsableError(f"{shown}: {one_line(error)}") from error
-    if frames != length:
-        raise DataNotUsableError(f"{shown}: has {frames} frames, the episode has {length} steps")
-    if facts.is_plain:
+    if len(times) != length:
+        raise DataNotUsableError(f"{shown}: has {len(times)} frames, the episode has {length} steps")
+    if facts.is_plain and _is_even(times):
         shutil.copyfile(file, target)
     else:
         _encode(file, target, facts, shown)
     return facts
+
+
+def _is_even(times: Sequence[int]) -> bool:
+    """Whether frames are equally long from the start on: only then is time a measure of steps."""
+    return times[0] == 0 and len({after - before for before, after in pairwise(times)}) <= 1
 
 
 def _encode(file: Path, target: Path, facts: VideoFacts, shown: str) -> None:

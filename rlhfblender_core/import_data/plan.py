@@ -44,6 +44,8 @@ from rlhfblender_core.registry.engine import checked_url, sqlite_file
 _LAST = "-1"
 #: Axes of probabilities: steps, and possibly one environment.
 _DISCRETE_KINDS = "iu"
+#: Of a number of steps: longer ones are names, which no database can hold as a number.
+_MOST_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ def _target(
     )
     return ImportTarget(
         key=CheckpointKey(request.exp, label),
-        step=int(label) if label.isascii() and label.isdigit() else None,
+        step=int(label) if label.isascii() and label.isdigit() and len(label) <= _MOST_DIGITS else None,
         environment=made_with,
         algorithm=facts.algorithm if label != RANDOM else None,
         action_names=environment.action_names,

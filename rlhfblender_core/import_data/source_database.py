@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from rlhfblender_core.environments import space_from_description
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.layout import DATABASE_FILE
@@ -126,11 +128,13 @@ def _space(info: Mapping[str, Any] | None) -> JsonDict:
     """RLHF-Blender's words for a space in ours; empty for what can't be told."""
     if not info:
         return {}
-    shape, dtype = list(info.get("shape") or ()), str(info.get("dtype") or "float32")
+    sides, dtype = info.get("shape"), str(info.get("dtype") or "float32")
+    shape = list(sides) if isinstance(sides, tuple | list) else []
     described: JsonDict = {"shape": shape, "dtype": dtype}
     kind = str(info.get("label", "")).partition("(")[0]
     if kind == "Box":
-        described |= {"type": "Box", "low": info.get("low", "-inf"), "high": info.get("high", "inf")}
+        low, high = _limits(dtype)  # RLHF-Blender says nothing of the bounds of observations
+        described |= {"type": "Box", "low": info.get("low", low), "high": info.get("high", high)}
     elif kind == "Discrete" and len(shape) == 1:
         described |= {"type": "Discrete", "shape": [], "n": shape[0], "start": 0}
     else:
@@ -140,6 +144,13 @@ def _space(info: Mapping[str, Any] | None) -> JsonDict:
     except InvalidParameterError:
         return {}
     return described
+
+
+def _limits(dtype: str) -> tuple[int | str, int | str]:
+    with contextlib.suppress(TypeError, ValueError):  # no dtype, or no whole numbers
+        limits = np.iinfo(dtype)
+        return int(limits.min), int(limits.max)
+    return "-inf", "inf"
 
 
 def _names(labels: Any) -> tuple[str, ...] | None:

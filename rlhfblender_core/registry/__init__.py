@@ -3,7 +3,7 @@
 SQLite by default, PostgreSQL by URL. Its episode rows are an index; the manifests in the data root are the truth.
 """
 
-from rlhfblender_core.registry.conflicts import environment_conflict, experiment_conflict
+from rlhfblender_core.registry.conflicts import environment_conflict, experiment_conflict, lacks_origin
 from rlhfblender_core.registry.records import (
     DEFAULT_PROJECT,
     CheckpointRecord,
@@ -28,6 +28,7 @@ __all__ = [
     "Registry",
     "environment_conflict",
     "experiment_conflict",
+    "lacks_origin",
     "open_existing_registry",
     "open_registry",
 ]

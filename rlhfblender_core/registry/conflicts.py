@@ -5,6 +5,7 @@ A plan is checked with them before anything is written, and the registry decides
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rlhfblender_core.registry.records import DEFAULT_PROJECT, CheckpointRecord, EnvironmentRecord, ExperimentRecord
@@ -16,8 +17,11 @@ def environment_conflict(registered: EnvironmentRecord, wanted: EnvironmentRecor
     """One line that says why ``wanted`` can't be used where ``registered`` is; None if it can.
 
     Only what makes it another environment can conflict: entry point, packages, kwargs, spec kwargs. What ``wanted``
-    leaves None or empty is not compared.
+    leaves None or empty is not compared. An environment that came with imported episodes may get both of the first;
+    that it can't be made without them is for the caller to check.
     """
+    if lacks_origin(registered):
+        registered = replace(registered, entry_point=wanted.entry_point, additional_packages=wanted.additional_packages)
     entry_point = {"entry point": registered.entry_point}
     packages = {"additional packages": list(registered.additional_packages)}
     difference = (
@@ -39,6 +43,11 @@ def environment_conflict(registered: EnvironmentRecord, wanted: EnvironmentRecor
     )
 
 
+def lacks_origin(registered: EnvironmentRecord) -> bool:
+    """Whether neither entry point nor packages say where the environment comes from."""
+    return registered.entry_point is None and not registered.additional_packages
+
+
 def environment_changes(registered: EnvironmentRecord, wanted: EnvironmentRecord) -> dict[str, Any]:
     """Columns to update, with their new values: what is given, differs, and may change at any time."""
     given: dict[str, Any] = {
@@ -49,6 +58,9 @@ def environment_changes(registered: EnvironmentRecord, wanted: EnvironmentRecord
         "observation_space": wanted.observation_space or None,
         "action_space": wanted.action_space or None,
     }
+    if lacks_origin(registered):
+        given["entry_point"] = wanted.entry_point
+        given["additional_packages"] = list(wanted.additional_packages) or None
     return {
         name: value
         for name, value in given.items()

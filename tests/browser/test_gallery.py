@@ -159,6 +159,32 @@ def test_episode_without_video_shows_its_curves_and_moves_by_a_clock(open_page: 
     page.wait_for_function("Number(document.querySelector('.cursor').dataset.step) > 3")
 
 
+def test_back_leads_from_an_episode_to_the_grid(open_page: OpenPage, data_root: Path) -> None:
+    page = open_page(data_root)
+    page.click(".card >> nth=1")
+    page.wait_for_selector(".curve")
+    page.click("#next")
+    page.evaluate("document.querySelector('#grid').dataset.kept = 'yes'")
+    page.go_back()
+    page.wait_for_selector("#viewer", state="hidden")
+    assert page.get_attribute("#grid", "data-kept") == "yes"
+    assert page.evaluate("decodeURIComponent(location.hash)") == "#/A (b) = c/100000"
+    page.go_forward()
+    page.wait_for_selector("#viewer", state="visible")
+    assert page.text_content("#viewer-title") == "Episode 2"
+
+
+def test_a_video_that_is_missing_is_not_taken_for_one_that_never_was(open_page: OpenPage, tmp_path: Path) -> None:
+    root = Synthetic(tmp_path, episodes=2, videos=1).publish()
+    next(tmp_path.glob("renders/*/*/0.mp4")).unlink()
+    write_gallery(root)
+    page = open_page(tmp_path)
+    page.click(".card >> nth=0")
+    assert "file is missing" in page.text_content("#screen")
+    page.keyboard.press("ArrowDown")
+    assert "without rendering" in page.text_content("#screen")
+
+
 def test_filters_and_sorting(open_page: OpenPage, data_root: Path) -> None:
     page = open_page(data_root)
     returns = "cards => cards.map(card => Number(card.querySelector('.card-return').textContent.replace(',', '')))"
@@ -198,6 +224,7 @@ def test_page_follows_the_colour_scheme_and_narrow_screens(
     red = page.evaluate("getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/)[0]")
     assert (int(red) < 60) == (scheme == "dark")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("getComputedStyle(document.querySelector('#grid')).gridTemplateColumns.split(' ').length") == 2
     page.screenshot(path=tmp_path / f"narrow-{scheme}.png")
     page.click("#theme")
     assert page.evaluate("document.documentElement.dataset.theme") == ("light" if scheme == "dark" else "dark")

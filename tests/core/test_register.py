@@ -7,7 +7,13 @@ import pytest
 from PIL import Image
 
 from rlhfblender_core.action_labels import load_pictures
-from rlhfblender_core.errors import DataNotUsableError, InvalidNameError, InvalidParameterError
+from rlhfblender_core.errors import (
+    DataNotUsableError,
+    EnvironmentNotUsableError,
+    InvalidNameError,
+    InvalidParameterError,
+    RegistryConflictError,
+)
 from rlhfblender_core.register import (
     RegistrationRequest,
     dimensions_of,
@@ -66,6 +72,26 @@ def test_a_registered_environment_needs_its_id_alone(register: Register) -> None
     register(env_kwargs={"length": 9})
     again = register(env_gym_entrypoint=None, action_labels=["a", "b", "c"])
     assert (again.kwargs, again.entry_point) == ({"length": 9}, COUNTING["env_gym_entrypoint"])
+
+
+def test_an_imported_environment_is_told_later_how_it_is_made(register: Register, url: str) -> None:
+    imported = EnvironmentRecord(env_id="Imported-v0", description="came with episodes")
+    with open_registry(url) as registry:
+        registry.ensure_environment(imported)
+    with pytest.raises(EnvironmentNotUsableError):
+        register(env="Imported-v0", env_gym_entrypoint=None)
+    told = register(env="Imported-v0")
+    assert (told.entry_point, told.description) == (COUNTING["env_gym_entrypoint"], "came with episodes")
+    assert told.action_space
+    assert register(env="Imported-v0", env_gym_entrypoint=None) == told
+
+
+def test_an_environment_that_is_found_as_it_is_registered_stays_that_one(register: Register) -> None:
+    before = register(env="CartPole-v1", env_gym_entrypoint=None)
+    for other in ({}, {"env_gym_entrypoint": None, "additional_gym_packages": ["environments_for_tests"]}):
+        with pytest.raises(RegistryConflictError, match="found without them"):
+            register(env="CartPole-v1", **other)
+    assert register(env="CartPole-v1", env_gym_entrypoint=None) == before
 
 
 def test_a_wrong_number_of_labels_changes_nothing(register: Register) -> None:
@@ -143,6 +169,12 @@ def test_labels_with_pictures_must_be_names_of_files(
 ) -> None:
     with pytest.raises(error):
         register(action_labels=labels, action_images=[f"{labels[0]}={picture(tmp_path / 'a.png')}"])
+
+
+def test_labels_that_no_file_can_be_named_by_have_no_picture(register: Register, tmp_path: Path) -> None:
+    labels = ["?", 'say "hi"', "b"]
+    register(action_labels=labels, action_images=[f"b={picture(tmp_path / 'a.png')}"])
+    assert list(load_pictures(open_data_root(str(tmp_path / "data")), "Count_ing-v0", labels)) == ["b"]
 
 
 def test_a_damaged_stored_picture_is_named(tmp_path: Path) -> None:

@@ -114,6 +114,15 @@ class Structured(Counting):
         }
 
 
+class Slashed(Counting):
+    """Observes under keys that are no names of files or groups."""
+
+    observation_space = spaces.Dict({key: spaces.Box(0, np.inf, (1,), np.float32) for key in ("a/b", ".")})
+
+    def _observe(self):
+        return {key: np.full(1, self.count, np.float32) for key in ("a/b", ".")}
+
+
 class Reusing(Counting):
     """Returns the same array again and again, changed."""
 
@@ -204,4 +213,4 @@ class Odd(Counting):
     def step(self, action):
         observation, _, *ends, _ = super().step(action)
         reward = {1: float("inf"), 2: float("nan")}.get(self.count, 1.0)
-        return observation, reward, *ends, {"nothing": float("nan")}
+        return observation, reward, *ends, {"nothing": float("nan"), "half\ud83d": "a\ud83d\ude00"}

@@ -244,3 +244,4 @@ class TestTrained:
         manifest = json.loads((data_root / f"manifests/t/{label}/0.json").read_text())
         assert (manifest["policy"]["algorithm"], manifest["policy"]["deterministic"]) == ("PPO", True)
         assert row(succeeded(generate("--exp", "t", "--num-episodes", 1)), label) == ["0", "1", "0"]
+        assert row(succeeded(generate("--exp", "t", "--random", "--num-episodes", 1))) == ["1", "0", "0"]

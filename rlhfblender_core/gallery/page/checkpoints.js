@@ -5,12 +5,13 @@ const CHART = { height: 172, top: 14, bottom: 10 };
 /** Draws the columns; calls back with the index of the one that is chosen. */
 function drawCheckpoints(list, chosen, onChoose) {
   const shown = list.filter((checkpoint) => checkpoint.returns);
-  const low = Math.min(...shown.map((checkpoint) => checkpoint.returns[0]));
-  const high = Math.max(...shown.map((checkpoint) => checkpoint.returns[6]));
+  const marks = !shown.length ? [] : roundMarks(
+    Math.min(...shown.map((checkpoint) => checkpoint.returns[0])),
+    Math.max(...shown.map((checkpoint) => checkpoint.returns[6])), 4);
+  const [low, high] = [marks[0], marks.at(-1)];
   const y = (value) => between(CHART.height - CHART.bottom, CHART.top, share(low, high, value));
   const columns = list.map((checkpoint, index) => column(checkpoint, index, y, index === chosen, onChoose));
   const axis = element("div", { class: "axis", "aria-hidden": "true" });
-  const marks = !shown.length ? [] : high > low ? [high, (low + high) / 2, low] : [high];
   axis.append(...marks.map((value) => tick(value, y)));
   const strip = element("div", { class: "columns" }, ...columns);
   $("checkpoints").replaceChildren(axis, strip);
@@ -31,11 +32,12 @@ function column(checkpoint, index, y, isChosen, onChoose) {
     const [least, tenth, quarter, median, threeQuarters, nineTenths, most] = checkpoint.returns.map(y);
     picture.append(
       svg("line", { class: "extremes", x1: 20, x2: 20, y1: most, y2: least }),
-      svg("rect", { class: "spread", x: 17, width: 6, rx: 3, y: nineTenths, height: Math.max(1, tenth - nineTenths) }),
-      svg("rect", { class: "middle", x: 12, width: 16, rx: 4, y: threeQuarters - 1,
-        height: Math.max(2, quarter - threeQuarters + 2) }),
-      svg("line", { class: "median", x1: 12, x2: 28, y1: median, y2: median }),
-      svg("circle", { class: "mean", cx: 20, cy: y(checkpoint.mean), r: 4 }),
+      svg("rect", { class: "spread", x: 17, width: 6, rx: Math.min(3, (tenth - nineTenths) / 2), y: nineTenths,
+        height: Math.max(1, tenth - nineTenths) }),
+      svg("rect", { class: "middle", x: 7, width: 26, rx: Math.min(5, (quarter - threeQuarters) / 2 + 1),
+        y: threeQuarters - 1, height: quarter - threeQuarters + 2 }),
+      svg("line", { class: "median", x1: 8, x2: 32, y1: median, y2: median }),
+      svg("circle", { class: "mean", cx: 20, cy: y(checkpoint.mean), r: 4.5 }),
     );
   }
   const made = element("button", {

@@ -66,9 +66,10 @@ class Curve {
     if (this.low < 0 && this.high > 0) {
       shapes.push(svg("line", { class: "zero", x1: 0, x2: this.width, y1: this.y(0), y2: this.y(0) }));
     }
+    // Filled from zero where the curve reaches it, else from below.
+    const floor = this.low <= 0 && this.high >= 0 && this.high > this.low ? this.y(0) : CURVE_HEIGHT;
     for (const run of this.runs()) {
       const line = run.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
-      const floor = CURVE_HEIGHT - 1;
       shapes.push(
         svg("polygon", { points: `${run[0][0].toFixed(1)},${floor} ${line} ${run.at(-1)[0].toFixed(1)},${floor}` }),
         svg("polyline", { points: line }));

@@ -36,6 +36,16 @@ function formatNumber(value) {
 const between = (a, b, share) => a + (b - a) * share;
 const share = (low, high, value) => (high > low ? (value - low) / (high - low) : 0.5);
 
+/** Round numbers from the value at or below low to the one at or above high, about as many as wanted. */
+function roundMarks(low, high, wanted) {
+  if (!(high > low)) return [low];
+  const least = (high - low) / (wanted - 1);
+  const size = 10 ** Math.floor(Math.log10(least));
+  const step = size * [1, 2, 2.5, 5, 10].find((factor) => factor * size >= least * 0.999);
+  const first = Math.floor(low / step + 1e-9), last = Math.ceil(high / step - 1e-9);
+  return Array.from({ length: last - first + 1 }, (_, index) => (first + index) * step + 0);
+}
+
 /** A label of a checkpoint as an axis shows it: 1000000 as "1M". */
 function shortLabel(label) {
   if (!/^\d+$/.test(label)) return label;

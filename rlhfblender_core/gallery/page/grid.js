@@ -58,7 +58,8 @@ class Grid {
     frame.style.aspectRatio = width && height ? `${width} / ${Math.min(height, width)}` : "3 / 2";
     if (!episode.thumbnail) {
       frame.classList.add("bare");
-      frame.append(sparkline(episode.spark), element("span", { class: "bare-text" }, "no video"));
+      frame.append(sparkline(episode.spark), element("span", { class: "bare-text" },
+        episode.video ? "no thumbnail" : episode.lost ? "video is missing" : "no video"));
       return frame;
     }
     const image = element("img", { loading: "lazy", decoding: "async", alt: "", src: episode.thumbnail });

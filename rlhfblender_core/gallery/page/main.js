@@ -66,8 +66,10 @@ function showEpisodes() {
 
 function writeAddress(episode) {
   const parts = [state.experiment.name, state.checkpoint.label, ...(episode ? [String(episode.n)] : [])];
+  const address = `#/${parts.map(encodeURIComponent).join("/")}`;
+  const isOpened = episode && readAddress().length < parts.length && location.hash; // so that Back closes it
   try {
-    history.replaceState(null, "", `#/${parts.map(encodeURIComponent).join("/")}`);
+    history[isOpened ? "pushState" : "replaceState"](null, "", address);
   } catch { /* too many changes at once for the browser: the address lags behind */ }
 }
 
@@ -82,9 +84,11 @@ function readAddress() {
 async function goToAddress() {
   const [name, label, number] = readAddress();
   const experiment = experiments.find((shown) => shown.name === name) ?? experiments[0];
-  await chooseExperiment(experiment, label);
+  // Back from an episode leads to the grid as it was.
+  if (experiment !== state.experiment || label !== state.checkpoint.label) await chooseExperiment(experiment, label);
   const episode = number && state.episodes.find((shown) => String(shown.n) === number);
   if (episode) viewer.open(state.experiment, state.checkpoint, episode);
+  else viewer.close();
 }
 
 function setTheme(theme) {
@@ -111,7 +115,7 @@ function start() {
   $("filters").addEventListener("input", showEpisodes);
   $("filters").addEventListener("submit", (event) => event.preventDefault());
   $("filters").addEventListener("reset", () => setTimeout(showEpisodes));
-  addEventListener("hashchange", goToAddress);
+  addEventListener("popstate", goToAddress);
   goToAddress();
 }
 

@@ -1,5 +1,11 @@
 // One episode, large: its video, its curves, what is known of it.
 
+/** By whether it had one once. */
+const NO_VIDEO = {
+  false: "No video: this episode was recorded without rendering.",
+  true: "The video's file is missing. Make it again with verify.py --repair.",
+};
+
 class Viewer {
   /** @param grid says what comes before and after; @param onChange is told which episode is shown, null for none */
   constructor(grid, onChange) {
@@ -27,7 +33,7 @@ class Viewer {
     if (!this.dialog.open) this.dialog.showModal();
     this.onChange(episode);
     this.describe();
-    this.startPlayer(episode.video ? null : "No video: this episode was recorded without rendering.");
+    this.startPlayer(episode.video ? null : NO_VIDEO[episode.lost]);
     let curves;
     try {
       curves = await loadCurves(checkpoint, episode);
@@ -135,6 +141,10 @@ class Viewer {
   stepBy(by) {
     if (this.player.isPlaying) this.player.toggle();
     this.player.seek(Math.max(0, Math.min(this.episode.length - 1, (this.player.step ?? 0) + by)));
+  }
+
+  close() {
+    if (this.dialog.open) this.dialog.close();
   }
 
   leave() {

@@ -192,9 +192,18 @@ def test_infos_that_differ_between_steps_are_texts() -> None:
     assert found["d"]["x"].tolist() == [1.5, 2.5]
 
 
-@pytest.mark.parametrize("value", [None, [], {}, [1, "x"], [[1], [2, 3]], 2**80, {"a": None}, "nul\0"])
+@pytest.mark.parametrize("value", [None, [], {}, [1, "x"], [[1], [2, 3]], 2**80, {"a": None}, "nul\0", "half\ud83d"])
 def test_infos_that_no_array_holds_are_texts(value: object) -> None:
     assert minari_infos([{"key": value}]) == {"key__json": [json.dumps(value)]}
+
+
+def test_keys_that_hdf5_has_no_names_for_are_written_otherwise(data: DataSet, out: Path) -> None:
+    data.counting("odd", "Slashed")
+    (report,) = export(data, out)
+    dataset = minari.load_dataset(report.place)
+    (first, _) = dataset.iterate_episodes()
+    assert list(dataset.observation_space.spaces) == ["%.", "a%2Fb"]
+    assert first.observations["a%2Fb"][:, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_missing_minari_says_what_to_install(data: DataSet, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from PIL import Image
 
 from rlhfblender_core.action_labels import store_pictures
 from rlhfblender_core.catalogue import read_published
+from rlhfblender_core.delete import delete_checkpoint, plan_deletion
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError, StorageNotUsableError
 from rlhfblender_core.export import locked, open_target
+from rlhfblender_core.export.ledger import read_exported, read_numbers
 from rlhfblender_core.export.server_episodes import DAMAGED, NO_VIDEO
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.register import RegistrationRequest, register_environment
@@ -185,6 +188,29 @@ def test_an_episode_that_is_no_more_goes_from_the_export(data: DataSet, out: Pat
     assert [episode.number for episode in server_contract.check_folder(out)] == [0]
 
 
+def test_a_checkpoint_that_is_no_more_goes_from_the_export_and_keeps_its_number(
+    data: DataSet, out: Path, trained_cartpole: Path
+) -> None:
+    cartpole: dict[str, Any] = {
+        "env": "CartPole-v1",
+        "exp": "E",
+        "model_path": str(trained_cartpole),
+        "checkpoints": (0, "final"),
+        "num_episodes": 1,
+        "max_steps_per_episode": 2,
+    }
+    data.generate(**cartpole)
+    data.export(out)
+    with open_registry(data.url) as registry:
+        delete_checkpoint(data.root, registry, plan_deletion(data.root, registry, "E", ["final"]).checkpoints[0])
+    data.export(out)
+    assert [episode.checkpoint for episode in server_contract.check_folder(out)] == [0]
+    data.generate(**{**cartpole, "checkpoints": (256, "final")})
+    data.export(out)
+    assert [episode.checkpoint for episode in server_contract.check_folder(out)] == [0, 256, 257]
+    assert read_numbers(open_data_root(str(out))).checkpoints["E"] == {"random": 0, "final": 256, "256": 257}
+
+
 def test_rewards_can_be_cumulative_and_changed(data: DataSet, out: Path) -> None:
     data.counting()
     data.export(out)
@@ -213,7 +239,8 @@ def test_what_is_not_finite_has_numbers_that_json_can_hold(data: DataSet, out: P
     data.counting("odd", "Odd")
     data.export(out)
     odd = [episode for episode in server_contract.check_folder(out) if episode.experiment == "odd"]
-    assert odd[0].arrays["infos"][1]["nothing"] is None
+    info = odd[0].arrays["infos"][1]
+    assert (info["nothing"], info["half?"]) == (None, "a\N{GRINNING FACE}")
     assert odd[0].rewards.max() == 1e9
 
 
@@ -267,7 +294,8 @@ def test_a_server_that_has_data_of_its_own_keeps_them(data: DataSet, out: Path) 
     with sqlite3.connect(out / "rlhfblender.db") as database:
         database.execute("UPDATE Experiment SET id = 7, exp_comment = 'mine', exp_name = 'theirs'")
         database.execute("UPDATE Project SET project_experiments = \"['theirs']\", project_description = 'hello'")
-        database.execute("ALTER TABLE Experiment DROP COLUMN demo_gen_environment_config")  # as in 2025
+        for column in ("demo_gen_environment_config", "hyperparams", "seed", "device"):  # other versions have others
+            database.execute(f"ALTER TABLE Experiment DROP COLUMN {column}")
         database.execute("CREATE TABLE Dataset (id INTEGER PRIMARY KEY)")
     database.close()
     data.counting("new")
@@ -310,10 +338,13 @@ def test_an_export_stopped_half_way_is_finished_by_the_next(
     data.counting(episodes=3)
     data.export(tmp_path / "whole")
     real, calls = module.publish_files, []
+    monkeypatch.setattr(module, "_REMEMBER_EVERY", 1)
 
-    def stops(*arguments: object) -> None:
+    def stops(*arguments: Any) -> None:
         calls.append(arguments)
         if len(calls) == 4:
+            remembered = read_exported(arguments[0], CheckpointKey("E", "random"))
+            assert list(remembered) == [0], "a killed process has no time to write"
             raise KeyboardInterrupt
         real(*arguments)
 
@@ -323,6 +354,9 @@ def test_an_export_stopped_half_way_is_finished_by_the_next(
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 1
     assert not (tmp_path / "out" / "rlhfblender.db").exists()
     monkeypatch.undo()
+    left = tmp_path / "out/.rlhfblender-export/staging-killed/0.npz"
+    left.parent.mkdir()
+    left.touch()
     assert [(report.made, report.there) for report in data.export(tmp_path / "out")] == [(2, 1)]
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "whole")
 

@@ -3,12 +3,15 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from core.import_data.conftest import ImportAll
 from core.import_data.making_sources import (
+    HEIGHT,
+    WIDTH,
     encode_otherwise,
     episode_arrays,
     make_database,
@@ -23,7 +26,7 @@ from rlhfblender_core.import_data.pictures import probe_video
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey
 from rlhfblender_core.manifests import Manifest, parse_manifest
 from rlhfblender_core.storage import open_data_root
-from rlhfblender_core.video import count_frames
+from rlhfblender_core.video import frame_times, read_frames
 
 Snapshot = Callable[[Path], dict[str, str]]
 
@@ -184,8 +187,15 @@ def test_what_is_missing_is_made_or_left_out_and_said(source: Path, target: Path
     assert ArtifactKind.RENDERS not in manifests[2].artifacts
 
 
-@pytest.mark.parametrize("options", [("-c:v", "mpeg4"), ("-c:v", "libx264", "-pix_fmt", "yuv444p")])
-def test_videos_of_other_codecs_are_encoded_anew(
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-c:v", "mpeg4"),
+        ("-c:v", "libx264", "-pix_fmt", "yuv444p"),
+        ("-vf", "setpts=(N*N+3)/(25*TB)", "-fps_mode", "passthrough"),  # late, and unevenly spaced
+    ],
+)
+def test_videos_of_other_codecs_and_rhythms_are_encoded_anew(
     options: tuple[str, ...], source: Path, target: Path, import_all: ImportAll
 ) -> None:
     make_documented(source, episodes=1)
@@ -193,7 +203,10 @@ def test_videos_of_other_codecs_are_encoded_anew(
     import_all()
     video = target / "renders/Mine/5000/0.mp4"
     assert probe_video(video, "it").is_plain
-    assert count_frames(video) == 6
+    times = frame_times(video)
+    assert (len(times), times[0], len({after - before for before, after in pairwise(times)})) == (6, 0, 1)
+    widths = [int((frame[4, :, 0] > 115).sum()) for frame in read_frames(video, HEIGHT, WIDTH)]
+    assert widths == pytest.approx([1, 2, 3, 4, 5, 6], abs=1), "each frame once, in order"
 
 
 def test_plain_videos_are_taken_as_they_are(source: Path, target: Path, import_all: ImportAll) -> None:

@@ -25,6 +25,22 @@ def test_environment_is_described_by_the_sources_database_without_making_it(sour
     assert (target.algorithm, target.environment.kwargs) == ("PPO", {"camera_name": "corner"})
 
 
+@pytest.mark.parametrize(("dtype", "high"), [("uint8", 255), ("int64", 2**63 - 1), ("float32", "inf")])
+def test_bounds_that_the_source_says_nothing_of_are_those_of_the_dtype(source: Path, dtype: str, high: object) -> None:
+    make_server(source, episodes=1)
+    make_database(source, observation_space_info=f"{{'label': 'Box((3,))', 'shape': (3,), 'dtype': {dtype!r}}}")
+    assert plan(source).environment.observation_space["high"] == high
+
+
+@pytest.mark.parametrize(
+    "info", ["{'label': 'Box((3,))', 'shape': (3,), 'dtype': 'nope'}", "{'label': 'Box', 'shape': 7}"]
+)
+def test_a_space_that_is_none_is_taken_from_the_arrays(source: Path, info: str) -> None:
+    make_server(source, episodes=1)
+    make_database(source, observation_space_info=info)
+    assert plan(source).environment.observation_space["dtype"] == "float64"
+
+
 def test_what_the_source_would_run_is_not_registered(source: Path) -> None:
     make_server(source, episodes=1)
     make_database(source)
@@ -74,6 +90,12 @@ def test_experiment_is_chosen_by_name_where_there_are_several(source: Path) -> N
     assert plan(source, exp="Their-Experiment").work[0][0].path == "Made-v0/Made-v0_1_5000"
     with pytest.raises(InvalidParameterError, match=r"no experiment 'x'\. It has: Made-v0_1, Made-v0_2"):
         plan(source, source_exp="x")
+
+
+def test_a_number_that_no_database_holds_is_a_name(source: Path) -> None:
+    make_documented(source, subfolder="9" * 30, episodes=1)
+    ((_, target),) = plan(source).work
+    assert (target.key.checkpoint, target.step) == ("9" * 30, None)
 
 
 def test_random_agents_and_last_checkpoints_get_our_labels(source: Path) -> None:
