@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_o
 
 from pydantic.fields import FieldInfo
 
-from flows.temporary_server import bind_temporary_server
-from rlhfblender_core.errors import RLHFBlenderError, TransientError, one_line
+from flows.temporary_server import server_settings, start_temporary_server
+from rlhfblender_core.errors import OutOfReachError, RLHFBlenderError, TransientError, one_line
 
 if TYPE_CHECKING:
     from prefect import State
@@ -128,19 +128,20 @@ def _int_or_text(text: str) -> int | str:
         return text
 
 
-def run_command(module: str) -> NoReturn:
+def run_command(module: str, *, is_flow: bool = True) -> NoReturn:
     """Runs a module's ``main``: our errors and signals become one line and an exit code; libraries keep quiet.
 
     The module is imported by its name, because what is defined in ``__main__`` can't be sent to a cluster by name.
 
     Args:
-        module: of the flow whose file was started.
+        module: whose file was started.
+        is_flow: whether it needs Prefect's server.
     """
     silence_libraries()
     _hide_main_module()
     with _stopped_by_signals() as received:
         try:
-            code = _exit_code(module)
+            code = _exit_code(module, is_flow=is_flow)
         except KeyboardInterrupt:
             code = EXIT_INCOMPLETE
         except SystemExit:
@@ -152,10 +153,13 @@ def run_command(module: str) -> NoReturn:
     raise SystemExit(code)
 
 
-def _exit_code(module: str) -> int:
+def _exit_code(module: str, *, is_flow: bool) -> int:
     try:
-        code: int = importlib.import_module(module).main()
-    except TransientError as error:
+        command = importlib.import_module(module)
+        if is_flow:
+            start_temporary_server()
+        code: int = command.main()
+    except (TransientError, OutOfReachError) as error:
         fail(one_line(error), EXIT_INCOMPLETE)
     except RLHFBlenderError as error:
         fail(one_line(error), EXIT_WRONG_REQUEST)
@@ -208,8 +212,8 @@ def _end_in_time(number: int) -> None:
 
 def run_flow(flow: Callable[..., Any], **parameters: Any) -> "State[Any]":
     """The final state of a flow's run, started from a command line."""
-    bind_temporary_server()
-    state: State[Any] = flow(**parameters, return_state=True)
+    with server_settings():
+        state: State[Any] = flow(**parameters, return_state=True)
     return state
 
 

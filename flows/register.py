@@ -162,4 +162,4 @@ _EXAMPLES = """examples:
 """
 
 if __name__ == "__main__":
-    run_command("flows.register")
+    run_command("flows.register", is_flow=False)
