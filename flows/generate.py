@@ -16,6 +16,7 @@ import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
 from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
+from prefect.utilities.annotations import quote
 from pydantic import Field
 
 from flows.artifacts import progress_in_ui, show_in_ui, tag_run
@@ -243,7 +244,8 @@ def _report(experiment: str, work: Sequence[CheckpointWork], failures: Failures,
         before = checkpoint.published
         there = checkpoint.num_episodes - len(checkpoint.missing)
         failed = failures.get(before.key.checkpoint, {})
-        rows.append(index_episodes(before, checkpoint.num_episodes, there, failed, places))
+        unwalked: Any = quote(before)  # else Prefect walks through thousands of manifests
+        rows.append(index_episodes(unwalked, checkpoint.num_episodes, there, failed, places))
     return Report(experiment, root.shown("").rstrip("/"), tuple(rows), work[0].settings.render)
 
 

@@ -7,6 +7,7 @@ digest over itself: a flipped bit in it is told from one in a file that it descr
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,16 @@ class Manifest(_Model):
     warnings: tuple[str, ...] = ()
     artifacts: dict[ArtifactKind, ArtifactRecord]
 
-    def to_bytes(self) -> bytes:
-        """Canonical JSON with a digest over itself, the same bytes for the same content."""
-        content = self.model_dump(mode="json")
-        return _canonical_bytes({**content, _OWN_DIGEST: canonical_digest(content)})
+    @cached_property  # asked for when it is published, and when it is indexed
+    def content(self) -> bytes:
+        """The manifest's own file: canonical JSON with a digest over itself, the same bytes for the same content."""
+        fields = self.model_dump(mode="json")
+        return _canonical_bytes({**fields, _OWN_DIGEST: canonical_digest(fields)})
+
+    @cached_property
+    def sha256(self) -> str:
+        """Sha256 in hex of the manifest's own file."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
 def parse_manifest(content: bytes, path: str) -> Manifest:

@@ -1,6 +1,5 @@
 """Publishing: files of finished episodes go to their places, then their manifests, then the registry's index."""
 
-import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,7 @@ def publish_shard(root: DataRoot, staged: StagedShard) -> PublishedShard:
 def _stage_manifest(episode: StagedEpisode) -> Path:
     file = episode.folder / _STAGED_MANIFEST
     episode.folder.mkdir(exist_ok=True)  # an earlier try may have removed it
-    file.write_bytes(episode.manifest.to_bytes())
+    file.write_bytes(episode.manifest.content)
     return file
 
 
@@ -64,7 +63,7 @@ def _withdraw(root: DataRoot, manifests: Collection[Manifest]) -> None:
     """
     paths = {manifest_path(_key(manifest)): manifest for manifest in manifests}
     there = read_each(root, list(paths))
-    replaced = {path: paths[path] for path, content in there.items() if content != paths[path].to_bytes()}
+    replaced = {path: paths[path] for path, content in there.items() if content != paths[path].content}
     remove_files(root, replaced)
     remove_files(
         root,
@@ -93,9 +92,9 @@ def index_published(root: DataRoot, registry: Registry, before: Published) -> Pu
     """
     key = before.key
     rows = {row.number: row.manifest_sha256 for row in registry.list_episodes(key.experiment, key.checkpoint)}
-    known = {number: manifest for number, manifest in before.manifests.items() if rows.get(number) == _sha256(manifest)}
+    known = {number: manifest for number, manifest in before.manifests.items() if rows.get(number) == manifest.sha256}
     published = read_published(root, key, known)
-    changed = [manifest for number, manifest in published.manifests.items() if rows.get(number) != _sha256(manifest)]
+    changed = [manifest for number, manifest in published.manifests.items() if rows.get(number) != manifest.sha256]
     registry.record_episodes([episode_record(manifest) for manifest in changed])
     return published
 
@@ -112,12 +111,8 @@ def episode_record(manifest: Manifest) -> EpisodeRecord:
         terminated=manifest.terminated,
         truncated=manifest.truncated,
         request_digest=manifest.request_digest,
-        manifest_sha256=_sha256(manifest),
+        manifest_sha256=manifest.sha256,
     )
-
-
-def _sha256(manifest: Manifest) -> str:
-    return hashlib.sha256(manifest.to_bytes()).hexdigest()
 
 
 def _key(manifest: Manifest) -> EpisodeKey:

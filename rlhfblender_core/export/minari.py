@@ -5,7 +5,6 @@ off. Minari is an extra; this module imports it where it is needed.
 """
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections import Counter
@@ -123,7 +122,7 @@ def export_minari_checkpoint(root: DataRoot, target: DataRoot, checkpoint: Minar
 
 
 def _digest(published: Published, number: int) -> str:
-    return hashlib.sha256(published.manifests[number].to_bytes()).hexdigest()
+    return published.manifests[number].sha256
 
 
 def _read_source(target: DataRoot, checkpoint: MinariCheckpoint) -> dict[str, Any] | None:

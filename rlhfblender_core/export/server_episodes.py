@@ -125,7 +125,7 @@ def _obstacle(published: Published, number: int) -> str | None:
 
 def _source(manifest: Manifest, checkpoint: ServerCheckpoint) -> str:
     """Digest of all that decides the exported files."""
-    identity = (_RECIPE, checkpoint.rewards, checkpoint.folder, hashlib.sha256(manifest.to_bytes()).hexdigest())
+    identity = (_RECIPE, checkpoint.rewards, checkpoint.folder, manifest.sha256)
     return hashlib.sha256(repr(identity).encode()).hexdigest()
 
 

@@ -64,7 +64,7 @@ class Synthetic:
         key = EpisodeKey(self.experiment, self.checkpoint, number)
         manifest = self._manifest(key, length, float(rewards.sum()), files)
         contents = {artifact_path(kind, key): content for kind, content in files.items()}
-        return contents | {manifest_path(key): manifest.to_bytes()}
+        return contents | {manifest_path(key): manifest.content}
 
     def _manifest(self, key: EpisodeKey, length: int, total: float, files: dict[ArtifactKind, bytes]) -> Manifest:
         records = {
