@@ -84,6 +84,10 @@ class FaultProxy:
         loop.run_forever()
         loop.run_until_complete(session.close())
         loop.run_until_complete(runner.cleanup())
+        left = asyncio.all_tasks(loop)  # of connections that were aborted
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.close()
 
     async def _handle(self, session: Any, request: Any) -> Any:
