@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_o
 
 from pydantic.fields import FieldInfo
 
+from flows.forms import Secret
 from flows.temporary_server import server_settings, start_temporary_server
 from rlhfblender_core.errors import OutOfReachError, RLHFBlenderError, TransientError, one_line
 
@@ -93,7 +94,7 @@ def _help(annotated: Any) -> str:
 
 
 def _add_flag(parser: argparse.ArgumentParser, name: str, annotated: Any, default: Any) -> None:
-    annotation, *_ = get_args(annotated)
+    annotation, *metadata = get_args(annotated)
     flag = f"--{name.replace('_', '-')}"
     kind, is_list = _element_type(annotation)
     options: dict[str, Any] = {"default": default, "help": _help(annotated), "dest": name}
@@ -107,7 +108,8 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, annotated: Any, defaul
         parser.add_argument(flag, choices=get_args(kind), **options)
     else:
         metavar = {int: "N", float: "X"}.get(kind, "TEXT")
-        parser.add_argument(flag, type=kind, nargs="+" if is_list else None, metavar=metavar, **options)
+        secret = next((item.keep for item in metadata if isinstance(item, Secret)), None)
+        parser.add_argument(flag, type=secret or kind, nargs="+" if is_list else None, metavar=metavar, **options)
 
 
 def _element_type(annotation: Any) -> tuple[Any, bool]:

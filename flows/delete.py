@@ -25,7 +25,7 @@ from flows.command_line import (
     run_command,
     run_flow,
 )
-from flows.forms import described
+from flows.forms import DatabaseUrl, described
 from rlhfblender_core.delete import Deletion, plan_deletion
 from rlhfblender_core.errors import InvalidParameterError, RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.registry import open_existing_registry
@@ -50,10 +50,7 @@ def delete(
     data_root: Annotated[
         str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
     ] = None,
-    database_url: Annotated[
-        str | None,
-        Field(description="registry (default RLHFBLENDER_DATABASE_URL, else SQLite in the data root)"),
-    ] = None,
+    database_url: DatabaseUrl = None,
 ) -> State[Any]:
     """Deletes what was asked for: manifests first, then files, then rows."""
     try:

@@ -26,7 +26,7 @@ from flows.command_line import (
     run_command,
     run_flow,
 )
-from flows.forms import described
+from flows.forms import DatabaseUrl, described
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.export import (
     CheckpointReport,
@@ -71,10 +71,7 @@ def export(
     data_root: Annotated[
         str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
     ] = None,
-    database_url: Annotated[
-        str | None,
-        Field(description="registry (default RLHFBLENDER_DATABASE_URL, else SQLite in the data root)"),
-    ] = None,
+    database_url: DatabaseUrl = None,
 ) -> State[Any]:
     """Exports the experiments' episodes; those that are exported already are left as they are."""
     try:

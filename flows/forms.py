@@ -1,13 +1,36 @@
-"""The form of a deployment in Prefect's UI: where its fields' descriptions come from."""
+"""The form of a deployment in Prefect's UI: where its fields' descriptions come from, and which are secrets."""
 
 import inspect
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Annotated, ParamSpec, TypeVar, get_args, get_type_hints
 
+from pydantic import Field
 from pydantic.fields import FieldInfo
+
+from tasks.settings import keep_database_url
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Secret:
+    """Marks a parameter that may hold a password: Prefect stores the parameters of flow runs and shows them.
+
+    Attributes:
+        keep: takes the value that a command line was given; returns what may become a parameter.
+    """
+
+    keep: Callable[[str], str | None]
+
+
+DatabaseUrl = Annotated[
+    str | None,
+    Field(description="registry (default RLHFBLENDER_DATABASE_URL, else SQLite in the data root)"),
+    Secret(keep_database_url),
+]
+"""The registry, as every flow takes it."""
 
 
 def described(function: Callable[P, R]) -> Callable[P, R]:

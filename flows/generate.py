@@ -31,7 +31,7 @@ from flows.command_line import (
     run_flow,
     say_where_to_look,
 )
-from flows.forms import described
+from flows.forms import DatabaseUrl, described
 from flows.jobs import Job, make_job, warm_up
 from flows.lost_tasks import end_lost_tasks
 from flows.progress import TerminalDisplay, current_display
@@ -133,10 +133,7 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     data_root: Annotated[
         str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
     ] = None,
-    database_url: Annotated[
-        str | None,
-        Field(description="registry (default RLHFBLENDER_DATABASE_URL, else SQLite in the data root)"),
-    ] = None,
+    database_url: DatabaseUrl = None,
 ) -> State[Any]:
     """Registers the environment and the experiment, rolls out the episodes that are missing and publishes them."""
     end_lost_tasks()

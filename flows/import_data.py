@@ -28,7 +28,7 @@ from flows.command_line import (
     run_command,
     run_flow,
 )
-from flows.forms import described
+from flows.forms import DatabaseUrl, described
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.import_data import ImportedBatch, ImportPlan, ImportRequest, plan_import
 from rlhfblender_core.import_data.plan import check_places
@@ -96,10 +96,7 @@ def import_data(  # noqa: PLR0913 (flat parameters make a deployment's form and 
     data_root: Annotated[
         str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
     ] = None,
-    database_url: Annotated[
-        str | None,
-        Field(description="registry (default RLHFBLENDER_DATABASE_URL, else SQLite in the data root)"),
-    ] = None,
+    database_url: DatabaseUrl = None,
 ) -> State[Any]:
     """Imports a folder's episodes of one experiment, and its pictures of actions."""
     try:

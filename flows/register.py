@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.command_line import EXIT_DONE, make_parser, run_command
+from flows.forms import DatabaseUrl
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.names import checked_name
@@ -59,10 +60,7 @@ def register(  # noqa: PLR0913 (one per flag)
     data_root: Annotated[
         str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
     ] = None,
-    database_url: Annotated[
-        str | None,
-        Field(description="registry (default RLHFBLENDER_DATABASE_URL, else SQLite in the data root)"),
-    ] = None,
+    database_url: DatabaseUrl = None,
 ) -> None:
     """Registers the environment and prints what was asked for."""
     places = resolve_places(data_root, database_url)

@@ -31,7 +31,7 @@ from flows.command_line import (
     run_flow,
     say_where_to_look,
 )
-from flows.forms import described
+from flows.forms import DatabaseUrl, described
 from flows.lost_tasks import end_lost_tasks
 from flows.runners import RunnerChoice, open_runner
 from flows.verify_artifacts import show_verification
@@ -119,10 +119,7 @@ def verify(
     data_root: Annotated[
         str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
     ] = None,
-    database_url: Annotated[
-        str | None,
-        Field(description="registry (default RLHFBLENDER_DATABASE_URL, else SQLite in the data root)"),
-    ] = None,
+    database_url: DatabaseUrl = None,
 ) -> State[Any]:
     """Checks what is published, and mends it with ``repair``."""
     end_lost_tasks()

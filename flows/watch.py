@@ -26,7 +26,7 @@ from flows.command_line import (
     run_flow,
     say_where_to_look,
 )
-from flows.forms import described
+from flows.forms import DatabaseUrl, described
 from flows.generate import generate
 from flows.jobs import make_plan
 from flows.looks import Finding, Seen, show_look, told_before
@@ -43,7 +43,7 @@ from rlhfblender_core.errors import (
 )
 from rlhfblender_core.plan import GenerationRequest
 from rlhfblender_core.registry import ExperimentRecord, open_existing_registry
-from tasks.settings import Places, resolve_places, storage_options
+from tasks.settings import Places, keep_database_url, resolve_places, storage_options
 
 #: What a checkpoint itself is to blame for; looking again changes nothing until its file does.
 _BROKEN = (CheckpointNotUsableError, SpacesDifferError)
@@ -93,10 +93,7 @@ def watch(
     data_root: Annotated[
         str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
     ] = None,
-    database_url: Annotated[
-        str | None,
-        Field(description="registry (default RLHFBLENDER_DATABASE_URL, else SQLite in the data root)"),
-    ] = None,
+    database_url: DatabaseUrl = None,
 ) -> State[Any]:
     """Generates episodes for every checkpoint that has fewer than wanted and isn't being written at the moment."""
     end_lost_tasks()
@@ -107,6 +104,8 @@ def watch(
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))
+    except RLHFBlenderError as error:
+        return Failed(message=one_line(error))
     for experiment in experiments:
         _look_after(experiment, num_episodes, settle_seconds, places, outcome)
     return Failed(message=outcome.summary) if outcome.problems else Completed(message=outcome.summary)
@@ -221,7 +220,7 @@ def _generate(experiment: str, labels: Sequence[str], num_episodes: int, places:
         checkpoints=_wanted(labels),
         num_episodes=num_episodes,
         data_root=places.data_root,
-        database_url=places.database_url,
+        database_url=keep_database_url(places.database_url),
         return_state=True,
     )
 

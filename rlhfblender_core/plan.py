@@ -35,6 +35,7 @@ from rlhfblender_core.registry import (
     lacks_origin,
 )
 from rlhfblender_core.rollout_settings import RolloutSettings, TrainedAgent
+from rlhfblender_core.storage import has_password
 from rlhfblender_core.wrappers.specs import settings_from_env_kwargs
 
 #: As given with ``--checkpoints``: the latest; a random baseline.
@@ -329,6 +330,11 @@ def _experiment_record(
 def _model_path(request: GenerationRequest, registered: ExperimentRecord | None) -> str | None:
     if request.model_path is None:
         return registered.model_path if registered else None
+    if has_password(request.model_path):
+        raise InvalidParameterError(
+            "The --model-path holds a password, which would be registered and shown. Put it into "
+            "RLHFBLENDER_STORAGE_OPTIONS."
+        )
     if get_protocol(request.model_path) in ("file", "local"):
         return str(Path(request.model_path.removeprefix("file://")).expanduser().absolute())
     return request.model_path

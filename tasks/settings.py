@@ -7,12 +7,14 @@
 import hashlib
 import json
 import os
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.errors import InvalidParameterError, RegistryNotUsableError
 from rlhfblender_core.layout import DATABASE_FILE
+from rlhfblender_core.registry import has_password
 from rlhfblender_core.storage import DataRoot, open_data_root
 
 DEFAULT_DATA_ROOT = "data"
@@ -35,15 +37,35 @@ class Places:
         return open_data_root(self.data_root, storage_options())
 
 
+#: What a command line was given with a password in it.
+_kept_database_url: ContextVar[str | None] = ContextVar("kept_database_url", default=None)
+
+
+def keep_database_url(url: str) -> str | None:
+    """Keeps a URL with a password for :func:`resolve_places`; returns the others, which may be seen."""
+    _kept_database_url.set(url if has_password(url) else None)
+    return None if has_password(url) else url
+
+
 def resolve_places(data_root: str | None, database_url: str | None) -> Places:
     """The places of a run: parameters, else environment variables, else defaults.
 
     Raises:
-        RequestError: the data root can't be opened.
+        RequestError: the data root can't be opened, or the database URL is a secret.
     """
     root_url = data_root or os.environ.get("RLHFBLENDER_DATA_ROOT") or DEFAULT_DATA_ROOT
     root = open_data_root(root_url, storage_options())
-    url = database_url or os.environ.get("RLHFBLENDER_DATABASE_URL") or default_database_url(root)
+    if database_url and has_password(database_url):
+        raise RegistryNotUsableError(
+            "A database URL with a password can't be a parameter: Prefect stores parameters and shows them. Set "
+            "RLHFBLENDER_DATABASE_URL where the run is carried out, and change this password."
+        )
+    url = (
+        database_url
+        or _kept_database_url.get()
+        or os.environ.get("RLHFBLENDER_DATABASE_URL")
+        or default_database_url(root)
+    )
     return Places(str(root.local_folder) if root.is_local else root_url, url)
 
 

@@ -4,6 +4,7 @@ SQLite by default, PostgreSQL by URL. Its episode rows are an index; the manifes
 """
 
 from rlhfblender_core.registry.conflicts import environment_conflict, experiment_conflict, lacks_origin
+from rlhfblender_core.registry.engine import has_password
 from rlhfblender_core.registry.records import (
     DEFAULT_PROJECT,
     CheckpointRecord,
@@ -28,6 +29,7 @@ __all__ = [
     "Registry",
     "environment_conflict",
     "experiment_conflict",
+    "has_password",
     "lacks_origin",
     "open_existing_registry",
     "open_registry",

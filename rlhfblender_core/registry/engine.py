@@ -48,6 +48,20 @@ def checked_url(text: str) -> URL:
     return url.set(drivername=driver)
 
 
+def has_password(text: str) -> bool:
+    """Whether a database URL holds a password, or may hold one because it can't be understood."""
+    try:
+        return bool(secrets_in(make_url(text)))
+    except (ArgumentError, ValueError):
+        return "@" in text
+
+
+def secrets_in(url: URL) -> list[str]:
+    """What of the URL nobody may see, wherever it stands in it."""
+    found = (url.password, url.query.get("password"), url.query.get("sslpassword"))
+    return [secret for secret in found if isinstance(secret, str) and secret]
+
+
 def shown_url(url: URL) -> str:
     """How messages name the database: the file, or the server and database, without user and password."""
     if url.drivername == "sqlite":

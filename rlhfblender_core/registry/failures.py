@@ -17,7 +17,7 @@ from rlhfblender_core.errors import (
     RegistryUnavailableError,
     RLHFBlenderError,
 )
-from rlhfblender_core.registry.engine import shown_url
+from rlhfblender_core.registry.engine import secrets_in, shown_url
 
 _DISK_FULL = "can't be written: the disk is full. Free some space and run the same command again."
 
@@ -119,7 +119,6 @@ def _translated_postgres(error: DBAPIError, cause: BaseException, url: URL, *, o
 def _redacted(error: BaseException, url: URL) -> str:
     """The error as one line, without the password, wherever the URL had it."""
     text = " ".join(str(error).split())
-    for secret in (url.password, url.query.get("password"), url.query.get("sslpassword")):
-        if isinstance(secret, str) and secret:
-            text = text.replace(secret, "***")
+    for secret in secrets_in(url):
+        text = text.replace(secret, "***")
     return text

@@ -20,7 +20,7 @@ from rlhfblender_core.storage.reading import (
     read_each,
     read_many,
 )
-from rlhfblender_core.storage.root import DataRoot, open_data_root, storage_options_for
+from rlhfblender_core.storage.root import DataRoot, has_password, open_data_root, storage_options_for
 
 __all__ = [
     "DataRoot",
@@ -28,6 +28,7 @@ __all__ = [
     "check_writable",
     "fetch_file",
     "full_disk_errors",
+    "has_password",
     "list_folders",
     "list_sizes",
     "make_folder",

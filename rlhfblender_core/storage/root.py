@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.registry import known_implementations
@@ -114,14 +115,27 @@ class DataRoot:
         return self.full_path(path) if self.is_local else f"{self.url.rstrip('/')}/{path}"
 
 
+def has_password(url: str) -> bool:
+    """Whether a URL is like ``sftp://user:password@host/folder``."""
+    try:
+        return bool(urlsplit(url.rpartition("::")[2]).password)
+    except ValueError:  # not a URL
+        return False
+
+
 def open_data_root(url: str, options: Mapping[str, Any] | None = None) -> DataRoot:
     """The data root of a URL, its protocol checked; nothing is written or read yet.
 
     Raises:
-        StorageNotUsableError: the URL has no known protocol or its package is missing.
+        StorageNotUsableError: the URL has no known protocol, holds a password, or its package is missing.
     """
     if not url.strip():
         raise StorageNotUsableError("The data root is empty. Give a folder or a URL like s3://bucket/prefix.")
+    if has_password(url):
+        raise StorageNotUsableError(
+            "The data root's URL holds a password, which would be recorded and shown. Put it into "
+            "RLHFBLENDER_STORAGE_OPTIONS."
+        )
     root = DataRoot(url, dict(options or {}))
     _ = root.fs
     return root
