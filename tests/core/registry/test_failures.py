@@ -168,6 +168,14 @@ def test_a_database_that_the_server_does_not_have_is_named(postgres_url: Callabl
         open_registry(postgres_url("nowhere"))
 
 
+def test_a_wrong_password_is_the_users_to_mend(postgres_url: Callable[[str], str]) -> None:
+    url = postgres_url("registry").replace("postgres:@", "locked:s3cret@")
+    with pytest.raises(RegistryNotUsableError, match=r"refuses this user or password\. Check the user") as caught:
+        open_existing_registry(url)
+    assert is_one_line_with_advice(caught.value)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
 def end_other_connections(url: str) -> None:
     admin = sa.create_engine(url, poolclass=sa.NullPool)
     with admin.connect() as connection:

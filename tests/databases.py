@@ -1,10 +1,12 @@
-"""Both kinds of database, as real ones: an SQLite file, and a PostgreSQL server started for the session."""
+"""Fixtures of both kinds of database, as real ones: an SQLite file, and a PostgreSQL server started for the session."""
 
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -12,9 +14,9 @@ import sqlalchemy as sa
 from rlhfblender_core.registry import Registry, open_registry
 
 
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[Callable[[str], str]]:
-    """URLs of databases on the session's server (one per xdist worker), by the databases' names."""
+@contextmanager
+def postgres_server() -> Iterator[Any]:
+    """A PostgreSQL server of its own, which can be stopped and started."""
     pytest.importorskip("psycopg", reason="psycopg isn't installed: pip install 'rlhfblender-data[postgres]'")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its platformdirs warns where XDG_RUNTIME_DIR isn't set
@@ -25,14 +27,27 @@ def postgres_url() -> Iterator[Callable[[str], str]]:
     # As root the server adds a system user, which two workers must not do at once.
     with fasteners.InterProcessLock(Path(tempfile.gettempdir()) / "rlhfblender-pgserver.lock"):
         server = pgserver.get_server(folder, cleanup_mode="stop")
-    with _administration(server.get_uri(driver="psycopg")) as connection:
-        # Nothing here has to survive a power cut, and making a database waits for the disk otherwise.
-        connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")
-        connection.exec_driver_sql("SELECT pg_reload_conf()")
-        connection.exec_driver_sql("CREATE DATABASE registry")
-    yield lambda database: server.get_uri(database=database, driver="psycopg")
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield server
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[Callable[[str], str]]:
+    """URLs of databases on the session's server (one per xdist worker), by the databases' names."""
+    with postgres_server() as server:
+        with _administration(server.get_uri(driver="psycopg")) as connection:
+            # Nothing here has to survive a power cut, and making a database waits for the disk otherwise.
+            connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")
+            # One user needs a password; the others are let in.
+            rules = server.pgdata / "pg_hba.conf"
+            rules.write_text(f"local all locked scram-sha-256\nhost all locked all scram-sha-256\n{rules.read_text()}")
+            connection.exec_driver_sql("SELECT pg_reload_conf()")
+            connection.exec_driver_sql("CREATE ROLE locked LOGIN PASSWORD 'right'")
+            connection.exec_driver_sql("CREATE DATABASE registry")
+        yield lambda database: server.get_uri(database=database, driver="psycopg")
 
 
 def _administration(url: str) -> sa.Connection:
