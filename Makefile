@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types soak bench clean server deploy worker
+.PHONY: demo test lint types soak bench clean server deploy worker azurite
 
 demo: $(VENV)/.installed ## generate 10 random episodes of CartPole-v1 into data/
 	$(BIN)/python flows/generate.py --env CartPole-v1 --random --num-episodes 10
@@ -19,6 +19,9 @@ lint: $(VENV)/.installed-dev ## format, style, types and import direction, as in
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+azurite: $(VENV)/.installed-dev ## Azure's emulator, without which the tests of az:// are skipped (needs npm)
+	npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3
 
 soak: $(VENV)/.installed-dev ## the tests that take long: many kills, many episodes
 	$(BIN)/python -m pytest -m soak -n $(JOBS) --timeout 7200

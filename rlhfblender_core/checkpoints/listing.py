@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.utils import get_protocol
 
 from rlhfblender_core.errors import (
     CheckpointNotUsableError,
     RLHFBlenderError,
     StorageNotUsableError,
     StorageUnavailableError,
-    one_line,
 )
+from rlhfblender_core.storage import install_hint, is_not_found, is_refusal, open_file_system, words_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,23 @@ def open_folder(path: str, storage_options: Mapping[str, Any] | None = None) -> 
 
 
 def open_filesystem(url: str, storage_options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
-    """The fsspec filesystem of a URL, and the path in it; plain paths are local, ``~`` is the home folder."""
-    local = "://" not in url and "::" not in url
-    filesystem, inner = fsspec.core.url_to_fs(str(Path(url).expanduser()) if local else url, **(storage_options or {}))
-    return filesystem, str(inner)
+    """The fsspec filesystem of a URL, and the path in it; plain paths are local, ``~`` is the home folder.
+
+    Raises:
+        StorageNotUsableError: the URL's package is missing.
+    """
+    if "::" in url:  # a file system in another one: fsspec knows how
+        filesystem, inner = fsspec.core.url_to_fs(url, **(storage_options or {}))
+        return filesystem, str(inner)
+    protocol = str(get_protocol(url))
+    try:
+        filesystem = open_file_system(protocol, {} if is_local(url) else storage_options or {})
+    except ImportError as error:
+        raise StorageNotUsableError(
+            f"{url!r} needs a package that is missing. {install_hint(protocol, error)}"
+        ) from error
+    plain = str(Path(url).expanduser()) if "://" not in url else url
+    return filesystem, str(filesystem._strip_protocol(plain))  # noqa: SLF001 (fsspec's own name for it)
 
 
 def is_local(url: str) -> bool:
@@ -93,14 +107,19 @@ def storage_errors(url: str) -> Iterator[None]:
         yield
     except RLHFBlenderError:
         raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CheckpointNotUsableError(f"There is nothing at {url!r}. Check the path of the model.") from error
-    except (ImportError, ValueError, PermissionError) as error:
-        raise StorageNotUsableError(f"{url!r} can't be opened: {one_line(error)[:200]}.") from error
+    except (ImportError, ValueError) as error:
+        raise StorageNotUsableError(f"{url!r} can't be opened: {words_of(error)}.") from error
     except Exception as error:  # storage libraries have errors of their own, without a common base
-        if is_local(url) or "Credential" in type(error).__name__:
-            raise StorageNotUsableError(f"{url!r} can't be read: {one_line(error)[:200]}.") from error
-        raise StorageUnavailableError(f"{url!r} doesn't answer: {one_line(error)[:200]}.") from error
+        if is_not_found(error) or isinstance(error, NotADirectoryError):
+            raise CheckpointNotUsableError(f"There is nothing at {url!r}. Check the path of the model.") from error
+        if is_local(url):
+            raise StorageNotUsableError(f"{url!r} can't be read: {words_of(error)}.") from error
+        if is_refusal(error):
+            raise StorageNotUsableError(
+                f"{url!r} refuses access: {words_of(error)}. Check the credentials (the storage's usual environment "
+                "variables, or RLHFBLENDER_STORAGE_OPTIONS) and their rights."
+            ) from error
+        raise StorageUnavailableError(f"{url!r} doesn't answer: {words_of(error)}.") from error
 
 
 def _entries(filesystem: Any, inner: str, path: str) -> list[dict[str, Any]]:

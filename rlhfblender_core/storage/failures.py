@@ -56,9 +56,27 @@ def storage_errors(root: DataRoot) -> Iterator[None]:
         is_clients = type(error).__module__.partition(".")[0] in _CLIENTS or isinstance(error, ValueError)
         if root.is_local or not is_clients:
             raise
-        if type(error).__name__ in _NOT_FOUND:
+        if is_not_found(error):
             raise FileNotFoundError(errno.ENOENT, one_line(error), root.url) from error
         raise _translated_client(root, error) from error
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether object storage doesn't let us in: no credentials, wrong ones, or too few rights."""
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    is_named = isinstance(error, PermissionError) or type(error).__name__ in _CREDENTIALS
+    return is_named or status in _UNAUTHORISED or str(error).startswith("Forbidden")  # gcsfs's word
+
+
+def is_not_found(error: Exception) -> bool:
+    """Whether there is nothing there, in whatever class a client says it."""
+    return isinstance(error, FileNotFoundError) or type(error).__name__ in _NOT_FOUND
+
+
+def words_of(error: Exception) -> str:
+    """What a client says, short enough for a line of ours and without a full stop."""
+    text = " ".join(str(error).partition("RequestId:")[0].split())  # Azure appends the whole answer
+    return (text or type(error).__name__)[:_LONGEST].rstrip(".")
 
 
 def no_bucket(root: DataRoot) -> StorageNotUsableError:
@@ -70,8 +88,7 @@ def translated(root: DataRoot, error: OSError) -> StorageNotUsableError | Storag
     """Our error for an operating system's, or one of those that clients raise in its name."""
     if error.errno in _DISK_FULL:
         return StorageNotUsableError(f"The disk of {root.url} is full. Free some space and run the same command again.")
-    is_refusal = isinstance(error, PermissionError) or str(error).startswith("Forbidden")  # gcsfs's words
-    if not root.is_local and is_refusal:
+    if not root.is_local and is_refusal(error):
         return _refused(root, error)
     if isinstance(error, PermissionError) or error.errno in _REFUSED:
         return StorageNotUsableError(
@@ -83,8 +100,7 @@ def translated(root: DataRoot, error: OSError) -> StorageNotUsableError | Storag
 
 def _translated_client(root: DataRoot, error: Exception) -> StorageNotUsableError | StorageUnavailableError:
     name = type(error).__name__
-    status = getattr(error, "status_code", None) or getattr(error, "code", None)
-    if name in _CREDENTIALS or status in _UNAUTHORISED:
+    if is_refusal(error):
         return _refused(root, error)
     if name in _WRONG_SETTINGS or isinstance(error, ValueError):
         return StorageNotUsableError(
@@ -123,5 +139,4 @@ def cause_of(error: BaseException) -> str:
 def _text(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
-    text = " ".join(str(error).partition("RequestId:")[0].split())  # Azure appends the whole answer
-    return (text or type(error).__name__)[:_LONGEST].rstrip(".")
+    return words_of(error)

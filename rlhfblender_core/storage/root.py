@@ -37,6 +37,25 @@ def storage_options_for(protocol: str, options: Mapping[str, Any]) -> dict[str, 
     return {"use_listings_cache": False, **given}
 
 
+def open_file_system(protocol: str, options: Mapping[str, Any]) -> Any:
+    """The file system of a protocol.
+
+    Raises:
+        ImportError: its package is missing; see :func:`install_hint`.
+        ValueError, TypeError: there is no such protocol, or it can't do with these options.
+    """
+    fs = fsspec.filesystem(protocol, **storage_options_for(protocol, options))
+    if _EXTRAS.get(protocol) == "s3":
+        fs.retries = _S3FS_ATTEMPTS
+    return fs
+
+
+def install_hint(protocol: str, error: ImportError) -> str:
+    """What to do about a protocol whose package is missing."""
+    extra = _EXTRAS.get(protocol)
+    return f"Install it: pip install 'rlhfblender-data[{extra}]'." if extra else f"({error})"
+
+
 @dataclass(frozen=True)
 class DataRoot:
     """A folder on any fsspec file system.
@@ -73,25 +92,22 @@ class DataRoot:
         Raises:
             StorageNotUsableError: no such protocol, or its package is missing.
         """
-        protocol = self.protocol
         try:
-            fs = fsspec.filesystem(protocol, **storage_options_for(protocol, self.options))
+            return open_file_system(self.protocol, self.options)
         except ImportError as error:
-            extra = _EXTRAS.get(protocol)
-            fix = f"Install it: pip install 'rlhfblender-data[{extra}]'." if extra else f"({error})"
-            raise StorageNotUsableError(f"The data root {self.url} needs a package that is missing. {fix}") from error
+            raise StorageNotUsableError(
+                f"The data root {self.url} needs a package that is missing. {install_hint(self.protocol, error)}"
+            ) from error
         except (ValueError, TypeError) as error:
-            if protocol in known_implementations:
+            if self.protocol in known_implementations:
                 raise StorageNotUsableError(
                     f"The data root {self.url} can't be opened: {one_line(error)}. Check RLHFBLENDER_STORAGE_OPTIONS "
                     "and the storage's own environment variables."
                 ) from error
             raise StorageNotUsableError(
-                f"The data root {self.url} has the unknown protocol {protocol!r}. Use a folder, s3://, gs:// or az://."
+                f"The data root {self.url} has the unknown protocol {self.protocol!r}. Use a folder, s3://, gs:// or "
+                "az://."
             ) from error
-        if _EXTRAS.get(protocol) == "s3":
-            fs.retries = _S3FS_ATTEMPTS
-        return fs
 
     @cached_property
     def _prefix(self) -> str:

@@ -5,7 +5,6 @@ What a program needs to know is in environment variables, as for a user.
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,8 @@ import pytest
 from fault_proxy import free_port
 
 _START_S = 90
-_AZURITE = "RLHFBLENDER_TESTS_AZURITE"
+#: Where `make azurite` puts it.
+_AZURITE = Path(sys.prefix) / "azurite" / "node_modules" / ".bin" / "azurite-blob"
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ def _s3_environment(endpoint: str, key: str, secret: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def azurite(folder: Path) -> Iterator[ObjectStorage]:
-    """Microsoft's emulator of Azure's blobs; named by RLHFBLENDER_TESTS_AZURITE, or on the PATH."""
+    """Microsoft's emulator of Azure's blobs."""
     pytest.importorskip("adlfs", reason="needs the extra [azure]")
-    program = os.environ.get(_AZURITE) or shutil.which("azurite-blob")
+    program = str(_AZURITE) if _AZURITE.exists() else shutil.which("azurite-blob")
     if program is None:
-        pytest.skip(f"needs azurite-blob: npm install azurite, and name it in {_AZURITE} (see `make azurite`)")
+        pytest.skip("needs azurite-blob: `make azurite`")
     port = free_port()
     command = [
         *(program, "--silent", "--location", str(folder), "--blobHost", "127.0.0.1", "--blobPort", str(port)),
