@@ -1,4 +1,4 @@
-"""The real command killed at random moments of its whole life, and several at once; the same command finishes the job."""
+"""The real commands killed at random moments of their lives, and several at once; the same command finishes the job."""
 
 import os
 import random
