@@ -29,6 +29,7 @@ from flows.forms import DatabaseUrl, described
 from rlhfblender_core.delete import Deletion, plan_deletion
 from rlhfblender_core.errors import InvalidParameterError, RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.registry import open_existing_registry
+from rlhfblender_core.runs import open_run
 from tasks.delete import delete_episodes, forget_experiment
 from tasks.settings import Places, resolve_places
 
@@ -58,9 +59,10 @@ def delete(
             raise InvalidParameterError("Nothing was deleted: nobody was there to ask. Give --yes to delete.")
         places = resolve_places(data_root, database_url)
         deletion = plan(exp, checkpoints, places)
-        for checkpoint in deletion.checkpoints:
-            delete_episodes(checkpoint, places)
-        forget_experiment(deletion, places)
+        with open_run(places.open_root(), deletion.experiment):  # verify mustn't take what is half deleted for damage
+            for checkpoint in deletion.checkpoints:
+                delete_episodes(checkpoint, places)
+            forget_experiment(deletion, places)
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))

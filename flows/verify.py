@@ -35,6 +35,7 @@ from flows.forms import DatabaseUrl, described
 from flows.lost_tasks import end_lost_tasks
 from flows.runners import RunnerChoice, open_runner
 from flows.verify_artifacts import show_verification
+from rlhfblender_core.debris import remove_debris
 from rlhfblender_core.errors import EpisodesFailedError, RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.layout import CheckpointKey
 from rlhfblender_core.listings import CheckpointListing, EpisodeListing, check_root
@@ -145,6 +146,8 @@ def verify(
 
 
 def _verify(exp: str | None, places: Places, at_once: int, *, repair: bool, trust_checkpoint: bool) -> Verification:
+    if repair:
+        remove_debris(places.open_root(), ())
     first = survey = _survey(exp, places, at_once)
     remarks: list[str] = []
     if repair and first.problems:

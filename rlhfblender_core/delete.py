@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlhfblender_core.debris import remove_debris
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey, artifact_folder, manifest_folder
 from rlhfblender_core.listings import find_keys
@@ -62,7 +63,7 @@ class Deletion:
 def plan_deletion(
     root: DataRoot, registry: Registry | None, experiment: str, checkpoints: Sequence[int | str] = ()
 ) -> Deletion:
-    """What would go; nothing is changed.
+    """What would go; nothing is changed but that dead runs' unfinished files are removed.
 
     Args:
         root: the data root.
@@ -74,6 +75,7 @@ def plan_deletion(
         InvalidParameterError: there is no such experiment or checkpoint, or a run is under way on it.
     """
     checked_name(experiment, "experiment")
+    remove_debris(root, ())
     keys = find_keys(root, registry, experiment)
     wanted = {str(label) for label in checkpoints}
     unknown = sorted(wanted - {key.checkpoint for key in keys})

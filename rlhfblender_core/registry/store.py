@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -70,7 +71,7 @@ def open_existing_registry(url: str, *, reached_before: bool = False) -> "Regist
     """
     target = checked_url(url)
     file = sqlite_file(target)
-    if file is not None and not file.exists():
+    if file is not None and not _exists(file):
         return None
     engine = make_registry_engine(readable_url(target))
     try:
@@ -83,6 +84,15 @@ def open_existing_registry(url: str, *, reached_before: bool = False) -> "Regist
         engine.dispose()
         return None
     return _opened(engine, reached_before=True)
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError as error:
+        raise RegistryNotUsableError(
+            f"The registry {file} can't be opened ({error.strerror}). Check its permissions, or --database-url."
+        ) from error
 
 
 def _opened(engine: Engine, *, reached_before: bool) -> "Registry":

@@ -11,10 +11,10 @@ from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableErr
 from rlhfblender_core.storage.root import DataRoot
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# EEXIST: a file where a folder should be.
+# EEXIST: a file where a folder should be; ENOTEMPTY: a folder where a file should be.
 _REFUSED = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP),
 )
 #: Modules of network clients. What they raise, and is no OSError, is a time-out, a reset or a bad answer …
 _CLIENTS = frozenset({"aiohttp", "botocore", "aiobotocore", "urllib3", "requests", "azure", "gcsfs", "google"})

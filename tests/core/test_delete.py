@@ -103,3 +103,13 @@ def test_what_was_deleted_can_be_made_again(root: DataRoot) -> None:
     carry_out(root, plan(root))
     assert generate(root, database(root), request(2)) == 2
     assert [line for line in problems(root, database(root)) if "F" not in line] == []
+
+
+def test_what_a_killed_run_left_is_gone_even_if_nothing_is_left_to_delete(root: DataRoot) -> None:
+    (root.local_folder / ".runs/0-1-dead").mkdir(parents=True)
+    with (
+        pytest.raises(InvalidParameterError, match="There is no experiment"),
+        open_registry(database(root)) as registry,
+    ):
+        plan_deletion(root, registry, "G")
+    assert not (root.local_folder / ".runs").exists()

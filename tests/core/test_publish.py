@@ -84,6 +84,30 @@ def test_replacing_without_pictures_takes_the_old_pictures_away(
     assert published.sizes[ArtifactKind.RENDERS] == {}
 
 
+def test_another_runs_manifest_is_taken_back_before_a_file_of_its_is_touched(
+    shard: ShardMaker, staging: Path, root: DataRoot
+) -> None:
+    staged = roll_out_shard(shard(episodes=(0, 1), run_seed=1), staging)
+    (staging / "other").mkdir()
+    before = publish(shard(episodes=(0, 1)), staging / "other", root)  # published while the shard was rolled out
+    obstacle = root.local_folder / "thumbnails/exp/random/1.png"  # the last file of all
+    obstacle.unlink()
+    (obstacle / "in the way").mkdir(parents=True)
+    with pytest.raises(StorageNotUsableError, match=r"not empty.*1\.png"):
+        publish_shard(root, staged)
+    assert read_published(root, before.key).manifests == {}
+
+
+def test_a_manifest_that_stays_true_is_never_away(shard: ShardMaker, staging: Path, root: DataRoot) -> None:
+    publish(shard(), staging, root)
+    obstacle = root.local_folder / "thumbnails/exp/random/0.png"
+    obstacle.unlink()
+    (obstacle / "in the way").mkdir(parents=True)
+    with pytest.raises(StorageNotUsableError):
+        publish(shard(), staging, root)
+    assert set(read_published(root, shard().key).manifests) == {0}
+
+
 def test_a_broken_manifest_is_named(shard: ShardMaker, staging: Path, root: DataRoot) -> None:
     published = publish(shard(), staging, root)
     (root.local_folder / "manifests/exp/random/0.json").write_text("{")
@@ -130,6 +154,12 @@ def test_an_old_episode_whose_replacement_failed_counts_as_failed_only(
     published = publish(shard(episodes=(0, 1)), staging, root)
     row = report_checkpoint(published, 2, there=0, failed={1: "episode 1 failed"})
     assert (row.made, row.there, len(row.failed)) == (1, 0, 1)
+
+
+def test_episodes_that_another_run_took_away_count_as_failed(shard: ShardMaker, staging: Path, root: DataRoot) -> None:
+    row = report_checkpoint(publish(shard(episodes=(1,)), staging, root), 3, there=2, failed={})
+    assert (row.made, row.there, sorted(row.failed)) == (0, 1, [0, 2])
+    assert "Run the same command again" in row.failed[0]
 
 
 def test_warnings_are_counted_by_episode(shard: ShardMaker, staging: Path, root: DataRoot) -> None:

@@ -2,12 +2,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from rlhfblender_core.layout import RUNS
-from rlhfblender_core.runs import is_alive, live_runs, open_run, remove_dead_runs
+from rlhfblender_core.runs import is_alive, live_runs, machine_folder, open_run, open_scratch, remove_dead_runs
 from rlhfblender_core.storage import open_data_root
 
 
@@ -46,6 +49,33 @@ def test_a_folder_that_never_got_its_name_is_removed_once_it_is_old(tmp_path: Pa
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     remove_dead_runs(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".new-young"]
+
+
+def test_a_folder_whose_run_died_before_it_had_its_name_is_removed_in_seconds(tmp_path: Path) -> None:
+    for name, age in ((".new-young", 1), (".new-dead", 30)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lock").touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    remove_dead_runs(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".new-young"]
+
+
+def test_what_a_killed_process_kept_in_the_temporary_folder_is_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    script = (
+        "import os; from rlhfblender_core.runs import open_scratch\n"
+        "with open_scratch() as folder:\n"
+        "    (folder / 'progress').touch(); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    (left,) = machine_folder().iterdir()
+    assert (left / "progress").exists()
+    with open_scratch() as own:
+        assert list(own.parent.iterdir()) == [own]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_many_runs_come_and_go_side_by_side(tmp_path: Path) -> None:

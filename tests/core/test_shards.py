@@ -1,13 +1,15 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhfblender_core.errors import StorageNotUsableError
 from rlhfblender_core.rollout_settings import RolloutSettings, versions_of
-from rlhfblender_core.shards import MAX_SHARD, Shard, cut_shards
+from rlhfblender_core.shards import MAX_SHARD, Shard, cut_shards, roll_out_shard
 
 SettingsMaker = Callable[..., RolloutSettings]
 
@@ -48,3 +50,12 @@ def test_versions_of_what_isnt_installed_are_left_out() -> None:
 def test_importing_loads_neither_torch_nor_stable_baselines(modules: str) -> None:
     script = f"import sys, {modules}; print(*{{'torch', 'stable_baselines3', 'sb3_contrib'}} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == ""
+
+
+def test_a_run_whose_data_root_is_unmounted_says_so_and_makes_nothing_in_its_place(
+    shard: Callable[..., Shard], staging: Path
+) -> None:
+    staging.rmdir()
+    with pytest.raises(StorageNotUsableError, match="is gone: was the data root unmounted"):
+        roll_out_shard(shard(), staging)
+    assert not staging.exists()

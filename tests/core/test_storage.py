@@ -17,6 +17,7 @@ from rlhfblender_core.storage import (
     publish_files,
     publish_many_bytes,
     read_bytes,
+    read_each,
     read_many,
     remove_files,
     translated,
@@ -157,3 +158,39 @@ def test_a_full_disk_is_the_users_to_mend(code: str) -> None:
 @pytest.mark.parametrize("error", [ConnectionResetError("reset"), TimeoutError("slow"), OSError("throttled")])
 def test_a_network_hiccup_is_worth_another_try(error: OSError) -> None:
     assert isinstance(translated(DataRoot("s3://b"), error), StorageUnavailableError)
+
+
+def test_only_files_are_read(tmp_path: Path) -> None:
+    """A pipe or a link to a device in a file's place would be read for ever."""
+    root = open_data_root(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "circle").symlink_to("circle")
+    publish_bytes(root, "file", b"x")
+    names = ["pipe", "folder", "device", "file", "gone"]
+    assert read_many(root, names) == {"file": b"x"}
+    assert list_sizes(root, ".") == {"file": 1}
+    found = read_each(root, [*names, "circle"])
+    assert found["file"] == b"x"
+    assert str(found["circle"]).startswith("can't be read: Too many levels")
+
+
+def test_an_empty_folder_in_a_files_place_gives_way_and_a_full_one_is_refused(tmp_path: Path) -> None:
+    root = open_data_root(str(tmp_path / "data"))
+    (tmp_path / "new").write_bytes(b"video")
+    (tmp_path / "data/a/empty").mkdir(parents=True)
+    (tmp_path / "data/a/full/kept").mkdir(parents=True)
+    with pytest.raises(StorageNotUsableError, match=r"not empty.*a/full"):
+        publish_files(root, {"a/full": tmp_path / "new"})
+    with pytest.raises(StorageNotUsableError, match=r"not empty.*a/full"):
+        remove_files(root, ["a/full"])
+    publish_files(root, {"a/empty": tmp_path / "new"})
+    assert read_bytes(root, "a/empty") == b"video"
+
+
+def test_nothing_is_made_where_a_data_root_was_unmounted(tmp_path: Path) -> None:
+    root = open_data_root(str(tmp_path / "mount"))
+    with pytest.raises(StorageNotUsableError, match="is gone: was the data root unmounted"):
+        publish_files(root, {"renders/e/random/0.mp4": tmp_path / "mount/.runs/1/renders.mp4"})
+    assert list(tmp_path.iterdir()) == []

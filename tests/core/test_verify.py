@@ -2,18 +2,25 @@
 
 import hashlib
 import json
+import os
+import random
 import shutil
 import sqlite3
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from generating import KEY, generate, request
 from verifying import problems, repair, survey
 
-from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core import verify
+from rlhfblender_core.errors import InvalidParameterError, RegistryNotUsableError
 from rlhfblender_core.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.manifests import canonical_digest
+from rlhfblender_core.registry import open_existing_registry
+from rlhfblender_core.repair import remove_orphans
+from rlhfblender_core.runs import open_run
 from rlhfblender_core.storage import DataRoot, open_data_root
 from rlhfblender_core.verify import Remedy
 
@@ -21,7 +28,8 @@ Snapshot = Callable[[Path], dict[str, str]]
 
 #: Every survey decodes all videos, so few here; the soak tests have 30.
 EPISODES = 3
-PATHS = [artifact_path(kind, EpisodeKey("E", "random", 1)) for kind in ArtifactKind] + ["manifests/E/random/1.json"]
+KEY_1 = EpisodeKey("E", "random", 1)
+PATHS = [artifact_path(kind, KEY_1) for kind in ArtifactKind] + ["manifests/E/random/1.json"]
 
 
 def database(root: DataRoot) -> str:
@@ -61,34 +69,164 @@ def truncate(file: Path) -> None:
 DAMAGES = [flip, truncate, Path.unlink]
 
 
-@pytest.mark.parametrize(("path", "damage"), [(path, DAMAGES[n % 3]) for n, path in enumerate(PATHS + PATHS[-1:])])
-def test_a_damaged_file_is_named_alone_and_repaired_to_the_same_bytes(
-    path: str, damage: Callable[[Path], None], root: DataRoot, snapshot: Snapshot
-) -> None:
+def replace_by(thing: Callable[[Path], object]) -> Callable[[Path], None]:
+    def damage(file: Path) -> None:
+        file.unlink()
+        thing(file)
+
+    return damage
+
+
+def flip_somewhere(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    position = random.Random(str(file.name) + str(len(content))).randrange(len(content) * 8)
+    content[position // 8] ^= 1 << position % 8
+    file.write_bytes(content)
+
+
+#: Whatever may lie in a file's place. None of it may keep verify from its work, or be read for ever.
+STRANGE = {
+    "the middle flipped": flip,
+    "cut off": truncate,
+    "nothing": Path.unlink,
+    "nothing in it": lambda file: file.write_bytes(b""),
+    "one byte more": lambda file: file.write_bytes(file.read_bytes() + b"\0"),
+    "a flipped bit": flip_somewhere,
+    "a folder": replace_by(Path.mkdir),
+    "a link to nowhere": replace_by(lambda file: file.symlink_to("nowhere")),
+    "a link to itself": replace_by(lambda file: file.symlink_to(file.name)),
+    "a device": replace_by(lambda file: file.symlink_to("/dev/zero")),
+    "a pipe": replace_by(os.mkfifo),
+}
+
+
+def test_whatever_lies_in_a_files_place_is_named_and_repaired(root: DataRoot, snapshot: Snapshot) -> None:
     before = snapshot(root.local_folder)
-    damage(root.local_folder / path)
-    found = survey(root, database(root)).problems
-    assert [problem.path for problem in found] == [path]
-    assert found[0].remedy is Remedy.REMAKE
+    kinds = [
+        "manifests/E/random/{}.json",
+        *(artifact_path(kind, KEY_1).replace("/1.", "/{}.") for kind in ArtifactKind),
+    ]
+    strange = list(STRANGE.values())
+    for start in range(0, len(strange), EPISODES):  # one file of each episode at a time, another kind each
+        paths = [kinds[(start + number) % len(kinds)].format(number) for number in range(EPISODES)]
+        for path, damage in zip(paths, strange[start:], strict=False):
+            damage(root.local_folder / path)
+        found = survey(root, database(root)).problems
+        assert sorted(problem.path for problem in found) == sorted(paths[: len(strange) - start])
+        assert {problem.remedy for problem in found} == {Remedy.REMAKE}
+        assert repair(root, database(root)) == []
+        assert snapshot(root.local_folder) == before
+    assert problems(root, database(root)) == []
+
+
+@pytest.fixture
+def as_nobody(data_set: Path) -> Iterator[DataRoot]:
+    """A data set of a user without rights, in whose name this process does everything meanwhile."""
+    if not hasattr(os, "getuid") or os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        shutil.copytree(data_set, Path(folder) / "data")
+        for path in (Path(folder), *Path(folder).rglob("*")):
+            os.chown(path, 65534, 65534)
+        os.seteuid(65534)
+        try:
+            yield open_data_root(str(Path(folder) / "data"))
+        finally:
+            os.seteuid(0)
+
+
+def test_a_file_that_may_not_be_read_is_named_and_repaired(as_nobody: DataRoot, snapshot: Snapshot) -> None:
+    root = as_nobody
+    before = snapshot(root.local_folder)
+    closed = [PATHS[0], "manifests/E/random/2.json"]
+    for path in closed:
+        (root.local_folder / path).chmod(0)
+    assert problems(root, database(root)) == [f"{path}: can't be read: Permission denied" for path in closed]
     assert repair(root, database(root)) == []
     assert problems(root, database(root)) == []
     assert snapshot(root.local_folder) == before
 
 
-@pytest.mark.parametrize("path", [PATHS[0], PATHS[-1]])
-def test_two_swapped_files_are_both_named_and_repaired(path: str, root: DataRoot, snapshot: Snapshot) -> None:
+def test_a_registry_out_of_reach_is_told_in_one_line(as_nobody: DataRoot) -> None:
+    as_nobody.local_folder.chmod(0)
+    with pytest.raises(RegistryNotUsableError, match=r"rlhfblender\.db can't be opened \(Permission denied\)"):
+        open_existing_registry(database(as_nobody))
+
+
+def test_files_that_are_swapped_are_all_named_and_repaired(root: DataRoot, snapshot: Snapshot) -> None:
     before = snapshot(root.local_folder)
-    other = path.replace("/1.", "/2.")
-    one, two = root.local_folder / path, root.local_folder / other
+    expected = []
+    for path in PATHS:
+        other = path.replace("/1.", "/2.")
+        one, two = root.local_folder / path, root.local_folder / other
+        contents = one.read_bytes(), two.read_bytes()
+        one.write_bytes(contents[1])
+        two.write_bytes(contents[0])
+        # Counting gives two episodes the same frames: then nothing was swapped.
+        expected += [] if contents[0] == contents[1] or path == PATHS[-1] else [path, other]
+    manifests = [PATHS[-1], PATHS[-1].replace("/1.", "/2.")]
+    found = survey(root, database(root)).problems
+    assert [(problem.path, problem.what[:35]) for problem in found] == [
+        (path, "is the manifest of another episode,") for path in manifests
+    ]
+    for path in manifests:
+        (root.local_folder / path).write_bytes((root.local_folder / path).read_bytes())
+    one, two = (root.local_folder / path for path in manifests)
     contents = one.read_bytes(), two.read_bytes()
     one.write_bytes(contents[1])
     two.write_bytes(contents[0])
-    # Counting gives two episodes the same frames: then nothing was swapped.
-    expected = [] if contents[0] == contents[1] else [path, other]
-    assert sorted(problem.path for problem in survey(root, database(root)).problems) == expected
+    assert sorted(problem.path for problem in survey(root, database(root)).problems) == sorted(expected)
     repair(root, database(root))
     assert problems(root, database(root)) == []
     assert snapshot(root.local_folder) == before
+
+
+def test_an_episode_that_is_replaced_meanwhile_is_no_problem(root: DataRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verify has read the manifest, then another run puts the episode in its place."""
+    (root.local_folder / "away").mkdir()
+    for path in PATHS:
+        (root.local_folder / "away" / path.replace("/", "-")).write_bytes((root.local_folder / path).read_bytes())
+    generate(root, database(root), request(EPISODES, seed=3, overwrite=True))
+    newer = {path: (root.local_folder / path).read_bytes() for path in PATHS}
+    for path in PATHS:
+        (root.local_folder / path).write_bytes((root.local_folder / "away" / path.replace("/", "-")).read_bytes())
+    shutil.rmtree(root.local_folder / "away")
+    find_fault = verify.find_fault
+
+    def replaced_first(kind: ArtifactKind, file: Path, manifest: object) -> str | None:
+        for path, content in newer.items():
+            (root.local_folder / path).write_bytes(content)
+        return find_fault(kind, file, manifest)
+
+    monkeypatch.setattr(verify, "find_fault", replaced_first)
+    assert problems(root, database(root)) == []
+
+
+def test_what_a_live_run_has_not_indexed_yet_is_no_problem(root: DataRoot) -> None:
+    with sqlite3.connect(root.local_folder / "rlhfblender.db") as connection:
+        connection.execute("DELETE FROM episodes WHERE number = 0")
+    connection.close()
+    with open_run(root, "E"):
+        assert problems(root, database(root)) == []
+    with open_run(root, "F"):
+        assert problems(root, database(root)) == ["registry: episode E/random/0: has no row"]
+
+
+def test_a_file_of_nobody_that_a_run_has_published_since_is_not_removed(root: DataRoot) -> None:
+    manifest = root.local_folder / "manifests/E/random/1.json"
+    content = manifest.read_bytes()
+    manifest.unlink()
+    with sqlite3.connect(root.local_folder / "rlhfblender.db") as connection:
+        connection.execute("DELETE FROM episodes WHERE number = 1")
+    connection.close()
+    found = survey(root, database(root)).problems
+    assert {problem.remedy for problem in found} == {Remedy.REMOVE}
+    with open_run(root, "E"):
+        assert remove_orphans(root, found) == 0
+    manifest.write_bytes(content)
+    assert remove_orphans(root, found) == 0
+    manifest.unlink()
+    assert remove_orphans(root, found) == len(ArtifactKind)
 
 
 def test_every_single_byte_of_a_manifest_matters(root: DataRoot) -> None:

@@ -16,14 +16,15 @@ REPOSITORY = TESTS.parent
 
 @dataclass(frozen=True)
 class Command:
-    """``python flows/generate.py``, from another folder than the repository's."""
+    """``python flows/generate.py`` or another flow's file, from another folder than the repository's."""
 
     folder: Path
     environment: dict[str, str]
+    file: str = "generate.py"
 
     def start(self, *arguments: object, **environment: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "flows" / "generate.py"), *map(str, arguments)],
+            [sys.executable, str(REPOSITORY / "flows" / self.file), *map(str, arguments)],
             cwd=self.folder,
             env={**os.environ, **self.environment, **environment},
             stdin=subprocess.DEVNULL,

@@ -41,6 +41,14 @@ def processes_of(session: int) -> Iterator[int]:
             yield int(entry.name)
 
 
+def words_of(pid: int) -> str:
+    """The command line of a process; empty if it has ended."""
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def complaints(err: str) -> list[str]:
     """Lines on standard error but for those that tell how far a run got, which a slow machine prints."""
     return [line for line in err.splitlines() if not re.fullmatch(r"\d+/\d+ episodes · .*", line)]
@@ -90,9 +98,18 @@ def test_the_default_data_root_is_the_folder_data_here(command: Command) -> None
 
 
 @needs_proc
-@pytest.mark.parametrize("runner", [("--runner", "inprocess"), PROCESSES])
-def test_one_ctrl_c_ends_the_command_in_seconds_with_one_line(
-    runner: tuple[object, ...], command: Command, data_root: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("runner", "number"),
+    [
+        (("--runner", "inprocess"), signal.SIGTERM),
+        (PROCESSES, signal.SIGINT),
+        pytest.param(("--runner", "inprocess"), signal.SIGINT, marks=pytest.mark.soak),
+        pytest.param(PROCESSES, signal.SIGTERM, marks=pytest.mark.soak),
+        pytest.param(PROCESSES, signal.SIGHUP, marks=pytest.mark.soak),
+    ],
+)
+def test_one_signal_ends_the_command_in_seconds_with_one_line(
+    runner: tuple[object, ...], number: signal.Signals, command: Command, data_root: Path, tmp_path: Path
 ) -> None:
     marker = tmp_path / "hanging"
     flags = (*COUNTING, "--num-episodes", 6, "--data-root", data_root, *runner)
@@ -103,17 +120,29 @@ def test_one_ctrl_c_ends_the_command_in_seconds_with_one_line(
     ) as process:
         wait_for(lambda: marker.exists() or any((data_root / ".runs").rglob("renders.mp4")))
         started = time.monotonic()
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        if number == signal.SIGTERM:
+            process.terminate()
+        else:
+            os.killpg(process.pid, number)  # as a terminal does: to every process of the group
         try:
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
     assert time.monotonic() - started < 15
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert [line[:14] for line in complaints(err)] == ["error: Stopped"], err
     assert "Traceback" not in out
     wait_for(lambda: not list(processes_of(process.pid)), 10)
     assert not (data_root / ".runs").exists()
+
+
+@needs_proc
+def test_a_kill_leaves_no_temporary_server_behind(alone: Command, data_root: Path, tmp_path: Path) -> None:
+    with alone.start(*COUNTING, "--num-episodes", 2, "--data-root", data_root) as process:
+        wait_for(lambda: any("uvicorn" in words_of(pid) for pid in processes_of(process.pid)))
+        process.kill()
+        process.communicate(timeout=60)
+    wait_for(lambda: not list(processes_of(process.pid)), 10)
 
 
 @needs_proc

@@ -1,0 +1,43 @@
+"""How a command ends when it is told to."""
+
+import signal
+import subprocess
+import sys
+
+# A command that doesn't let itself be interrupted, like one that hangs in a lock or in an environment.
+_DEAF = """
+import sys, time, types
+from flows import command_line
+command_line._GRACE_S = 1
+def main():
+    print("ready", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+sys.modules["deaf"] = types.SimpleNamespace(main=main)
+command_line.run_command("deaf")
+"""
+
+
+def test_a_stopped_command_that_hangs_is_ended_after_a_while() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert err == "error: Stopped. What is published stays; run the same command again to finish.\n"
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    script = (
+        "import signal, sys, types; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from flows import command_line\n"
+        "sys.modules['calm'] = types.SimpleNamespace(main=lambda: signal.raise_signal(signal.SIGHUP) or 0)\n"
+        "command_line.run_command('calm')"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
