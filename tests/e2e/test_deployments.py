@@ -86,6 +86,17 @@ class Team:
         ):
             return list(client.read_flow_runs())
 
+    def task_runs(self, run: Any) -> list[Any]:
+        from prefect import get_client
+        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with (
+            temporary_settings({PREFECT_API_URL: self.environment["PREFECT_API_URL"]}),
+            get_client(sync_client=True) as client,
+        ):
+            return list(client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))))
+
     def stop(self) -> None:
         for process in self.processes:
             kill_tree(process)
@@ -211,6 +222,7 @@ def test_a_worker_killed_amid_a_run_and_started_again_finishes_it(team: Team) ->
     (run,) = wait_for(completed, 60, log)
     assert run.run_count == 2
     assert "already there" in run.state.message
+    assert {task.state.name for task in team.task_runs(run)} == {"Completed", "Crashed"}
     # What is over is not taken for lost.
     assert [run.run_count for run in team.flow_runs() if run.state.name == "Refused"] == [1]
 
