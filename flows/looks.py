@@ -57,8 +57,8 @@ def show_look(experiment: str, seen: Sequence[Seen]) -> None:
 def told_before(experiment: str) -> Collection[str]:
     """Rows of the experiment's last look that told something."""
     key = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[artifact_key("watch", experiment)]))
+    rows: set[str] = set()
     with optional("earlier looks"), get_client(sync_client=True) as client:
-        return {
-            row for found in client.read_latest_artifacts(artifact_filter=key) for row in str(found.data).splitlines()
-        }
-    return ()
+        for found in client.read_latest_artifacts(artifact_filter=key):
+            rows |= set(str(found.data).splitlines())
+    return rows

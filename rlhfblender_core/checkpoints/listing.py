@@ -70,8 +70,12 @@ def open_folder(path: str, storage_options: Mapping[str, Any] | None = None) -> 
 
 def open_filesystem(url: str, storage_options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
     """The fsspec filesystem of a URL, and the path in it; plain paths are local, ``~`` is the home folder."""
-    local = "://" not in url and "::" not in url
-    filesystem, inner = fsspec.core.url_to_fs(str(Path(url).expanduser()) if local else url, **(storage_options or {}))
+    if "://" not in url and "::" not in url:
+        filesystem, inner = fsspec.core.url_to_fs(str(Path(url).expanduser()), **(storage_options or {}))
+    else:
+        # A listing that was kept hides the checkpoints that a training run has saved since.
+        options = {"use_listings_cache": False, **(storage_options or {})}
+        filesystem, inner = fsspec.core.url_to_fs(url, **options)
     return filesystem, str(inner)
 
 
