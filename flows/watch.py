@@ -206,7 +206,7 @@ def _add_up(look: _Look, outcome: _Outcome) -> None:
             outcome.filled.append(name)
         elif line.finding is Finding.UNSETTLED:
             outcome.unsettled.append(name)
-        elif line.finding is Finding.UNUSABLE and line in told:
+        elif line.finding is Finding.UNUSABLE and line.row in told:
             outcome.known.append(name)
             logger.warning("%s: %s", name, line.reason)
         else:

@@ -46,6 +46,8 @@ sys.path.insert(0, str(TESTS))
 
 import tasks.prefect_defaults  # noqa: E402, F401 (sets Prefect's variables, before anything imports it)
 
+from deploying import team  # noqa: E402, F401 (a fixture)
+
 pytest_plugins = ["databases"]
 
 _SERVER_START_S = 180

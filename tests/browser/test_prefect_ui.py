@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deploying import REPOSITORY, Team
 
 pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(600)]
 
@@ -17,7 +17,6 @@ _FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 ]
-REPOSITORY = Path(__file__).parents[2]
 _PATIENCE_MS = 60_000
 
 
@@ -45,34 +44,29 @@ class Seen:
 
 
 @pytest.fixture(scope="module")
-def seen(browser: Any, prefect_server: str, tmp_path_factory: pytest.TempPathFactory, trained_cartpole: Path) -> Seen:
-    folder = tmp_path_factory.mktemp("ui")
-    environment = {**os.environ, "PREFECT_API_URL": prefect_server, "RLHFBLENDER_DATA_ROOT": str(folder / "data")}
+def seen(browser: Any, team: Team, trained_cartpole: Path) -> Seen:
     generate = (
         "flows/generate.py --env CartPole-v1 --exp ui-study --num-episodes 3 --checkpoints 0 128 256 --model-path"
     )
-    deploy = "-m prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all"
-    for command in ([*generate.split(), str(trained_cartpole)], ["deployments/set_up.py"], deploy.split()):
-        done = subprocess.run(
-            [sys.executable, *command], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    return look_up(prefect_server)
-
-
-def look_up(api: str) -> Seen:
-    from prefect import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+    done = team.run(sys.executable, *f"{REPOSITORY}/{generate}".split(), str(trained_cartpole))
+    assert done.returncode == 0, done.stdout + done.stderr
+    with team.client() as client:
         artifacts = {artifact.key: artifact for artifact in client.read_artifacts() if artifact.key}
         deployment = client.read_deployment_by_name("generate/on-demand")
-        overview = artifacts["overview-ui-study"]
+        overview, results = artifacts["overview-ui-study"], artifacts["results-ui-study"]
         run = client.read_flow_run(overview.flow_run_id)
         states = [task.state.type.value for task in client.read_task_runs() if task.flow_run_id == run.id]
     assert set(states) == {"COMPLETED"}
-    results = artifacts["results-ui-study"]
-    return Seen(api.removesuffix("/api"), str(run.id), str(deployment.id), str(overview.id), str(results.id))
+    address = team.environment["PREFECT_API_URL"].removesuffix("/api")
+    return Seen(address, str(run.id), str(deployment.id), str(overview.id), str(results.id))
+
+
+def keep(page: Any, path: Path) -> None:
+    """Takes a screenshot of a page, on which every picture loads, and nobody has to read JSON."""
+    page.screenshot(path=path, full_page=True)
+    broken = "[...document.images].filter(image => !image.naturalWidth).map(image => image.alt)"
+    assert page.evaluate(broken) == []
+    assert '{"' not in page.locator("body").inner_text()
 
 
 @pytest.fixture
@@ -93,10 +87,10 @@ def test_the_run_page_has_names_tags_timeline_and_logs(page: Any, seen: Seen, tm
     page.get_by_text("ensure-env-registered CartPole-v1").first.wait_for()
     page.get_by_text("Environment CartPole-v1 is registered").first.wait_for()
     page.locator("canvas").first.wait_for()
-    page.screenshot(path=tmp_path / "run.png", full_page=True)
+    keep(page, tmp_path / "run.png")
     page.get_by_role("tablist").get_by_text("Artifacts", exact=True).last.click()
     page.get_by_text("overview-ui-study").first.wait_for()
-    page.screenshot(path=tmp_path / "run-artifacts.png", full_page=True)
+    keep(page, tmp_path / "run-artifacts.png")
 
 
 def test_the_overview_has_pictures_that_load(page: Any, seen: Seen, tmp_path: Path) -> None:
@@ -106,7 +100,7 @@ def test_the_overview_has_pictures_that_load(page: Any, seen: Seen, tmp_path: Pa
     assert len(widths) >= 2
     assert all(width > 200 for width in widths)
     page.get_by_role("cell", name="thumbnails", exact=True).wait_for()
-    page.screenshot(path=tmp_path / "overview.png", full_page=True)
+    keep(page, tmp_path / "overview.png")
 
 
 def test_the_results_are_a_table(page: Any, seen: Seen, tmp_path: Path) -> None:
@@ -114,15 +108,15 @@ def test_the_results_are_a_table(page: Any, seen: Seen, tmp_path: Path) -> None:
     for cell in ("checkpoint", "already there", "random", "128", "256"):
         page.locator("table").get_by_text(cell, exact=True).first.wait_for()
     assert page.get_by_text('"checkpoint"').count() == 0
-    page.screenshot(path=tmp_path / "results.png", full_page=True)
+    keep(page, tmp_path / "results.png")
 
 
 def test_the_form_describes_and_checks_its_fields(page: Any, seen: Seen, tmp_path: Path) -> None:
     page.goto(f"{seen.address}/deployments/deployment/{seen.deployment}/run")
     page.get_by_text("Gymnasium id, e.g. CartPole-v1").wait_for()
     page.get_by_text("episodes per checkpoint (default 10)").wait_for()
-    page.screenshot(path=tmp_path / "form.png", full_page=True)
+    keep(page, tmp_path / "form.png")
     page.locator("input[type=number]").first.fill("0")
     page.get_by_role("button", name="Submit").click()
     page.get_by_text("'num_episodes'. Failure reason: 0 is less than the minimum of 1").first.wait_for()
-    page.screenshot(path=tmp_path / "form-refused.png", full_page=True)
+    keep(page, tmp_path / "form-refused.png")

@@ -93,6 +93,7 @@ def test_a_wrong_request_is_refused_before_anything_is_started(alone: Command, d
 def test_the_default_data_root_is_the_folder_data_here(command: Command) -> None:
     result = command(*COUNTING, "--exp", "e", "--num-episodes", 1, "--runner", "inprocess")
     assert (result.returncode, complaints(result.stderr)) == (0, [])
+    assert re.search(r"^Run: http://127\.0\.0\.1:\d+/runs/flow-run/[0-9a-f-]{36}$", result.stdout, re.MULTILINE)
     assert [path.name for path in command.folder.iterdir()] == ["data"]
     assert (command.folder / "data" / "manifests" / "e" / "random" / "0.json").exists()
 
