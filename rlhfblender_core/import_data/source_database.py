@@ -129,7 +129,9 @@ def _space(info: Mapping[str, Any] | None) -> JsonDict:
     if not info:
         return {}
     sides, dtype = info.get("shape"), str(info.get("dtype") or "float32")
-    shape = list(sides) if isinstance(sides, tuple | list) else []
+    if not isinstance(sides, tuple | list):
+        return {}
+    shape = list(sides)
     described: JsonDict = {"shape": shape, "dtype": dtype}
     kind = str(info.get("label", "")).partition("(")[0]
     if kind == "Box":
