@@ -226,6 +226,21 @@ def test_episodes_without_video_are_left_out_and_said_so(data: DataSet, out: Pat
     assert {episode.experiment for episode in server_contract.check_folder(out)} == {"seen"}
 
 
+def test_an_experiment_made_anew_without_videos_goes_from_the_database(data: DataSet, out: Path) -> None:
+    data.counting("A")
+    data.counting("B")
+    data.export(out)
+    data.counting("A", overwrite=True, no_render=True)
+    data.export(out)
+    tables = server_contract.read_database(out)
+    assert [row["project_experiments"] for row in tables["Project"]] == [["B"]]
+    assert {episode.experiment for episode in server_contract.check_folder(out)} == {"B"}
+    data.counting("A", overwrite=True, no_render=False)
+    data.export(out)
+    assert {row["exp_name"]: row["id"] for row in server_contract.read_database(out)["Experiment"]} == {"A": 1, "B": 2}
+    assert len(server_contract.check_folder(out)) == 4
+
+
 def test_damaged_episodes_are_left_out(data: DataSet, out: Path) -> None:
     data.counting()
     Path(data.root.full_path("rewards/E/random/1.npy")).unlink()
