@@ -1,6 +1,8 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -48,3 +50,19 @@ def test_versions_of_what_isnt_installed_are_left_out() -> None:
 def test_importing_loads_neither_torch_nor_stable_baselines(modules: str) -> None:
     script = f"import sys, {modules}; print(*{{'torch', 'stable_baselines3', 'sb3_contrib'}} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == ""
+
+
+def test_the_environment_that_is_kept_is_closed_when_the_process_ends() -> None:
+    script = """
+from rlhfblender_core.environments import EnvironmentSpec
+from rlhfblender_core.rollout_settings import RolloutSettings
+from rlhfblender_core.shards import check_agent
+
+spec = EnvironmentSpec(env_id="A-v0", entry_point="environments_for_tests.counting:SaysGoodbye")
+nothing = dict(agent=None, max_steps=None, action_names=None, packages=())
+check_agent(RolloutSettings(environment=spec, run_seed=0, deterministic=False, render=False, fps=30, **nothing))
+print("done")
+"""
+    found = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    output = subprocess.check_output([sys.executable, "-c", script], text=True, env=found)
+    assert output.split() == ["done", "goodbye"]
