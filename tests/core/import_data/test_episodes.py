@@ -204,6 +204,7 @@ def test_videos_of_other_codecs_and_rhythms_are_encoded_anew(
     import_all()
     video = target / "renders/Mine/5000/0.mp4"
     assert probe_video(video, "it").is_plain
+    assert video.read_bytes() != (source / "renders/Theirs/5000/0.mp4").read_bytes()
     times = frame_times(video)
     assert (len(times), times[0], len({after - before for before, after in pairwise(times)})) == (6, 0, 1)
     widths = [int((frame[4, :, 0] > 115).sum()) for frame in read_frames(video, HEIGHT, WIDTH)]
