@@ -1,5 +1,6 @@
 """Shards: episodes that one worker rolls out one after another, into files that wait to be published."""
 
+import atexit
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -182,6 +183,9 @@ class _Session:
     def open(self, settings: RolloutSettings) -> Agent:
         if self._agent is None or self._digest != settings.digest:
             self.close()
+            # Left to the interpreter's end, some libraries print what they find alive then (ALE's: 50 lines).
+            atexit.unregister(self.close)
+            atexit.register(self.close)
             self._agent = make_agent(settings)
             self._digest = settings.digest
         return self._agent

@@ -159,8 +159,8 @@ def frame_times(path: Path) -> list[int]:
 def _decode(path: Path, output: str, *options: str) -> list[str]:
     """Decodes every frame, once; the lines that ffmpeg writes."""
     command = [
-        *(ffmpeg_program(), "-v", "error", "-xerror", "-i", str(path), "-map", "0:v:0"),
-        # Otherwise frames that aren't evenly spaced are dropped, doubled, or an error.
+        *(ffmpeg_program(), "-v", "error", "-xerror", "-copyts", "-i", str(path), "-map", "0:v:0"),
+        # Times as they are: a late start isn't hidden, uneven frames aren't dropped, doubled, or an error.
         *("-fps_mode", "passthrough", "-enc_time_base", "demux"),
         *("-f", output, *options, "-"),
     ]

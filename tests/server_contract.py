@@ -232,7 +232,8 @@ def _check_episode(episode: ServedEpisode, experiment: Row, environment: Row, re
         assert arrays["actions"].dtype.kind in "iu"
         assert {str(value) for value in arrays["actions"].tolist()} <= action["labels"].keys()
     else:
-        assert arrays["actions"].shape == (length, *action["shape"])
+        assert arrays["actions"].shape in {(length, *action["shape"]), (length,) if action["shape"] == (1,) else None}
+        assert arrays["actions"].dtype.kind in "fiub"
     assert arrays["rewards"].shape == (length,)
     assert arrays["rewards"].dtype.kind == "f"
     expected = arrays["rewards"] if rewards == "per-step" else np.cumsum(arrays["rewards"])
@@ -275,7 +276,8 @@ def _check_probabilities(probs: np.ndarray, length: int, experiment: Row, action
 
 def _check_video(video: Path, frames: int) -> None:
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-    command = [ffmpeg, "-i", video, "-map", "0:v:0", "-f", "framemd5", "-fps_mode", "passthrough", "-"]
+    # Without -copyts a video that starts late would be shifted to 0 before anybody looks.
+    command = [ffmpeg, "-copyts", "-i", video, "-map", "0:v:0", "-f", "framemd5", "-fps_mode", "passthrough", "-"]
     result = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
     stream = re.search(r"Video: h264.*?yuv420p.*? (\d+)x(\d+)", result.stderr)
     assert stream, result.stderr

@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import cast
 
@@ -140,9 +141,14 @@ def _package_versions(env: Environment, additional_packages: Iterable[str]) -> d
     roots = {_root(name) for name in (*modules, *additional_packages)}
     for name in modules:
         roots |= {_root(value.__name__) for value in vars(sys.modules[name]).values() if isinstance(value, ModuleType)}
-    distributions = importlib.metadata.packages_distributions()
-    found = {distribution for root in roots for distribution in distributions.get(root, ())}
+    found = {distribution for root in roots for distribution in _distributions().get(root, ())}
     return {distribution: importlib.metadata.version(distribution) for distribution in sorted(found)}
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """The installed distributions by the modules they bring: reads the metadata of all there are, so once only."""
+    return importlib.metadata.packages_distributions()
 
 
 def _root(module: str) -> str:

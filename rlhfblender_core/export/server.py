@@ -94,14 +94,15 @@ def _experiment(target: DataRoot, source: ExperimentSource, numbers: Numbers, re
 def finish_server_export(root: DataRoot, target: DataRoot, experiments: Sequence[ServerExperiment]) -> None:
     """Writes what shows the exported episodes: pictures of actions, then the database.
 
-    Experiments of which no episode was exported stay out.
+    Experiments of which no episode is there stay out, or go.
     """
     entries = [entry for experiment in experiments if (entry := _entry(target, experiment)) is not None]
+    gone = {experiment.source.record.name for experiment in experiments} - {entry.record.name for entry in entries}
     environments = {entry.environment.env_id: entry for entry in entries}
     for entry in environments.values():
         _export_pictures(root, target, entry)
-    if entries:
-        write_entries(_database(target), entries)
+    if entries or _database(target).exists():
+        write_entries(_database(target), entries, gone)
 
 
 def _entry(target: DataRoot, experiment: ServerExperiment) -> ExperimentEntry | None:

@@ -7,7 +7,7 @@ stays: other rows, and columns about which we have nothing to say.
 import ast
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from gymnasium.envs.registration import parse_env_id
 from rlhfblender_core.environments.packages import package_of
 from rlhfblender_core.environments.registration import split_module
 from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError
+from rlhfblender_core.export.server_tables import TABLES, Statement, table_statements
 from rlhfblender_core.export.space_info import SpaceInfo
 from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord
 
@@ -24,57 +25,6 @@ Row = dict[str, int | str]
 
 #: What says nothing: never replaces what another wrote.
 _NEUTRAL = ("", "[]", "{}", "auto", -1)
-_TABLES: dict[str, tuple[str, tuple[str, ...], frozenset[str]]] = {
-    "Project": (
-        "project_name",
-        (
-            *("project_name", "created_timestamp", "project_path", "project_description", "project_tags"),
-            *("project_environments", "project_datasets", "project_experiments", "wandb_entity"),
-        ),
-        frozenset({"created_timestamp"}),
-    ),
-    "Experiment": (
-        "exp_name",
-        (
-            *("exp_name", "created_timestamp", "run_timestamp", "last_modified", "pid", "status", "env_id"),
-            *("environment_config", "framework", "path", "algorithm", "hyperparams", "num_timesteps"),
-            *("checkpoint_frequency", "checkpoint_list", "episodes_per_eval", "parallel_envs"),
-            *("observation_space_info", "action_space_info", "exp_tags", "exp_comment", "wandb_tracking", "device"),
-            *("trained_agent_path", "seed", "demo_gen_environment_config"),
-        ),
-        frozenset(
-            {
-                *("created_timestamp", "run_timestamp", "last_modified", "pid", "num_timesteps"),
-                *("checkpoint_frequency", "episodes_per_eval", "parallel_envs", "seed"),
-            }
-        ),
-    ),
-    "Environment": (
-        "registration_id",
-        (
-            *("env_name", "registered", "registration_id", "observation_space_info", "action_space_info"),
-            *("has_state_loading", "description", "tags", "gym_entry_point", "additional_gym_packages"),
-        ),
-        frozenset({"registered", "has_state_loading"}),
-    ),
-}
-#: Only the server of 2026 makes this column.
-_DEFAULTS = {"demo_gen_environment_config": " DEFAULT '{}'"}
-#: What the server evaluates, by what it must be: rows that others wrote get a value in columns that they lack.
-_EVALUATED = {
-    "'[]'": frozenset(
-        {
-            *("project_tags", "project_environments", "project_datasets", "project_experiments"),
-            *("status", "checkpoint_list", "exp_tags", "tags", "additional_gym_packages"),
-        }
-    ),
-    "'{}'": frozenset(
-        {
-            *("environment_config", "demo_gen_environment_config", "hyperparams"),
-            *("observation_space_info", "action_space_info"),
-        }
-    ),
-}
 _INT64 = 2**63
 
 
@@ -114,8 +64,13 @@ def read_taken(file: Path) -> tuple[dict[str, int], dict[str, str]]:
     return experiments, environments
 
 
-def write_entries(file: Path, entries: Sequence[ExperimentEntry]) -> bool:
+def write_entries(file: Path, entries: Sequence[ExperimentEntry], gone: Set[str] = frozenset()) -> bool:
     """Brings the database up to date with the experiments; says whether there was anything to do.
+
+    Args:
+        file: the database, made if needed.
+        entries: experiments with episodes.
+        gone: names of experiments without any, which the UI would offer and not load.
 
     Raises:
         DataNotUsableError: the file is no such database.
@@ -123,11 +78,11 @@ def write_entries(file: Path, entries: Sequence[ExperimentEntry]) -> bool:
     """
     is_new = not file.exists()
     with _connected(file) as connection:
-        if not is_new and not list(_statements(connection, entries)):
+        if not is_new and not list(_statements(connection, entries, gone)):
             return False
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for statement, values in _statements(connection, entries):
+            for statement, values in _statements(connection, entries, gone):
                 connection.execute(statement, values)
             connection.execute("COMMIT")
         except BaseException:
@@ -137,45 +92,32 @@ def write_entries(file: Path, entries: Sequence[ExperimentEntry]) -> bool:
     return True
 
 
-_Statement = tuple[str, tuple[int | str, ...]]
-
-
-def _statements(connection: sqlite3.Connection, entries: Sequence[ExperimentEntry]) -> Iterator[_Statement]:
+def _statements(
+    connection: sqlite3.Connection, entries: Sequence[ExperimentEntry], gone: Set[str]
+) -> Iterator[Statement]:
     """What has to be changed, read and executed one after another."""
-    for table in _TABLES:
-        yield from _table_statements(connection, table)
+    for table in TABLES:
+        yield from table_statements(connection, table)
     for entry in entries:
         yield from _row_statements(connection, "Environment", _environment_row(entry))
         yield from _row_statements(connection, "Experiment", _experiment_row(entry), entry.experiment_id)
     for project in dict.fromkeys(entry.record.project for entry in entries):
         members = [entry for entry in entries if entry.record.project == project]
         yield from _row_statements(connection, "Project", _project_row(connection, project, members))
-
-
-def _table_statements(connection: sqlite3.Connection, table: str) -> Iterator[_Statement]:
-    _, columns, integers = _TABLES[table]
-    types = {name: f"{name} {'INTEGER' if name in integers else 'TEXT'}" for name in columns}
-    there = {str(row["name"]) for row in connection.execute(f"PRAGMA table_info({table})")}
-    if not there:
-        declared = ", ".join(f"{declaration}{_DEFAULTS.get(name, '')}" for name, declaration in types.items())
-        yield f"CREATE TABLE {table} (id INTEGER PRIMARY KEY AUTOINCREMENT, {declared})", ()
-        return
-    for name in columns:
-        if name not in there:  # no NULL: the server fails on one
-            yield f"ALTER TABLE {table} ADD COLUMN {types[name]} DEFAULT {_neutral(name, integers)}", ()
-
-
-def _neutral(column: str, integers: frozenset[str]) -> str:
-    """The value, as SQL, that says nothing."""
-    if column in integers:
-        return "0" if column in ("seed", "registered", "has_state_loading") else "-1"
-    return next((value for value, columns in _EVALUATED.items() if column in columns), "''")
+    for row in _rows(connection, "Experiment"):
+        if row["exp_name"] in gone:
+            yield "DELETE FROM Experiment WHERE id = ?", (row["id"],)
+    for row in _rows(connection, "Project"):
+        names = _literal_list(row["project_experiments"])
+        if not gone.isdisjoint(names):
+            left = repr([name for name in names if name not in gone])
+            yield "UPDATE Project SET project_experiments = ? WHERE id = ?", (left, row["id"])
 
 
 def _row_statements(
     connection: sqlite3.Connection, table: str, wanted: Row, row_id: int | None = None
-) -> Iterator[_Statement]:
-    key = _TABLES[table][0]
+) -> Iterator[Statement]:
+    key = TABLES[table][0]
     before = next((row for row in _rows(connection, table) if row[key] == wanted[key]), None)
     if before is None:
         values = wanted if row_id is None else {"id": row_id, **wanted}
@@ -280,10 +222,15 @@ def _project_row(connection: sqlite3.Connection, project: str, members: Iterable
 
 def _merged(before: Mapping[str, Any], column: str, names: Iterable[str]) -> str:
     """The list with our names added, as a literal; one that is no list is replaced."""
-    there: object = []
+    return repr(list(dict.fromkeys([*_literal_list(before.get(column)), *names])))
+
+
+def _literal_list(text: object) -> list[Any]:
     with contextlib.suppress(ValueError, SyntaxError):
-        there = ast.literal_eval(str(before.get(column) or "[]"))
-    return repr(list(dict.fromkeys([*(there if isinstance(there, list) else []), *names])))
+        found = ast.literal_eval(str(text or "[]"))
+        if isinstance(found, list):
+            return found
+    return []
 
 
 @contextlib.contextmanager

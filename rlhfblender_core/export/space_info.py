@@ -33,10 +33,15 @@ def space_infos(environment: EnvironmentRecord, example: Path) -> tuple[SpaceInf
         obs, actions, probs = arrays["obs"], arrays["actions"], arrays["probs"]
     is_discrete = actions.ndim == 1 and actions.dtype.kind in "iu"
     count = max(int(actions.max()) + 1, probs.shape[-1], len(names or ())) if is_discrete else 0
-    known: Space = (
-        spaces.Discrete(count) if is_discrete else spaces.Box(-_FAR, _FAR, actions.shape[1:] or (1,), actions.dtype)
-    )
+    known: Space = spaces.Discrete(count) if is_discrete else _widest(actions.shape[1:] or (1,), actions.dtype)
     return _info("Box", obs.shape[1:], str(obs.dtype), ()), action_info(known, names)
+
+
+def _widest(shape: tuple[int, ...], dtype: "np.dtype[Any]") -> Space:
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return spaces.Box(int(limits.min), int(limits.max), shape, dtype.type)
+    return spaces.MultiBinary(shape) if dtype.kind == "b" else spaces.Box(-np.inf, np.inf, shape, dtype.type)
 
 
 def observation_info(space: Space) -> SpaceInfo:
@@ -75,5 +80,6 @@ def _info(kind: str, shape: tuple[int, ...], dtype: str, names: Sequence[str]) -
 
 def _finite(bounds: Any) -> list[float]:
     flat = np.asarray(bounds).ravel()
-    numbers: list[float] = np.clip(flat, -_FAR, _FAR).tolist() if flat.dtype.kind == "f" else flat.tolist()
+    is_float = flat.dtype.kind == "f"
+    numbers: list[float] = (np.clip(flat.astype(np.float64), -_FAR, _FAR) if is_float else flat).tolist()
     return numbers

@@ -5,6 +5,7 @@ Its server ``eval``s the texts in it; here they are parsed as literals, and what
 
 import ast
 import contextlib
+import re
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -129,14 +130,16 @@ def _space(info: Mapping[str, Any] | None) -> JsonDict:
     if not info:
         return {}
     sides, dtype = info.get("shape"), str(info.get("dtype") or "float32")
-    shape = list(sides) if isinstance(sides, tuple | list) else []
+    if not isinstance(sides, tuple | list):
+        return {}
+    shape = list(sides)
     described: JsonDict = {"shape": shape, "dtype": dtype}
     kind = str(info.get("label", "")).partition("(")[0]
     if kind == "Box":
         low, high = _limits(dtype)  # RLHF-Blender says nothing of the bounds of observations
         described |= {"type": "Box", "low": info.get("low", low), "high": info.get("high", high)}
     elif kind == "Discrete" and len(shape) == 1:
-        described |= {"type": "Discrete", "shape": [], "n": shape[0], "start": 0}
+        described |= {"type": "Discrete", "shape": [], "n": shape[0], "start": _first_action(info.get("labels"))}
     else:
         return {}
     try:
@@ -144,6 +147,12 @@ def _space(info: Mapping[str, Any] | None) -> JsonDict:
     except InvalidParameterError:
         return {}
     return described
+
+
+def _first_action(labels: object) -> int:
+    """The lowest value that has a label."""
+    values = [int(key) for key in labels if re.fullmatch(r"-?\d{1,9}", str(key))] if isinstance(labels, dict) else []
+    return min(values, default=0)
 
 
 def _limits(dtype: str) -> tuple[int | str, int | str]:

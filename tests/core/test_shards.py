@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,3 +60,19 @@ def test_a_run_whose_data_root_is_unmounted_says_so_and_makes_nothing_in_its_pla
     with pytest.raises(StorageNotUsableError, match="is gone: was the data root unmounted"):
         roll_out_shard(shard(), staging)
     assert not staging.exists()
+
+
+def test_the_environment_that_is_kept_is_closed_when_the_process_ends() -> None:
+    script = """
+from rlhfblender_core.environments import EnvironmentSpec
+from rlhfblender_core.rollout_settings import RolloutSettings
+from rlhfblender_core.shards import check_agent
+
+spec = EnvironmentSpec(env_id="A-v0", entry_point="environments_for_tests.counting:SaysGoodbye")
+nothing = dict(agent=None, max_steps=None, action_names=None, packages=())
+check_agent(RolloutSettings(environment=spec, run_seed=0, deterministic=False, render=False, fps=30, **nothing))
+print("done")
+"""
+    found = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    output = subprocess.check_output([sys.executable, "-c", script], text=True, env=found)
+    assert output.split() == ["done", "goodbye"]

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from documented import REPOSITORY, of
 
-from flows.command_line import make_parser
-
 README, OPERATIONS = of("python", "README.md"), of("python", "docs/operations.md")
 TESTS = REPOSITORY / "tests"
 MY_PACKAGE = """
@@ -22,13 +20,6 @@ class MyEnv(Counting):
         super().__init__(length=size, render_mode=render_mode)
 """
 Reader = Callable[[list[str]], None]
-
-
-@pytest.mark.parametrize("words", README + OPERATIONS, ids=" ".join)
-def test_the_flow_takes_the_flags(words: list[str]) -> None:
-    name = Path(words[0]).stem
-    flow = getattr(__import__(f"flows.{name}", fromlist=[name]), name)
-    make_parser(flow.fn, "").parse_args(words[1:])
 
 
 @pytest.fixture

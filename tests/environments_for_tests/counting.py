@@ -183,6 +183,11 @@ class FailsToClose(Counting):
         raise RuntimeError("the door is stuck")
 
 
+class SaysGoodbye(Counting):
+    def close(self):
+        print("goodbye")
+
+
 class Misfitting(Counting):
     """Observes something else than it says, from step 2 on."""
 

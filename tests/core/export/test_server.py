@@ -226,6 +226,21 @@ def test_episodes_without_video_are_left_out_and_said_so(data: DataSet, out: Pat
     assert {episode.experiment for episode in server_contract.check_folder(out)} == {"seen"}
 
 
+def test_an_experiment_made_anew_without_videos_goes_from_the_database(data: DataSet, out: Path) -> None:
+    data.counting("A")
+    data.counting("B")
+    data.export(out)
+    data.counting("A", overwrite=True, no_render=True)
+    data.export(out)
+    tables = server_contract.read_database(out)
+    assert [row["project_experiments"] for row in tables["Project"]] == [["B"]]
+    assert {episode.experiment for episode in server_contract.check_folder(out)} == {"B"}
+    data.counting("A", overwrite=True, no_render=False)
+    data.export(out)
+    assert {row["exp_name"]: row["id"] for row in server_contract.read_database(out)["Experiment"]} == {"A": 1, "B": 2}
+    assert len(server_contract.check_folder(out)) == 4
+
+
 def test_damaged_episodes_are_left_out(data: DataSet, out: Path) -> None:
     data.counting()
     Path(data.root.full_path("rewards/E/random/1.npy")).unlink()
@@ -247,6 +262,9 @@ def test_what_is_not_finite_has_numbers_that_json_can_hold(data: DataSet, out: P
 @pytest.mark.parametrize("actions", ["box", "multi_discrete", "multi_binary"])
 def test_action_spaces_become_flat(data: DataSet, out: Path, actions: str) -> None:
     data.counting(env_kwargs={"actions": actions})
+    with sqlite3.connect(data.root.full_path("rlhfblender.db")) as registry:  # as imported ones may be
+        registry.execute("UPDATE environments SET action_space = '{}' WHERE action_space LIKE '%MultiBinary%'")
+    registry.close()
     data.export(out)
     (row,) = server_contract.read_database(out)["Environment"]
     size = {"box": 2, "multi_discrete": 2, "multi_binary": 4}[actions]

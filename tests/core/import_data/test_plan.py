@@ -41,6 +41,15 @@ def test_a_space_that_is_none_is_taken_from_the_arrays(source: Path, info: str) 
     assert plan(source).environment.observation_space["dtype"] == "float64"
 
 
+def test_actions_are_counted_from_the_lowest_that_has_a_label(source: Path) -> None:
+    make_server(source, episodes=1)
+    labels = "{'-1': 'back', '0': 'stay', '1': 'on'}"
+    space = f"{{'label': 'Discrete((3,))', 'shape': (3,), 'dtype': 'int64', 'labels': {labels}}}"
+    make_database(source, action_space_info=space)
+    environment = plan(source).environment
+    assert (environment.action_space["start"], environment.action_names) == (-1, ("back", "stay", "on"))
+
+
 def test_what_the_source_would_run_is_not_registered(source: Path) -> None:
     make_server(source, episodes=1)
     make_database(source)
