@@ -143,6 +143,8 @@ def summary(reports: Sequence[CheckpointReport], to: ExportFormat, target: DataR
             yield f"left out: {report.key.experiment} at {report.key.checkpoint}, {episodes}, each {reason}"
     made, there = sum(report.made for report in reports), sum(report.there for report in reports)
     yield f"{made} episodes exported, {there} were there already, in {folder}"
+    if not made + there:
+        return
     if to == "minari":
         yield f"Load with MINARI_DATASETS_PATH={folder}:"
         for report in reports:

@@ -90,6 +90,8 @@ def test_the_command_exports_and_says_what_to_do_with_it(data: DataSet, export: 
     result = export("--to", "rlhfblender", out, "--exp", "E", "unseen")
     assert result.code == 1
     assert result.out.splitlines()[0].startswith("left out: unseen at random, 2 episodes, each has no video")
+    result = export("--to", "rlhfblender", tmp_path / "nothing", "--exp", "unseen")
+    assert (result.code, len(result.out.splitlines())) == (1, 2), "no server could be started there"
     result = export("--exp", "E", "--to", "minari", tmp_path / "minari")
     assert result.code == 0
     assert 'minari.load_dataset("CountingMade-v0/E/random-v0")' in result.out
