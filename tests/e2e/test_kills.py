@@ -57,7 +57,7 @@ def kill_a_part(process: "subprocess.Popen[str]", mark: str, who: str, chance: r
             os.killpg(process.pid, signal.SIGKILL)
             return
         names = {found: " ".join(found.cmdline()) for found in processes_with(mark) if found.pid != process.pid}
-        sought = "ffmpeg" if who == "encoder" else "spawn_main"
+        sought = "ffmpeg" if who == "encoder" else "forkserver"
         victims = [found for found, name in names.items() if sought in name]
         if victims:
             chance.choice(victims).kill()
