@@ -55,12 +55,14 @@ class CheckpointListing:
 
 
 def check_root(root: DataRoot) -> None:
-    """Makes sure that a local root is there.
+    """Makes sure that there is something at the root.
 
     Raises:
-        StorageNotUsableError: it isn't.
+        StorageNotUsableError: no such folder; no such bucket, or nothing in it below the root.
+        StorageUnavailableError: the storage doesn't answer.
     """
-    if root.is_local and not root.local_folder.is_dir():
+    is_there = root.local_folder.is_dir() if root.is_local else bool(list_folders(root, ""))
+    if not is_there:
         raise StorageNotUsableError(f"There is no data in {root.url}. Check --data-root.")
 
 

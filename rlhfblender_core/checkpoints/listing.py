@@ -107,7 +107,7 @@ def storage_errors(url: str) -> Iterator[None]:
         yield
     except RLHFBlenderError:
         raise
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, TypeError) as error:
         raise StorageNotUsableError(f"{url!r} can't be opened: {words_of(error)}.") from error
     except Exception as error:  # storage libraries have errors of their own, without a common base
         if is_not_found(error) or isinstance(error, NotADirectoryError):

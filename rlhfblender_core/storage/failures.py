@@ -52,9 +52,8 @@ def storage_errors(root: DataRoot) -> Iterator[None]:
     except OSError as error:
         raise translated(root, error) from error
     except Exception as error:
-        # Of clients' own errors; gcsfs raises ValueError for what the server finds wrong with a request.
-        is_clients = type(error).__module__.partition(".")[0] in _CLIENTS or isinstance(error, ValueError)
-        if root.is_local or not is_clients:
+        is_clients = type(error).__module__.partition(".")[0] in _CLIENTS
+        if root.is_local or not (is_clients or _is_wrong_setting(error)):
             raise
         if is_not_found(error):
             raise FileNotFoundError(errno.ENOENT, one_line(error), root.url) from error
@@ -99,15 +98,23 @@ def translated(root: DataRoot, error: OSError) -> StorageNotUsableError | Storag
 
 
 def _translated_client(root: DataRoot, error: Exception) -> StorageNotUsableError | StorageUnavailableError:
-    name = type(error).__name__
     if is_refusal(error):
         return _refused(root, error)
-    if name in _WRONG_SETTINGS or isinstance(error, ValueError):
+    if _is_wrong_setting(error):
         return StorageNotUsableError(
             f"The data root {root.url} can't be used: {_text(error)}. Check --data-root and "
             "RLHFBLENDER_STORAGE_OPTIONS."
         )
     return StorageUnavailableError(f"{root.url} did not answer properly: {_text(error)}. Run the same command again.")
+
+
+def _is_wrong_setting(error: Exception) -> bool:
+    """Whether options are the matter: those that a client doesn't know, or can't do with.
+
+    gcsfs raises ValueError for what its server finds wrong with a request; s3fs hands options on when it connects.
+    """
+    is_unknown = isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
+    return is_unknown or isinstance(error, ValueError) or type(error).__name__ in _WRONG_SETTINGS
 
 
 def _refused(root: DataRoot, error: Exception) -> StorageNotUsableError:

@@ -101,8 +101,8 @@ class DataRoot:
         except (ValueError, TypeError) as error:
             if self.protocol in known_implementations:
                 raise StorageNotUsableError(
-                    f"The data root {self.url} can't be opened: {one_line(error)}. Check RLHFBLENDER_STORAGE_OPTIONS "
-                    "and the storage's own environment variables."
+                    f"The data root {self.url} can't be opened: {one_line(error).rstrip('.')}. Check "
+                    "RLHFBLENDER_STORAGE_OPTIONS and the storage's own environment variables."
                 ) from error
             raise StorageNotUsableError(
                 f"The data root {self.url} has the unknown protocol {self.protocol!r}. Use a folder, s3://, gs:// or "

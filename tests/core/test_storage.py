@@ -120,6 +120,13 @@ def test_a_url_that_no_file_system_understands_is_refused(url: str) -> None:
         open_data_root(url)
 
 
+def test_a_url_with_a_password_is_refused_and_not_shown() -> None:
+    for url in ("sftp://user:s3cret@host/data", "simplecache::sftp://user:s3cret@host/data"):
+        with pytest.raises(StorageNotUsableError, match="holds a password") as refusal:
+            open_data_root(url)
+        assert "s3cret" not in str(refusal.value)
+
+
 def test_checking_leaves_nothing_behind(tmp_path: Path) -> None:
     check_writable(open_data_root(str(tmp_path / "a" / "b")))
     assert list(tmp_path.iterdir()) == []

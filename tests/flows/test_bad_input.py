@@ -57,6 +57,7 @@ def refused(generate: Command, data_root: Path) -> Callable[..., str]:
         (("--env", "B-v0", "--random", "--env-gym-entrypoint", "environments_for_tests.counting:Blind"), "--no-render"),
         (COUNTING, "--random"),
         ((*RANDOM, "--model-path", "models"), "not both"),
+        ((*COUNTING, "--model-path", "sftp://user:pw@host/x"), "RLHFBLENDER_STORAGE_OPTIONS"),
         ((*COUNTING, "--model-path", "/no/such/folder"), "/no/such/folder"),
         ((*COUNTING, "--model-path", ""), "--model-path"),
         ((*RANDOM, "--num-episodes", "0"), "--num-episodes must be 1 or more, not 0"),

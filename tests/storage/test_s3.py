@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from verifying import problems
 
 from rlhfblender_core import debris, markers
 from rlhfblender_core.catalogue import read_published
+from rlhfblender_core.checkpoints.find import find_checkpoints
 from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError, TransientError
 from rlhfblender_core.runs import open_run
 from rlhfblender_core.storage import (
@@ -24,6 +26,9 @@ from rlhfblender_core.storage import (
     open_data_root,
     publish_bytes,
     publish_files,
+    publish_many_bytes,
+    read_many,
+    remove_files,
 )
 
 Contents = Callable[[DataRoot], dict[str, str]]
@@ -53,6 +58,38 @@ def test_the_bucket_is_never_listed_as_a_whole(
     lists = [path for _, path in fault_proxy.requests if "list-type" in path]
     assert lists
     assert all("delimiter=" in path and "prefix=team" in path and "OTHER" not in path for path in lists)
+
+
+def test_each_file_is_one_request(s3_root: DataRoot, database: str, fault_proxy: FaultProxy) -> None:
+    root = open_data_root(s3_root.url, {"endpoint_url": fault_proxy.url})
+    episodes, around = 12, 40  # listings, and the run's marker
+    generate(root, database, request(episodes))
+    made = Counter(method for method, _ in fault_proxy.requests)
+    assert episodes * 6 <= made["PUT"] <= episodes * 6 + 5
+    assert made["HEAD"] <= 5
+    assert made.total() - made["PUT"] <= 3 * episodes + around
+    fault_proxy.requests.clear()
+    assert generate(root, database, request(episodes)) == 0
+    assert len(fault_proxy.requests) <= episodes + around  # each manifest once
+
+
+def test_files_are_read_and_written_side_by_side(s3_root: DataRoot, fault_proxy: FaultProxy) -> None:
+    root = open_data_root(s3_root.url, {"endpoint_url": fault_proxy.url})
+    paths = [f"a/{n}" for n in range(32)]
+    fault_proxy.latency_s = 0.2
+    started = time.monotonic()
+    publish_many_bytes(root, dict.fromkeys(paths, b"x"))
+    assert set(read_many(root, paths)) == set(paths)
+    remove_files(root, paths)
+    assert time.monotonic() - started < 32 * 3 * 0.2 / 3
+
+
+def test_an_option_that_the_client_does_not_know_is_named(s3_root: DataRoot) -> None:
+    wrong = open_data_root(s3_root.url, {"nonsense": 1})
+    with pytest.raises(StorageNotUsableError, match=r"unexpected keyword argument 'nonsense'.*STORAGE_OPTIONS\.$"):
+        list_sizes(wrong, "a")
+    with pytest.raises(StorageNotUsableError, match="unexpected keyword argument 'nonsense'"):
+        find_checkpoints(s3_root.url, "CartPole-v1", {"nonsense": 1})
 
 
 def _failure_of(action: Callable[[], object]) -> str | None:

@@ -12,6 +12,7 @@ from verifying import problems, repair
 
 from rlhfblender_core.delete import delete_checkpoint, finish_deletion, plan_deletion
 from rlhfblender_core.errors import StorageNotUsableError, TransientError
+from rlhfblender_core.listings import check_root
 from rlhfblender_core.registry import open_existing_registry
 from rlhfblender_core.runs import live_runs, open_run
 from rlhfblender_core.storage import (
@@ -126,6 +127,13 @@ def test_a_bucket_that_is_missing_is_named(storage: ObjectStorage, tmp_path: Pat
         with pytest.raises(StorageNotUsableError, match=f"There is no bucket for {missing.url}"):
             write()
     assert list_sizes(missing, "a") == {}
+
+
+def test_a_root_without_anything_is_not_taken_for_a_sound_one(root: DataRoot) -> None:
+    with pytest.raises(StorageNotUsableError, match=f"There is no data in {root.url}"):
+        check_root(root)
+    publish_bytes(root, "manifests/E/random/0.json", b"{}")
+    check_root(root)
 
 
 def test_somebody_whom_the_server_does_not_know_is_told_so(
