@@ -5,6 +5,7 @@ fork server): loading torch takes seconds, forking milliseconds. The template ca
 does something else. Elsewhere each worker loads them by itself, because forking isn't safe there.
 """
 
+import atexit
 import contextlib
 import multiprocessing
 import multiprocessing.forkserver
@@ -19,10 +20,13 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from rlhfblender_core.progress import start_counter
+from rlhfblender_core.runs import open_scratch
 
 _CAN_FORK = sys.platform == "linux"
 #: The first keeps the others quiet.
 _TEMPLATE = ("rlhfblender_core.worker_template", "rlhfblender_core.shards")
+#: Sockets have short names: 107 bytes, of which multiprocessing needs 18.
+_LONGEST_FOLDER = 89
 _TEMPLATE_TRAINED = (*_TEMPLATE, "torch", "stable_baselines3", "sb3_contrib", "rlhfblender_core.policies.actor_critic")
 
 
@@ -34,9 +38,24 @@ def start_template(*, trained: bool) -> None:
     """
     if _CAN_FORK:
         multiprocessing.set_forkserver_preload(list(_TEMPLATE_TRAINED if trained else _TEMPLATE))
+        _keep_socket_in_scratch()
         multiprocessing.resource_tracker.ensure_running()  # it unblocks interrupts when it starts
         with interrupts_blocked():
             multiprocessing.forkserver.ensure_running()
+
+
+def _keep_socket_in_scratch() -> None:
+    """Has multiprocessing keep the template's socket where the next run finds it, should this process be killed."""
+    settings = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001
+    if "tempdir" in settings:
+        return
+    stack = contextlib.ExitStack()
+    folder = str(stack.enter_context(open_scratch()))
+    if len(folder) > _LONGEST_FOLDER:
+        stack.close()
+        return
+    settings["tempdir"] = folder
+    atexit.register(stack.close)
 
 
 def make_pool(processes: int, progress_folder: Path) -> ProcessPoolExecutor:

@@ -78,6 +78,20 @@ def test_what_a_killed_process_kept_in_the_temporary_folder_is_removed_by_the_ne
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_killed_process_that_had_workers_leaves_nothing_that_the_next_one_doesnt_remove() -> None:
+    script = (
+        "import os; from rlhfblender_core.worker_processes import start_template\n"
+        "start_template(trained=False); os.kill(os.getpid(), 9)"
+    )
+    with tempfile.TemporaryDirectory() as folder:  # a socket's path must be short
+        variables = {**os.environ, "TMPDIR": folder}
+        killed = subprocess.run([sys.executable, "-c", script], env=variables, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        next_one = "from rlhfblender_core.runs import open_scratch\nwith open_scratch(): pass"
+        subprocess.run([sys.executable, "-c", next_one], env=variables, check=True)
+        assert list(Path(folder).iterdir()) == []
+
+
 def test_many_runs_come_and_go_side_by_side(tmp_path: Path) -> None:
     root = open_data_root(str(tmp_path))
     errors: list[BaseException] = []

@@ -41,12 +41,17 @@ def processes_of(session: int) -> Iterator[int]:
             yield int(entry.name)
 
 
-def words_of(pid: int) -> str:
-    """The command line of a process; empty if it has ended."""
-    try:
-        return (Path("/proc") / str(pid) / "cmdline").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+def servers_with(mark: str) -> list[str]:
+    """Temporary servers that inherited the mark; they have sessions of their own."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words, variables = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if b"temporary_server" in words and mark.encode() in variables:
+            found.append(entry.name)
+    return found
 
 
 def complaints(err: str) -> list[str]:
@@ -139,11 +144,12 @@ def test_one_signal_ends_the_command_in_seconds_with_one_line(
 
 @needs_proc
 def test_a_kill_leaves_no_temporary_server_behind(alone: Command, data_root: Path, tmp_path: Path) -> None:
-    with alone.start(*COUNTING, "--num-episodes", 2, "--data-root", data_root) as process:
-        wait_for(lambda: any("uvicorn" in words_of(pid) for pid in processes_of(process.pid)))
+    mark = f"KILLED_RUN={tmp_path}"
+    with alone.start(*COUNTING, "--num-episodes", 2, "--data-root", data_root, KILLED_RUN=str(tmp_path)) as process:
+        wait_for(lambda: bool(servers_with(mark)))
         process.kill()
         process.communicate(timeout=60)
-    wait_for(lambda: not list(processes_of(process.pid)), 10)
+    wait_for(lambda: not servers_with(mark), 10)
 
 
 @needs_proc

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -57,7 +58,7 @@ def kill_a_part(process: "subprocess.Popen[str]", mark: str, who: str, chance: r
             os.killpg(process.pid, signal.SIGKILL)
             return
         names = {found: " ".join(found.cmdline()) for found in processes_with(mark) if found.pid != process.pid}
-        sought = "ffmpeg" if who == "encoder" else "forkserver"
+        sought = "ffmpeg" if who == "encoder" else "forkserver"  # a worker, or what workers are forked from
         victims = [found for found, name in names.items() if sought in name]
         if victims:
             chance.choice(victims).kill()
@@ -72,15 +73,21 @@ def wait_until_none_is_left(mark: str) -> None:
         time.sleep(0.05)
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder for temporary files; sockets in it need short paths."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_a_run_killed_at_a_random_moment_is_finished_by_the_same_command(
-    seed: int, command: Command, alone: Command, tmp_path: Path, snapshot: Snapshot
+    seed: int, command: Command, alone: Command, tmp_path: Path, short_folder: Path, snapshot: Snapshot
 ) -> None:
     chance = random.Random(seed)
     who = chance.choice(["main", "main", "group", "worker", "encoder"])
     kinds = ["process", "auto"] if who == "worker" else list(RUNNERS)
-    machine = {"TMPDIR": str(tmp_path / "tmp"), "KILLED_RUN": f"{os.getpid()}-{seed}"}
-    (tmp_path / "tmp").mkdir()
+    machine = {"TMPDIR": str(short_folder), "KILLED_RUN": f"{os.getpid()}-{seed}"}
     root = tmp_path / "data"
     flags = (*STUDY, *EPISODES, "--data-root", root, "--runner")
     starting = alone if chance.random() < 0.2 else command
@@ -101,7 +108,7 @@ def test_a_run_killed_at_a_random_moment_is_finished_by_the_same_command(
     assert snapshot(root) == snapshot(tmp_path / "whole")
     assert problems(open_data_root(str(root)), database(root)) == []
     assert not [path for path in root.rglob("*") if RUNS in path.parts or path.suffix == ".part"]
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list(short_folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("seed", range(6))
