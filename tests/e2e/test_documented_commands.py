@@ -85,14 +85,12 @@ def cluster() -> Iterator[str]:
 def bucket(tmp_path: Path, variables: dict[str, str]) -> Iterator[None]:
     """``s3://bucket`` exists, on a server that all commands use."""
     s3fs = pytest.importorskip("s3fs", reason="needs the extra [s3]")
-    pytest.importorskip("moto", reason="needs moto[server]")
     sys.path.insert(0, str(TESTS / "storage"))
-    from servers import moto_server
+    from servers import moto
 
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-    with moto_server(tmp_path / "moto.log") as url:
-        variables |= {**keys, "AWS_ENDPOINT_URL": url, "XDG_STATE_HOME": str(tmp_path / "state")}
-        s3fs.S3FileSystem(endpoint_url=url, key="test", secret="test").mkdir("bucket")
+    with moto(tmp_path) as server:
+        variables |= {**server.environment, "XDG_STATE_HOME": str(tmp_path / "state")}
+        s3fs.S3FileSystem(endpoint_url=server.endpoint, key="test", secret="test").mkdir("bucket")
         yield
 
 
