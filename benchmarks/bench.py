@@ -6,7 +6,6 @@ Every ratio has both its sides measured in the same run, on the same machine. No
 import argparse
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,32 +18,36 @@ from pathlib import Path
 from rlhfblender_core.checkpoints.fetch import fetch_checkpoint
 from rlhfblender_core.checkpoints.find import find_checkpoints
 from rlhfblender_core.environments import EnvironmentSpec, describe_environment
-from rlhfblender_core.layout import CheckpointKey
+from rlhfblender_core.layout import ArtifactKind, CheckpointKey
+from rlhfblender_core.manifests import Manifest
 from rlhfblender_core.publish import publish_shard
 from rlhfblender_core.rollout_settings import RolloutSettings, TrainedAgent
 from rlhfblender_core.runs import open_run
-from rlhfblender_core.shards import Shard, roll_out_shard
+from rlhfblender_core.shards import Shard, cut_shards, roll_out_shard
 from rlhfblender_core.storage import DataRoot
-from rlhfblender_core.workers import Workers
+from rlhfblender_core.workers import Workers, available_cores
 
 HERE = Path(__file__).parent
 GENERATE = HERE.parent / "flows" / "generate.py"
+KEY = CheckpointKey("bench", "x")
 #: Environment, with a trained agent or not, steps per episode.
 CASES = (("CartPole-v1", True, 500), ("ALE/Pong-v5", False, 500), ("Pendulum-v1", False, 200))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--episodes", type=int, default=6, help="per process and case")
+    parser.add_argument("--episodes", type=int, default=4, help="per process, case and round")
+    parser.add_argument("--rounds", type=int, default=5, help="of floor and ours in turns; medians count")
     parser.add_argument("--model", help="a PPO zip for CartPole-v1 (default: trains one, half a minute)")
-    parser.add_argument("--skip-commands", action="store_true", help="only the steady state")
+    parser.add_argument("--only", choices=["steady", "commands"], help="only the steady state, or only whole commands")
     arguments = parser.parse_args()
     print(f"# {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or train(Path(folder))
-        for env_id, is_trained, max_steps in CASES:
-            steady_state(env_id, model if is_trained else None, max_steps, arguments.episodes)
-        if not arguments.skip_commands:
+        if arguments.only != "commands":
+            for env_id, is_trained, max_steps in CASES:
+                steady_state(env_id, model if is_trained else None, max_steps, arguments)
+        if arguments.only != "steady":
             commands(model, Path(folder))
 
 
@@ -57,82 +60,121 @@ def train(folder: Path) -> str:
     return str(path)
 
 
-def steady_state(env_id: str, model: str | None, max_steps: int, episodes: int) -> None:
-    """Steps per second of both, alternating, with 1 and 2 processes."""
+def steady_state(env_id: str, model: str | None, max_steps: int, arguments: argparse.Namespace) -> None:
+    """Steps per second of both, in turns, with 1 and 2 processes."""
+    ours_by_processes = {}
     for processes in (1, 2):
         floors, ours = [], []
-        for _ in range(3):
-            floors.append(floor_rate(env_id, model, max_steps, episodes, processes))
-            ours.append(our_rate(env_id, model, max_steps, episodes, processes))
-        floor, mine = statistics.median(floors), statistics.median(ours)
-        rates = f"floor {floor:7.0f} steps/s · ours {mine:7.0f} · ratio {mine / floor:.2f}"
-        print(f"{env_id:12} {processes} process(es): {rates}", flush=True)
+        for _ in range(arguments.rounds):
+            floors.append(floor_rate(env_id, model, max_steps, arguments.episodes, processes))
+            rate, frame_bytes = our_rate(env_id, model, max_steps, arguments.episodes, processes)
+            ours.append(rate)
+        ours_by_processes[processes] = statistics.median(ours)
+        ratio = statistics.median(mine / floor for mine, floor in zip(ours, floors, strict=True))
+        rates = f"floor {statistics.median(floors):7.0f} steps/s · ours {statistics.median(ours):7.0f}"
+        print(f"{env_id:12} {processes} process(es): {rates} · ratio {ratio:.2f}", flush=True)
+    gain = ours_by_processes[2] / ours_by_processes[1]
+    print(f"{env_id:12} 1 -> 2 workers: ratio {gain:.2f} · {frame_bytes:,.0f} bytes per frame", flush=True)
 
 
 def floor_rate(env_id: str, model: str | None, max_steps: int, episodes: int, processes: int) -> float:
     with tempfile.TemporaryDirectory() as out:
+        floor = [sys.executable, "-W", "ignore", HERE / "floor.py"]
         commands = [
-            [sys.executable, HERE / "floor.py", env_id, model or "", n * episodes, (n + 1) * episodes, max_steps, out]
-            for n in range(processes)
+            [*floor, env_id, model or "", n * episodes, (n + 1) * episodes, max_steps, out] for n in range(processes)
         ]
         running = [subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE) for command in commands]
         results = [process.communicate()[0].decode().split()[-2:] for process in running]
     return sum(int(steps) / float(seconds) for steps, seconds in results)
 
 
-def our_rate(env_id: str, model: str | None, max_steps: int, episodes: int, processes: int) -> float:
-    """Everything but Prefect: rolled out in workers, hashed, published with manifests."""
-    description = describe_environment(EnvironmentSpec(env_id))
+def our_rate(env_id: str, model: str | None, max_steps: int, episodes: int, processes: int) -> tuple[float, float]:
+    """Steps per second of everything but Prefect (rolled out in workers, hashed, published), and bytes per frame."""
+    settings = settings_of(env_id, model, max_steps, render=True)
+    shards = [Shard(KEY, settings, (n,)) for n in range(processes * episodes)]
+    seconds, published = roll_out(shards, processes)
+    frame_bytes = sum(manifest.artifacts[ArtifactKind.RENDERS].size for manifest in published)
+    steps = sum(manifest.episode_length for manifest in published)
+    return steps / seconds, frame_bytes / steps
+
+
+def settings_of(env_id: str, model: str | None, max_steps: int, *, render: bool) -> RolloutSettings:
+    spec = EnvironmentSpec(env_id)
     agent = None
     if model is not None:
         file = find_checkpoints(model, env_id)[0]
         agent = TrainedAgent(file, fetch_checkpoint(file, Path(tempfile.gettempdir())))
-    settings = RolloutSettings(
-        EnvironmentSpec(env_id), agent, 0, deterministic=False, max_steps=max_steps, render=True, fps=description.fps
-    )
+    fps = describe_environment(spec).fps
+    return RolloutSettings(spec, agent, 0, deterministic=False, max_steps=max_steps, render=render, fps=fps)
+
+
+def roll_out(shards: list[Shard], processes: int) -> tuple[float, list[Manifest]]:
+    """Seconds that the shards take in workers that are warm, without Prefect; and the manifests."""
     with tempfile.TemporaryDirectory() as out:
         root = DataRoot(out)
-        key = CheckpointKey("bench", "x")
         with (
             open_run(root) as staging,
             Workers(processes, Path(out)) as workers,
             ThreadPoolExecutor(processes + 2) as threads,
         ):
-            warm = [Shard(key, settings, (1000 + n,)) for n in range(processes)]
+            warm = [Shard(KEY, shards[0].settings, (10**6 + n,)) for n in range(processes)]
             list(threads.map(lambda shard: workers.run(roll_out_shard, shard, staging), warm))
-            shards = [Shard(key, settings, (n,)) for n in range(processes * episodes)]
 
-            def make(shard: Shard) -> int:
+            def make(shard: Shard) -> list[Manifest]:
                 staged = workers.run(roll_out_shard, shard, staging)
                 publish_shard(root, staged)
-                return sum(episode.manifest.episode_length for episode in staged.episodes)
+                return [episode.manifest for episode in staged.episodes]
 
             started = time.perf_counter()
-            steps = sum(threads.map(make, shards))
-            return steps / (time.perf_counter() - started)
+            made = [manifest for manifests in threads.map(make, shards) for manifest in manifests]
+            return time.perf_counter() - started, made
 
 
 def commands(model: str, folder: Path) -> None:
-    """Whole commands from shell to prompt, with a server that is running."""
+    """Whole commands from shell to prompt."""
+    trained = ("--env", "CartPole-v1", "--model-path", model, "--deterministic")
+    own = {**os.environ, "PREFECT_HOME": str(folder / "alone")}
+    median_seconds(lambda: generate(folder, "--env", "CartPole-v1", "--random"), own, times=1)  # makes its database
+    seconds = median_seconds(lambda: generate(folder, *trained), own)
+    print(f"10 trained episodes, no server running: {seconds:.1f} s from shell to prompt", flush=True)
     with prefect_server(folder) as url:
         environment = {**os.environ, "PREFECT_API_URL": url, "PREFECT_HOME": str(folder / "home")}
-        empty = median_seconds([sys.executable, HERE / "empty_flow.py"], environment)
-        demo = median_seconds(lambda: generate(folder, "--env", "CartPole-v1", "--random"), environment)
-        print(
-            f"10 random CartPole episodes: {demo:.1f} s · empty one-task flow {empty:.1f} s · ratio {demo / empty:.2f}"
-        )
-        trained = ("--env", "CartPole-v1", "--model-path", model, "--deterministic")
-        peaks = {}
-        for episodes in (10, 100):
-            started = time.perf_counter()
-            peaks[episodes] = peak_memory(generate(folder, *trained, "--num-episodes", episodes), environment)
-            seconds = time.perf_counter() - started
-            peak = peaks[episodes] / 2**20
-            print(f"{episodes} trained episodes: {seconds:.1f} s, peak {peak:,.0f} MiB of all processes")
-        print(f"memory at 100 episodes / at 10: {peaks[100] / peaks[10]:.2f}")
-        short = ("--env", "CartPole-v1", "--random", "--no-render", "--max-steps-per-episode", 20)
-        seconds = median_seconds(lambda: generate(folder, *short, "--num-episodes", 2000), environment, times=1)
-        print(f"2,000 episodes of 20 steps, --no-render: {seconds:.1f} s")
+        start_up(folder, environment)
+        memory(folder, environment, trained)
+        orchestration(folder, environment)
+
+
+def start_up(folder: Path, environment: dict[str, str]) -> None:
+    empty = median_seconds([sys.executable, HERE / "empty_flow.py"], environment, times=5)
+    demo = median_seconds(lambda: generate(folder, "--env", "CartPole-v1", "--random"), environment, times=5)
+    what = "10 random CartPole episodes, a server running"
+    print(f"{what}: {demo:.1f} s · empty one-task flow {empty:.1f} s · ratio {demo / empty:.2f}", flush=True)
+
+
+def memory(folder: Path, environment: dict[str, str], trained: tuple[str, ...]) -> None:
+    peaks = {}
+    for episodes in (10, 100):
+        started = time.perf_counter()
+        peaks[episodes] = peak_memory(generate(folder, *trained, "--num-episodes", episodes), environment)
+        seconds = time.perf_counter() - started
+        peak = peaks[episodes] / 2**20
+        rate = f"{episodes * 500 / seconds:.0f} steps/s with start-up"
+        print(f"{episodes} trained episodes: {seconds:.1f} s, {rate}, peak {peak:,.0f} MiB of all", flush=True)
+    print(f"memory at 100 episodes / at 10: ratio {peaks[100] / peaks[10]:.2f}", flush=True)
+
+
+def orchestration(folder: Path, environment: dict[str, str]) -> None:
+    """What Prefect and the registry add per shard: a job of many short episodes, against the same without them."""
+    short = ("--env", "CartPole-v1", "--random", "--no-render", "--max-steps-per-episode", 20)
+    few = median_seconds(lambda: generate(folder, *short, "--num-episodes", 2), environment)
+    many = median_seconds(lambda: generate(folder, *short, "--num-episodes", 2000), environment, times=1)
+    settings = settings_of("CartPole-v1", None, 20, render=False)
+    processes = available_cores()
+    shards = [Shard(KEY, settings, part) for part in cut_shards(range(2000), processes)]
+    bare, _ = roll_out(shards, processes)
+    cost = 1000 * (many - few - bare) / len(shards)
+    print(f"2,000 episodes of 20 steps, --no-render: {many:.1f} s, {len(shards)} shards", flush=True)
+    print(f"orchestration: {cost:.0f} ms per shard; with it / without: ratio {(many - few) / bare:.2f}", flush=True)
 
 
 def generate(folder: Path, *arguments: object) -> list[object]:
@@ -165,19 +207,26 @@ def peak_memory(command: list[object], environment: dict[str, str]) -> int:
 
 
 def resident_bytes(leader: int) -> int:
-    """Of the leader and all its descendants."""
-    parents, sizes = {}, {}
+    """Of the leader and all its descendants; what several share counts once (PSS)."""
+    parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:  # it ended meanwhile
             continue
-        pid = int(stat.parent.name)
-        parents[pid], sizes[pid] = int(fields[1]), int(fields[21]) * resource.getpagesize()
+        parents[int(stat.parent.name)] = int(fields[1])
     family = {leader}
     while more := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= more
-    return sum(sizes.get(pid, 0) for pid in family)
+    return sum(map(proportional_bytes, family))
+
+
+def proportional_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it ended meanwhile
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 class prefect_server:  # noqa: N801 (used like a function)
