@@ -13,8 +13,15 @@ from rlhfblender_core.errors import RegistryNotUsableError
 
 #: How long a writer waits for the others on SQLite, in seconds.
 SQLITE_BUSY_TIMEOUT_S = 30.0
-#: How long connecting to a PostgreSQL server may take, in seconds, unless the URL says otherwise.
-POSTGRES_CONNECT_TIMEOUT_S = 10
+#: How libpq talks to a PostgreSQL server, unless the URL says otherwise: seconds to connect, and about a minute until a
+#: server that has silently gone is given up; the system's own limits are hours.
+POSTGRES_OPTIONS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+}
 
 _FORMS = "Use sqlite:////folder/file.db or postgresql+psycopg://user:password@host/database."
 _DRIVERS = {
@@ -119,10 +126,10 @@ def make_registry_engine(url: URL) -> Engine:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    timeout = {} if "connect_timeout" in url.query else {"connect_timeout": POSTGRES_CONNECT_TIMEOUT_S}
+    options = {name: value for name, value in POSTGRES_OPTIONS.items() if name not in url.query}
     try:
         # pre_ping: a connection that was lost while nobody used it is replaced, not reported.
-        return create_engine(url, connect_args=timeout, pool_pre_ping=True)
+        return create_engine(url, connect_args=options, pool_pre_ping=True)
     except ImportError as error:
         raise RegistryNotUsableError(
             "A registry on PostgreSQL needs the driver psycopg. Install it: pip install 'rlhfblender-data[postgres]'."
