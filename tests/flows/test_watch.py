@@ -12,7 +12,8 @@ import pytest
 from flows.generate import generate as generate_flow
 from flows.watch import watch
 
-pytestmark = pytest.mark.usefixtures("prefect")
+# Together: what a look has told is kept by the experiment's name on the server, which all tests share.
+pytestmark = [pytest.mark.usefixtures("prefect"), pytest.mark.xdist_group("watch")]
 
 
 @pytest.fixture
