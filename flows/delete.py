@@ -26,6 +26,7 @@ from flows.command_line import (
     run_flow,
 )
 from flows.forms import DatabaseUrl, described
+from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.delete import Deletion, plan_deletion
 from rlhfblender_core.errors import InvalidParameterError, RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.registry import open_existing_registry
@@ -39,7 +40,7 @@ def run_name() -> str:
     return f"delete {current_run.parameters.get('exp')}"
 
 
-@flow(name="delete", flow_run_name=run_name)
+@flow(name="delete", flow_run_name=run_name, **SIGNS_OF_LIFE)
 @described
 def delete(
     *,

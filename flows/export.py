@@ -27,6 +27,7 @@ from flows.command_line import (
     run_flow,
 )
 from flows.forms import DatabaseUrl, described
+from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.export import (
     CheckpointReport,
@@ -54,7 +55,7 @@ def run_name() -> str:
     return " ".join(["export", parameters.get("to") or "", *(parameters.get("exp") or [])])
 
 
-@flow(name="export", flow_run_name=run_name)
+@flow(name="export", flow_run_name=run_name, **SIGNS_OF_LIFE)
 @described
 def export(
     out: Annotated[str, Field(description="folder to export to, made if needed; an earlier export is continued")],

@@ -24,6 +24,7 @@ from flows.command_line import (
     run_flow,
 )
 from flows.forms import described
+from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.gallery import GalleryReport
 from rlhfblender_core.gallery.collect import find_experiments
@@ -36,7 +37,7 @@ def run_name() -> str:
     return " ".join(["gallery", *(current_run.parameters.get("exp") or [])])
 
 
-@flow(name="gallery", flow_run_name=run_name)
+@flow(name="gallery", flow_run_name=run_name, **SIGNS_OF_LIFE)
 @described
 def gallery(
     *,

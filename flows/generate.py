@@ -16,7 +16,6 @@ import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
 from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
-from prefect.utilities.annotations import quote
 from pydantic import Field
 
 from flows.artifacts import progress_in_ui, show_in_ui, tag_run
@@ -38,6 +37,7 @@ from flows.progress import TerminalDisplay, current_display
 from flows.rendering_slots import rendering_slot
 from flows.runners import RunnerChoice, RunnerKind, open_runner
 from flows.shard_runs import CheckpointWork, Failures, run_shards
+from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.debris import remove_debris
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.errors import OutOfReachError, RequestError, TransientError, one_line
@@ -48,6 +48,7 @@ from rlhfblender_core.report import Report
 from rlhfblender_core.rollout_settings import RolloutSettings
 from rlhfblender_core.runs import open_scratch
 from tasks.checkpoints import load_checkpoint
+from tasks.parameters import unwalked
 from tasks.registration import ensure_env_registered, ensure_experiment_registered, index_episodes
 from tasks.settings import Places, resolve_places
 
@@ -67,7 +68,7 @@ def run_name() -> str:
     return " ".join(filter(None, ["generate", parameters.get("exp") or parameters.get("env"), who, *wanted]))
 
 
-@flow(name="generate", flow_run_name=run_name)
+@flow(name="generate", flow_run_name=run_name, **SIGNS_OF_LIFE)
 @described
 def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
     *,
@@ -241,8 +242,7 @@ def _report(experiment: str, work: Sequence[CheckpointWork], failures: Failures,
         before = checkpoint.published
         there = checkpoint.num_episodes - len(checkpoint.missing)
         failed = failures.get(before.key.checkpoint, {})
-        unwalked: Any = quote(before)  # else Prefect walks through thousands of manifests
-        rows.append(index_episodes(unwalked, checkpoint.num_episodes, there, failed, places))
+        rows.append(index_episodes(unwalked(before), checkpoint.num_episodes, there, failed, places))
     return Report(experiment, root.shown("").rstrip("/"), tuple(rows), work[0].settings.render)
 
 

@@ -29,6 +29,7 @@ from flows.command_line import (
     run_flow,
 )
 from flows.forms import DatabaseUrl, described
+from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.import_data import ImportedBatch, ImportPlan, ImportRequest, plan_import
 from rlhfblender_core.import_data.plan import check_places
@@ -83,7 +84,7 @@ def run_name() -> str:
     return f"import-data {current_run.parameters.get('exp')}"
 
 
-@flow(name="import-data", flow_run_name=run_name)
+@flow(name="import-data", flow_run_name=run_name, **SIGNS_OF_LIFE)
 @described
 def import_data(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
     folder: Annotated[str, Field(description="folder with episodes/, rewards/, renders/ …; it is only read")],

@@ -107,13 +107,13 @@ def server_settings() -> Iterator[None]:
     Raises:
         OutOfReachError: it doesn't.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    if PREFECT_API_URL.value() is not None or not _servers:
-        yield
-        return
-    _servers[0].wait()
-    with temporary_settings({PREFECT_API_URL: _servers[0].api_url}):
+    settings: dict[Any, Any] = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}  # see flows.signs_of_life
+    if PREFECT_API_URL.value() is None and _servers:
+        _servers[0].wait()
+        settings[PREFECT_API_URL] = _servers[0].api_url
+    with temporary_settings(settings):
         yield
 
 

@@ -34,6 +34,7 @@ from flows.command_line import (
 from flows.forms import DatabaseUrl, described
 from flows.lost_tasks import end_lost_tasks
 from flows.runners import RunnerChoice, open_runner
+from flows.signs_of_life import SIGNS_OF_LIFE
 from flows.verify_artifacts import show_verification
 from rlhfblender_core.debris import remove_debris
 from rlhfblender_core.errors import EpisodesFailedError, RequestError, RLHFBlenderError, one_line
@@ -103,7 +104,7 @@ def run_name() -> str:
     return " ".join(filter(None, ["verify", parameters.get("exp"), "repair" if parameters.get("repair") else None]))
 
 
-@flow(name="verify", flow_run_name=run_name)
+@flow(name="verify", flow_run_name=run_name, **SIGNS_OF_LIFE)
 @described
 def verify(
     *,

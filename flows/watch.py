@@ -32,6 +32,7 @@ from flows.jobs import make_plan
 from flows.looks import Finding, Seen, show_look, told_before
 from flows.lost_tasks import end_lost_tasks
 from flows.progress import TerminalDisplay, current_display
+from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.checkpoints.waiting import find_waiting
 from rlhfblender_core.errors import (
     CheckpointNotUsableError,
@@ -80,7 +81,7 @@ def run_name() -> str:
     return f"watch {', '.join(current_run.parameters.get('exp') or ['all experiments'])}"
 
 
-@flow(name="watch", flow_run_name=run_name)
+@flow(name="watch", flow_run_name=run_name, **SIGNS_OF_LIFE)
 @described
 def watch(
     *,

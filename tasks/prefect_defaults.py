@@ -13,8 +13,6 @@ _DEFAULTS = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    # Seconds between signs of life; deployments/automations.yaml listens to them.
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # The first start makes its database, which takes 12 s on a free machine and longer on a busy one.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     # Ray asks for a token otherwise, also for a cluster on this machine alone.

@@ -19,6 +19,7 @@ from rlhfblender_core.registry import open_registry
 from rlhfblender_core.shards import Shard, StagedShard, roll_out_shard
 from rlhfblender_core.storage import DataRoot
 from tasks.engines import check_goes_on, engine_of
+from tasks.parameters import unwalked
 from tasks.retries import RETRY_LONG, RETRY_TRANSIENT
 from tasks.settings import Places
 
@@ -73,7 +74,7 @@ def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
                 return PublishedShard(shard.key, (), {})
             staged = engine.workers.run(roll_out_shard, replace(shard, episodes=missing), engine.staging)
         try:
-            published = write_artifacts(staged, target)
+            published = write_artifacts(unwalked(staged), unwalked(target))
         except TransientError as error:
             raise OutOfReachError(one_line(error)) from error
     if published.failures:
