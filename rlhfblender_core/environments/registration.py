@@ -121,14 +121,20 @@ def other_versions(env_id: str) -> list[str]:
     return [s.id for s in sorted(same, key=lambda s: -1 if s.version is None else s.version)]
 
 
+#: Ids that were registered here: a process that serves several requests may be told otherwise by the next.
+_ours: set[str] = set()
+
+
 def _register(env_id: str, entry_point: str) -> None:
     creator = load_entry_point(entry_point)
     existing = registry.get(env_id)
-    if existing is None:
+    if existing is None or env_id in _ours:
+        registry.pop(env_id, None)
         try:
             gymnasium.register(env_id, entry_point=entry_point)
         except gymnasium.error.Error as error:
             raise EnvironmentNotUsableError(f"{env_id!r} can't be registered: {one_line(error)}") from error
+        _ours.add(env_id)
         return
     known = entry_point_text(existing.entry_point)
     if known == entry_point or existing.entry_point is creator:

@@ -312,3 +312,10 @@ def test_own_environments_warnings_are_not_hidden_while_stepping(outside: Path) 
     with pytest.warns(UserWarning, match="mine"):
         warnings.warn("mine", stacklevel=1)
     env.close()
+
+
+def test_an_id_of_our_own_may_mean_another_class_in_the_next_request() -> None:
+    for cls in ("Counting", "Drawing"):
+        env = made("Reused-v0", f"environments_for_tests.counting:{cls}")
+        assert type(env.unwrapped).__name__ == cls
+        env.close()
