@@ -4,8 +4,10 @@ With its defaults a temporary server loses most states of task runs at exit: the
 last is dropped. Only environment variables reach a server that Prefect starts by itself.
 """
 
+import contextlib
 import logging
 import os
+from pathlib import Path
 
 _DEFAULTS = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
@@ -21,6 +23,10 @@ _DEFAULTS = {
 
 for _name, _value in _DEFAULTS.items():
     os.environ.setdefault(_name, _value)
+
+if "PREFECT_HOME" in os.environ:  # Prefect makes only the last folder of it
+    with contextlib.suppress(OSError):
+        Path(os.environ["PREFECT_HOME"]).expanduser().mkdir(parents=True, exist_ok=True)
 
 
 def _tells_something(record: logging.LogRecord) -> bool:
