@@ -5,28 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import use
-from servers import ObjectStorage
 
 from rlhfblender_core.storage import DataRoot, publish_bytes, publish_files, read_bytes, remove_files
 
-pytestmark = [pytest.mark.xdist_group("object-storage"), pytest.mark.usefixtures("prefect")]
+_SLOW = [pytest.param(name, marks=pytest.mark.soak) for name in ("seaweedfs", "azurite", "fake-gcs")]
+pytestmark = [
+    pytest.mark.xdist_group("object-storage"),
+    pytest.mark.usefixtures("prefect"),
+    pytest.mark.parametrize("storage", ["moto", *_SLOW], indirect=True),
+]
 
 Contents = Callable[[DataRoot], dict[str, str]]
 CommandLine = Callable[..., Any]
 COUNTING = ("--env", "Counting-v0", "--env-gym-entrypoint", "environments_for_tests.counting:Counting", "--random")
-
-
-@pytest.fixture(
-    params=["moto", *(pytest.param(name, marks=pytest.mark.soak) for name in ("seaweedfs", "azurite", "fake-gcs"))]
-)
-def storage(
-    request: pytest.FixtureRequest, server: Callable[[str], ObjectStorage], monkeypatch: pytest.MonkeyPatch
-) -> ObjectStorage:
-    """A server, its variables set."""
-    found = server(request.param)
-    use(found, monkeypatch)
-    return found
 
 
 @pytest.fixture
