@@ -41,10 +41,11 @@ from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.debris import remove_debris
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.errors import OutOfReachError, RequestError, TransientError, one_line
-from rlhfblender_core.plan import LATEST, GenerationPlan, GenerationRequest
+from rlhfblender_core.plan import GenerationPlan
 from rlhfblender_core.progress import ProgressCounter
 from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord
 from rlhfblender_core.report import Report
+from rlhfblender_core.request import LATEST, GenerationRequest
 from rlhfblender_core.rollout_settings import RolloutSettings
 from rlhfblender_core.runs import open_scratch
 from tasks.checkpoints import load_checkpoint

@@ -7,8 +7,9 @@ from flows.runners import RunnerChoice
 from flows.shard_runs import CheckpointWork
 from rlhfblender_core.catalogue import check_same_request, read_published
 from rlhfblender_core.layout import CheckpointKey
-from rlhfblender_core.plan import GenerationPlan, GenerationRequest, plan_generation
+from rlhfblender_core.plan import GenerationPlan, plan_generation
 from rlhfblender_core.registry import open_existing_registry
+from rlhfblender_core.request import GenerationRequest
 from rlhfblender_core.storage import check_writable
 from rlhfblender_core.worker_processes import start_template
 from tasks.settings import Places, cache_folder, storage_options

@@ -42,8 +42,8 @@ from rlhfblender_core.errors import (
     SpacesDifferError,
     one_line,
 )
-from rlhfblender_core.plan import GenerationRequest
 from rlhfblender_core.registry import ExperimentRecord, open_existing_registry
+from rlhfblender_core.request import GenerationRequest
 from tasks.settings import Places, keep_database_url, resolve_places, storage_options
 
 #: What a checkpoint itself is to blame for; looking again changes nothing until its file does.

@@ -4,7 +4,7 @@ Whatever can be wrong with a request is found here, before anything is registere
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,105 +16,23 @@ from rlhfblender_core.checkpoints.match import check_spaces, successor_hint
 from rlhfblender_core.environments import (
     EnvironmentDescription,
     EnvironmentSpec,
-    check_action_names,
     describe_environment,
     space_from_description,
-    split_env_kwargs,
 )
-from rlhfblender_core.environments.registration import find_registration
-from rlhfblender_core.errors import EnvironmentNotUsableError, InvalidParameterError, RegistryConflictError
-from rlhfblender_core.names import checked_name, path_segment
+from rlhfblender_core.errors import InvalidParameterError, RegistryConflictError
+from rlhfblender_core.names import path_segment
+from rlhfblender_core.plan_environment import described, merged_environment, requested_environment, spec_of
 from rlhfblender_core.registry import (
-    DEFAULT_PROJECT,
     EnvironmentRecord,
     ExperimentKind,
     ExperimentRecord,
     Registry,
-    environment_conflict,
     experiment_conflict,
-    lacks_origin,
 )
+from rlhfblender_core.request import DEFAULT_SETTINGS, RANDOM_BASELINE, GenerationRequest
 from rlhfblender_core.rollout_settings import RolloutSettings, TrainedAgent
 from rlhfblender_core.storage import has_password
 from rlhfblender_core.wrappers.specs import settings_from_env_kwargs
-
-#: As given with ``--checkpoints``: the latest; a random baseline.
-LATEST, RANDOM_BASELINE = -1, 0
-
-#: What decides an experiment's episodes, with the values of an experiment that doesn't say otherwise.
-DEFAULT_SETTINGS: Mapping[str, Any] = {
-    "seed": 0,
-    "deterministic": False,
-    "max_steps_per_episode": None,
-    "algorithm": None,
-    "fps": None,
-    "render": True,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerationRequest:
-    """What a user asks for; named like the flags. None means "as registered, else the default".
-
-    Raises:
-        RequestError: a value that no request can have.
-    """
-
-    env: str | None = None
-    exp: str | None = None
-    num_episodes: int = 10
-    random: bool = False
-    model_path: str | None = None
-    checkpoints: Sequence[int | str] = (LATEST,)
-    project: str = DEFAULT_PROJECT
-    env_gym_entrypoint: str | None = None
-    additional_gym_packages: Sequence[str] = ()
-    env_display_name: str | None = None
-    env_description: str | None = None
-    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    action_names: Sequence[str] | None = None
-    register_only: bool = False
-    seed: int | None = None
-    deterministic: bool | None = None
-    max_steps_per_episode: int | None = None
-    algorithm: str | None = None
-    fps: float | None = None
-    no_render: bool | None = None
-    overwrite: bool = False
-    trust_checkpoint: bool = False
-
-    def __post_init__(self) -> None:
-        checked_name(self.project, "project")
-        if self.exp is not None:
-            checked_name(self.exp, "experiment")
-        if self.env is not None:
-            path_segment(self.env)
-        _check_at_least("--num-episodes", self.num_episodes, 1)
-        _check_at_least("--seed", self.seed, 0)
-        _check_at_least("--max-steps-per-episode", self.max_steps_per_episode, 1)
-        if self.fps is not None and not 0 < self.fps <= _MAX_FPS:
-            raise InvalidParameterError(f"--fps must be above 0 and at most {_MAX_FPS}, not {self.fps:g}.")
-        if self.model_path is not None and not self.model_path.strip():
-            raise InvalidParameterError("--model-path is empty. Give a checkpoint or a folder of them.")
-        if self.random and self.model_path:
-            raise InvalidParameterError("Give either --random or --model-path, not both.")
-        if self.random and any(step not in (LATEST, RANDOM_BASELINE) for step in self.checkpoints):
-            raise InvalidParameterError("--checkpoints needs a --model-path; a random agent has no checkpoints.")
-        if not self.checkpoints:
-            raise InvalidParameterError(
-                "--checkpoints is empty. Give steps, -1 for the latest, 0 for a random baseline."
-            )
-        for step in self.checkpoints:
-            if isinstance(step, int):
-                _check_at_least("--checkpoints", step, LATEST)
-
-
-_MAX_FPS = 1000
-
-
-def _check_at_least(flag: str, value: float | None, least: int) -> None:
-    if value is not None and value < least:
-        raise InvalidParameterError(f"{flag} must be {least} or more, not {value}.")
 
 
 @dataclass(frozen=True)
@@ -158,13 +76,13 @@ def plan_generation(
     registered = registry.find_experiment(request.exp) if registry and request.exp else None
     env_id = _environment_id(request, registered)
     kind = _kind(request, registered)
-    wanted_environment = _environment_record(request, env_id)
+    wanted_environment = requested_environment(request, env_id)
     known = registry.find_environment(env_id) if registry else None
-    environment = _merged_environment(known, wanted_environment)
+    environment = merged_environment(known, wanted_environment)
     settings = _merged_settings(request, registered)
     spec = spec_of(environment)
     description = describe_environment(spec, render=bool(settings["render"]) and not request.register_only)
-    environment = _described(environment, description, request)
+    environment = described(environment, description, request)
     if kind is None:
         return GenerationPlan(environment, None, (), request.num_episodes, request.overwrite)
     experiment = _experiment_record(request, registered, env_id, kind, settings)
@@ -207,88 +125,6 @@ def _kind(request: GenerationRequest, registered: ExperimentRecord | None) -> Ex
         return None
     raise InvalidParameterError(
         "Give --random for a random agent, or --model-path with a checkpoint or a folder of them."
-    )
-
-
-def _environment_record(request: GenerationRequest, env_id: str) -> EnvironmentRecord:
-    constructor, spec_kwargs = split_env_kwargs(dict(request.env_kwargs))
-    return EnvironmentRecord(
-        env_id=env_id,
-        display_name=request.env_display_name,
-        description=request.env_description,
-        entry_point=request.env_gym_entrypoint,
-        additional_packages=tuple(request.additional_gym_packages),
-        kwargs=constructor,
-        spec_kwargs=spec_kwargs,
-        action_names=tuple(request.action_names) if request.action_names else None,
-    )
-
-
-def _merged_environment(known: EnvironmentRecord | None, wanted: EnvironmentRecord) -> EnvironmentRecord:
-    """What is asked for, with what is registered where nothing is asked."""
-    if known is None:
-        return wanted
-    conflict = environment_conflict(known, wanted)
-    if conflict:
-        raise RegistryConflictError(conflict)
-    if lacks_origin(known) and not lacks_origin(wanted) and _is_found(known):
-        raise RegistryConflictError(
-            f"Environment {known.env_id!r} is registered without entry point and packages, and is found without them. "
-            "Leave them out to use it, or register yours under another id."
-        )
-    return EnvironmentRecord(
-        env_id=known.env_id,
-        display_name=wanted.display_name or known.display_name,
-        description=wanted.description or known.description,
-        entry_point=known.entry_point or wanted.entry_point,
-        additional_packages=known.additional_packages or wanted.additional_packages,
-        kwargs=known.kwargs,
-        spec_kwargs=known.spec_kwargs,
-        action_names=wanted.action_names or known.action_names,
-    )
-
-
-def _is_found(environment: EnvironmentRecord) -> bool:
-    try:
-        find_registration(spec_of(environment))
-    except EnvironmentNotUsableError:
-        return False
-    return True
-
-
-def spec_of(environment: EnvironmentRecord, agent_kwargs: Mapping[str, Any] | None = None) -> EnvironmentSpec:
-    """How to make a registered environment; settings for the agent's view are left out.
-
-    Args:
-        environment: as registered.
-        agent_kwargs: constructor kwargs that an agent was trained with; registered ones win.
-    """
-    _, constructor = settings_from_env_kwargs(environment.kwargs)
-    return EnvironmentSpec(
-        env_id=environment.env_id,
-        entry_point=environment.entry_point,
-        additional_packages=environment.additional_packages,
-        kwargs={**(agent_kwargs or {}), **constructor},
-        spec_kwargs=environment.spec_kwargs,
-    )
-
-
-def _described(
-    environment: EnvironmentRecord, description: EnvironmentDescription, request: GenerationRequest
-) -> EnvironmentRecord:
-    if request.action_names:
-        check_action_names(space_from_description(description.action_space), request.action_names)
-    return EnvironmentRecord(
-        env_id=environment.env_id,
-        display_name=environment.display_name,
-        description=environment.description,
-        entry_point=environment.entry_point,
-        additional_packages=environment.additional_packages,
-        kwargs=environment.kwargs,
-        spec_kwargs=environment.spec_kwargs,
-        observation_space=description.observation_space,
-        action_space=description.action_space,
-        action_names=environment.action_names,
     )
 
 

@@ -17,9 +17,10 @@ from rlhfblender_core.export import (
     plan_server_export,
 )
 from rlhfblender_core.layout import CheckpointKey
-from rlhfblender_core.plan import GenerationRequest, plan_generation
+from rlhfblender_core.plan import plan_generation
 from rlhfblender_core.publish import index_published, publish_shard
 from rlhfblender_core.registry import CheckpointRecord, open_existing_registry, open_registry
+from rlhfblender_core.request import GenerationRequest
 from rlhfblender_core.shards import Shard, close_session, roll_out_shard
 from rlhfblender_core.storage import DataRoot
 

@@ -15,9 +15,10 @@ from rlhfblender_core.catalogue import made_meanwhile, read_published
 from rlhfblender_core.debris import remove_debris
 from rlhfblender_core.errors import RLHFBlenderError, TransientError, one_line
 from rlhfblender_core.layout import CheckpointKey
-from rlhfblender_core.plan import GenerationPlan, GenerationRequest, plan_generation
+from rlhfblender_core.plan import GenerationPlan, plan_generation
 from rlhfblender_core.publish import episode_record, index_published, publish_shard
 from rlhfblender_core.registry import CheckpointRecord, open_existing_registry, open_registry
+from rlhfblender_core.request import GenerationRequest
 from rlhfblender_core.runs import live_runs, open_run, spread
 from rlhfblender_core.shards import Shard, cut_shards, roll_out_shard
 from rlhfblender_core.storage import DataRoot, open_data_root

@@ -23,7 +23,7 @@ from rlhfblender_core.export.request import CheckpointReport, ExperimentSource
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey
 from rlhfblender_core.manifests import Manifest
 from rlhfblender_core.names import path_segment
-from rlhfblender_core.plan import spec_of
+from rlhfblender_core.plan_environment import spec_of
 from rlhfblender_core.registry import CheckpointRecord
 from rlhfblender_core.storage import DataRoot, fetch_file, make_folder
 
