@@ -6,9 +6,13 @@ from enum import StrEnum
 
 from prefect import get_client
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 
 from flows.artifacts import artifact_key, optional
+
+#: So many earlier looks are searched for the last one at the same data root.
+_LOOKS = 20
 
 
 class Finding(StrEnum):
@@ -41,7 +45,7 @@ class Seen:
         return f"| {' | '.join(cells)} |"
 
 
-def show_look(experiment: str, seen: Sequence[Seen]) -> None:
+def show_look(experiment: str, data_root: str, seen: Sequence[Seen]) -> None:
     """Stores the look's table with the run, where there is something to tell."""
     if seen:
         # Markdown, because reasons are long and lines of Prefect's tables are cut off.
@@ -50,15 +54,21 @@ def show_look(experiment: str, seen: Sequence[Seen]) -> None:
             create_markdown_artifact(
                 f"| checkpoint | what | why |\n|---|---|---|\n{rows}\n",
                 key=artifact_key("watch", experiment),
-                description=f"{experiment}: checkpoints that had no episodes before this look",
+                description=_description(experiment, data_root),
             )
 
 
-def told_before(experiment: str) -> Collection[str]:
+def told_before(experiment: str, data_root: str) -> Collection[str]:
     """Rows of the experiment's last look that told something."""
-    key = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[artifact_key("watch", experiment)]))
-    rows: set[str] = set()
+    key = ArtifactFilter(key=ArtifactFilterKey(any_=[artifact_key("watch", experiment)]))
     with optional("earlier looks"), get_client(sync_client=True) as client:
-        for found in client.read_latest_artifacts(artifact_filter=key):
-            rows |= set(str(found.data).splitlines())
-    return rows
+        latest_first = client.read_artifacts(artifact_filter=key, sort=ArtifactSort.CREATED_DESC, limit=_LOOKS)
+        for look in latest_first:
+            if look.description == _description(experiment, data_root):
+                return set(str(look.data).splitlines())
+    return ()
+
+
+def _description(experiment: str, data_root: str) -> str:
+    """Other data roots may have an experiment of that name, and be filled by workers of the same server."""
+    return f"{experiment} in {data_root}: checkpoints that had no episodes before this look"

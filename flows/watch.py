@@ -152,7 +152,7 @@ def _look_after(
     except RLHFBlenderError as error:  # the others are looked after all the same
         look.seen.append(Seen("", Finding.FAILED, one_line(error)))
     _add_up(look, outcome)
-    show_look(experiment.name, look.seen)
+    show_look(experiment.name, places.data_root, look.seen)
 
 
 @dataclass
@@ -200,7 +200,7 @@ class _Look:
 
 def _add_up(look: _Look, outcome: _Outcome) -> None:
     """What can't be used counts as a problem once: told every quarter of an hour, it would hide what is new."""
-    told, logger = told_before(look.experiment), get_run_logger()
+    told, logger = told_before(look.experiment, look.places.data_root), get_run_logger()
     for line in look.seen:
         name = f"{look.experiment}/{line.label}".rstrip("/")
         if line.finding is Finding.FILLED:

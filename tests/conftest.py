@@ -53,6 +53,14 @@ pytest_plugins = ["databases"]
 _SERVER_START_S = 180
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Makes sure that pytest-xdist sees the groups of tests that can't run at the same time."""
+    is_grouping = getattr(config.option, "loadgroup", False)
+    if is_grouping and any("@" not in item.nodeid for item in items if item.get_closest_marker("xdist_group")):
+        raise pytest.UsageError("This pytest-xdist doesn't keep groups of tests together with this pytest.")
+
+
 def _start_server(folder: Path) -> str:
     """The address of a new Prefect server, which ends when the process that runs the tests does."""
     with socket.socket() as listener:

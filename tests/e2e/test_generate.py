@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from terminal import complaints
 
 from rlhfblender_core.seeding import episode_seed
 
@@ -52,11 +53,6 @@ def servers_with(mark: str) -> list[str]:
         if b"temporary_server" in words and mark.encode() in variables:
             found.append(entry.name)
     return found
-
-
-def complaints(err: str) -> list[str]:
-    """Lines on standard error but for those that tell how far a run got, which a slow machine prints."""
-    return [line for line in err.splitlines() if not re.fullmatch(r"\d+/\d+ episodes · .*", line)]
 
 
 def ffmpegs_below(folder: Path) -> list[str]:

@@ -10,9 +10,9 @@ import sys, time, types
 from flows import command_line
 command_line._GRACE_S = 1
 def main():
-    print("ready", flush=True)
     while True:
         try:
+            print("ready", flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             pass

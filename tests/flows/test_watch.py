@@ -12,8 +12,7 @@ import pytest
 from flows.generate import generate as generate_flow
 from flows.watch import watch
 
-# Together: what a look has told is kept by the experiment's name on the server, which all tests share.
-pytestmark = [pytest.mark.usefixtures("prefect"), pytest.mark.xdist_group("watch")]
+pytestmark = pytest.mark.usefixtures("prefect")
 
 
 @pytest.fixture
@@ -97,6 +96,9 @@ def test_a_broken_checkpoint_does_not_keep_the_others_from_being_made(
         True,
         "0 checkpoints filled; can't be used, as told before: study/256",
     )
+    # For another data root it is news.
+    assert look(shutil.copytree(data_root, data_root.with_name("other"))).is_failed()
+    assert look(data_root).is_completed()
     save(models, trained_cartpole / "rl_model_256_steps.zip", age=3600)
     assert look(data_root).message == "1 checkpoints filled: study/256"
 
