@@ -198,7 +198,7 @@ def live_runs(root: DataRoot, experiment: str, silent_for: float = EXPIRY_S) -> 
 
 
 def read_notices(root: DataRoot, experiment: str, run: Run | None = None) -> dict[str, Notice]:
-    """What runs on the experiment tell, by name; they needn't be alive any more. Without this run, where there is one."""
+    """What runs on the experiment but this one tell, by name; they needn't be alive any more."""
     own = run.folder.name if run else None
     if not root.is_local:
         return {name: parse_notice(content) for name, content in read_markers(root, experiment, own).items()}

@@ -30,6 +30,10 @@ class Making:
     digests: Mapping[str, str]
 
 
+#: In the place of a digest: the episodes are being deleted.
+DELETED = "deleted"
+
+
 @contextlib.contextmanager
 def taken_in_hand(
     root: DataRoot, run: Run, key: CheckpointKey, episodes: Collection[int], *, leave: bool
@@ -100,6 +104,6 @@ def check_same_settings(root: DataRoot, making: Making, run: Run | None = None) 
     alive = [name for name in live_runs(root, making.experiment) if name in differing] if differing else []
     if alive:
         raise InvalidParameterError(
-            f"Another run is making episodes of experiment {making.experiment!r} at {differing[alive[0]]} with other "
-            "settings. Wait for it, or stop it first."
+            f"Another run is at work on experiment {making.experiment!r} at {differing[alive[0]]}, with other settings "
+            "or to delete it. Wait for it, or stop it first."
         )

@@ -88,7 +88,7 @@ def test_a_run_with_other_settings_is_refused_while_one_is_under_way(root: DataR
             Making("F", {"random": "another request"}),
         ):
             check_same_settings(root, making, run)
-        with pytest.raises(InvalidParameterError, match="Another run is making episodes of experiment 'E' at random"):
+        with pytest.raises(InvalidParameterError, match="is at work on experiment 'E' at random"):
             check_same_settings(root, Making("E", {"random": "another request"}), run)
 
 
