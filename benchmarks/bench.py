@@ -113,15 +113,15 @@ def roll_out(shards: list[Shard], processes: int) -> tuple[float, list[Manifest]
     with tempfile.TemporaryDirectory() as out:
         root = DataRoot(out)
         with (
-            open_run(root) as staging,
+            open_run(root) as run,
             Workers(processes, Path(out)) as workers,
             ThreadPoolExecutor(processes + 2) as threads,
         ):
             warm = [Shard(KEY, shards[0].settings, (10**6 + n,)) for n in range(processes)]
-            list(threads.map(lambda shard: workers.run(roll_out_shard, shard, staging), warm))
+            list(threads.map(lambda shard: workers.run(roll_out_shard, shard, run.folder), warm))
 
             def make(shard: Shard) -> list[Manifest]:
-                staged = workers.run(roll_out_shard, shard, staging)
+                staged = workers.run(roll_out_shard, shard, run.folder)
                 publish_shard(root, staged)
                 return [episode.manifest for episode in staged.episodes]
 

@@ -31,6 +31,7 @@ from rlhfblender_core.delete import Deletion, plan_deletion
 from rlhfblender_core.errors import InvalidParameterError, RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.registry import open_existing_registry
 from rlhfblender_core.runs import open_run
+from rlhfblender_core.sharing import DELETED, Making, check_same_settings
 from tasks.delete import delete_episodes, forget_experiment
 from tasks.settings import Places, resolve_places
 
@@ -60,7 +61,11 @@ def delete(
             raise InvalidParameterError("Nothing was deleted: nobody was there to ask. Give --yes to delete.")
         places = resolve_places(data_root, database_url)
         deletion = plan(exp, checkpoints, places)
-        with open_run(places.open_root(), deletion.experiment):  # verify mustn't take what is half deleted for damage
+        root = places.open_root()
+        with open_run(root, deletion.experiment) as run:  # verify mustn't take what is half deleted for damage
+            digests = {checkpoint.key.checkpoint: DELETED for checkpoint in deletion.checkpoints}
+            run.notice.make(digests)
+            check_same_settings(root, Making(deletion.experiment, digests), run)
             for checkpoint in deletion.checkpoints:
                 delete_episodes(checkpoint, places)
             forget_experiment(deletion, places)

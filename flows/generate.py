@@ -36,7 +36,7 @@ from flows.lost_tasks import end_lost_tasks
 from flows.progress import TerminalDisplay, current_display
 from flows.rendering_slots import rendering_slot
 from flows.runners import RunnerChoice, RunnerKind, open_runner
-from flows.shard_runs import CheckpointWork, Failures, run_shards
+from flows.shard_runs import CheckpointWork, Outcome, run_shards
 from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.debris import remove_debris
 from rlhfblender_core.environments import parse_env_kwargs
@@ -198,7 +198,7 @@ def carry_out(job: Job, places: Places, choice: RunnerChoice) -> Report:
     run_id = uuid.uuid4().hex
     with ExitStack() as stack:
         progress = stack.enter_context(open_scratch())
-        runner = stack.enter_context(open_runner(choice, run_id, root, progress, job.missing, name))
+        runner = stack.enter_context(open_runner(choice, run_id, root, progress, job.missing, job.making))
         if job.missing:
             _load_checkpoints(job.work, places, run_id)
         _register(plan, places)
@@ -206,10 +206,13 @@ def carry_out(job: Job, places: Places, choice: RunnerChoice) -> Report:
             stack.enter_context(rendering_slot())
             stack.enter_context(progress_in_ui(progress, job.missing))
             stack.enter_context(current_display.get().watch(progress, job.missing))
-        count = ProgressCounter(progress / "cluster.progress") if choice.is_cluster else None
-        on_done = (lambda episodes: count.add(episodes=episodes)) if count else (lambda _: None)
-        failures = run_shards(job.work, places, run_id, runner, choice.at_once(job.missing), on_done)
-    return dataclasses.replace(_report(name, job.work, failures, places), remarks=plan.remarks)
+        count = ProgressCounter(progress / "others.progress")
+
+        def on_done(made: int, others: int) -> None:  # what workers here make, they count themselves
+            count.add(episodes=others + (made if choice.is_cluster else 0))
+
+        outcome = run_shards(job.work, places, run_id, runner, choice.at_once(job.missing), on_done)
+    return dataclasses.replace(_report(name, job.work, outcome, places), remarks=plan.remarks)
 
 
 def _load_checkpoints(work: Sequence[CheckpointWork], places: Places, run_id: str) -> None:
@@ -236,14 +239,14 @@ def _checkpoint_record(experiment: str, settings: RolloutSettings) -> Checkpoint
     )
 
 
-def _report(experiment: str, work: Sequence[CheckpointWork], failures: Failures, places: Places) -> Report:
+def _report(experiment: str, work: Sequence[CheckpointWork], outcome: Outcome, places: Places) -> Report:
     root = places.open_root()
     rows = []
     for checkpoint in work:
         before = checkpoint.published
-        there = checkpoint.num_episodes - len(checkpoint.missing)
-        failed = failures.get(before.key.checkpoint, {})
-        rows.append(index_episodes(unwalked(before), checkpoint.num_episodes, there, failed, places))
+        label = before.key.checkpoint
+        made, failed = outcome.made[label], outcome.failures.get(label, {})
+        rows.append(index_episodes(unwalked(before), checkpoint.num_episodes, made, failed, places))
     return Report(experiment, root.shown("").rstrip("/"), tuple(rows), work[0].settings.render)
 
 

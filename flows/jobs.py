@@ -10,6 +10,7 @@ from rlhfblender_core.layout import CheckpointKey
 from rlhfblender_core.plan import GenerationPlan, plan_generation
 from rlhfblender_core.registry import open_existing_registry
 from rlhfblender_core.request import GenerationRequest
+from rlhfblender_core.sharing import Making
 from rlhfblender_core.storage import check_writable
 from rlhfblender_core.worker_processes import start_template
 from tasks.settings import Places, cache_folder, storage_options
@@ -31,6 +32,14 @@ class Job:
     def missing(self) -> int:
         """How many episodes have to be made."""
         return sum(len(checkpoint.missing) for checkpoint in self.work)
+
+    @property
+    def making(self) -> Making | None:
+        """Which requests' episodes have to be made; None without an experiment."""
+        if self.plan.experiment is None:
+            return None
+        digests = {part.settings.label: part.settings.digest for part in self.work if part.missing}
+        return Making(self.plan.experiment.name, digests)
 
     @property
     def is_trained(self) -> bool:

@@ -27,6 +27,9 @@ class Display(Protocol):
     def watch(self, folder: Path, episodes: int) -> contextlib.AbstractContextManager[None]:
         """Shows what is counted into the folder, of so many episodes, until the context is left."""
 
+    def say(self, line: str) -> None:
+        """Shows a line while the run goes on."""
+
     def show(self, report: Report) -> None:
         """Shows what the run achieved."""
 
@@ -38,6 +41,9 @@ class NoDisplay:
     def watch(self, folder: Path, episodes: int) -> Iterator[None]:  # noqa: ARG002
         """See :class:`Display`."""
         yield
+
+    def say(self, line: str) -> None:
+        """See :class:`Display`."""
 
     def show(self, report: Report) -> None:
         """See :class:`Display`."""
@@ -53,6 +59,10 @@ class TerminalDisplay:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self.has_shown = False
+
+    def say(self, line: str) -> None:
+        """See :class:`Display`."""
+        self._console.print(line, highlight=False, markup=False)
 
     def show(self, report: Report) -> None:
         """See :class:`Display`."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.sharing import Making, check_same_settings
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.workers import Workers, available_cores
 from tasks.engines import open_engine
@@ -61,7 +62,7 @@ class RunnerChoice:
 
 @contextlib.contextmanager
 def open_runner(
-    choice: RunnerChoice, run_id: str, root: DataRoot, progress: Path, episodes: int, experiment: str | None = None
+    choice: RunnerChoice, run_id: str, root: DataRoot, progress: Path, episodes: int, making: Making | None = None
 ) -> Iterator[TaskRunner[Any]]:
     """A started task runner, and what its tasks need in this process.
 
@@ -71,13 +72,16 @@ def open_runner(
         root: the data root.
         progress: folder for the workers' counters.
         episodes: how many are to be made.
-        experiment: whose they are.
+        making: of which experiment and requests; None for several.
 
     Raises:
-        InvalidParameterError: the runner's package is missing.
+        InvalidParameterError: the runner's package is missing, or another run makes the same experiment's episodes
+            with other settings.
     """
     at_once = choice.at_once(episodes)
     if choice.is_cluster:
+        if making is not None:
+            check_same_settings(root, making)
         with _cluster_runner(choice, at_once) as cluster:
             yield cluster
         return
@@ -85,7 +89,7 @@ def open_runner(
     workers = Workers(processes, progress, patience=_PATIENCE if choice.kind == "auto" else 0.0)
     # The engine is left first: whatever ends the run ends the workers, and no task waits for them any more.
     runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=at_once + _WRITERS)
-    with runner, open_engine(run_id, root, workers, experiment):
+    with runner, open_engine(run_id, root, workers, making):
         yield runner
 
 

@@ -25,7 +25,7 @@ What an error *is* decides what happens to it, and it is decided here, once::
 Every message is one line that says what was expected, what was found and what to do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 class RLHFBlenderError(Exception):
@@ -119,16 +119,18 @@ class EpisodesFailedError(RLHFBlenderError):
     Args:
         checkpoint: label of their checkpoint.
         failures: message by episode number.
+        published: numbers of the others.
     """
 
-    def __init__(self, checkpoint: str, failures: Mapping[int, str]) -> None:
+    def __init__(self, checkpoint: str, failures: Mapping[int, str], published: Iterable[int] = ()) -> None:
         self.checkpoint = checkpoint
         self.failures = dict(failures)
+        self.published = tuple(published)
         super().__init__(f"{len(self.failures)} at {checkpoint}: {'; '.join(self.failures.values())}")
 
-    def __reduce__(self) -> tuple[type["EpisodesFailedError"], tuple[str, dict[int, str]]]:
+    def __reduce__(self) -> tuple[type["EpisodesFailedError"], tuple[str, dict[int, str], tuple[int, ...]]]:
         """Survives pickling, which is by ``args`` otherwise."""
-        return type(self), (self.checkpoint, self.failures)
+        return type(self), (self.checkpoint, self.failures, self.published)
 
 
 class RunStoppedError(RLHFBlenderError):

@@ -14,7 +14,7 @@ class CheckpointReport:
     Attributes:
         checkpoint: its label.
         made: episodes published by this run.
-        there: episodes that were complete before.
+        there: episodes that were complete before, or that another run has made meanwhile.
         failed: message by number of those that failed.
         mean_return, std_return: over the episodes asked for that exist; NaN for none.
         mean_length: likewise, in steps.
@@ -71,14 +71,14 @@ class Report:
 
 
 def report_checkpoint(
-    published: Published, num_episodes: int, there: int, failed: Mapping[int, str]
+    published: Published, num_episodes: int, made: int, failed: Mapping[int, str]
 ) -> CheckpointReport:
     """The row of a checkpoint.
 
     Args:
         published: what is there after the run.
         num_episodes: how many were asked for.
-        there: how many were complete before.
+        made: how many the run has published.
         failed: message by episode number.
     """
     lost = "was taken away by another run meanwhile. Run the same command again."
@@ -96,8 +96,8 @@ def report_checkpoint(
             warnings[warning] = warnings.get(warning, 0) + 1
     return CheckpointReport(
         checkpoint=published.key.checkpoint,
-        made=max(0, len(manifests) - there),
-        there=min(there, len(manifests)),
+        made=min(made, len(manifests)),
+        there=max(0, len(manifests) - made),
         failed=dict(failed),
         mean_return=mean,
         std_return=std,

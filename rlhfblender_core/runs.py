@@ -12,13 +12,24 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from rlhfblender_core.layout import RUNS
-from rlhfblender_core.markers import keep_marker, live_markers
-from rlhfblender_core.storage import DataRoot, full_disk_errors, make_folder, remove_tree, storage_errors
+from rlhfblender_core.markers import EXPIRY_S, keep_marker, live_markers, marker_path, read_markers
+from rlhfblender_core.notices import Notice, OwnNotice, parse_notice
+from rlhfblender_core.storage import (
+    DataRoot,
+    full_disk_errors,
+    gone,
+    make_folder,
+    publish_bytes,
+    remove_tree,
+    storage_errors,
+)
 
 try:
     import fcntl
@@ -27,6 +38,7 @@ except ImportError:  # Windows: starting runs don't wait for one that cleans up
 
 _LOCK = "lock"
 _EXPERIMENT = "experiment"
+_NOTICE = "notice"
 _NEW = ".new-"
 #: A folder that got no further than its first name is dead after so many seconds; that it is locked is judged sooner,
 #: but not in the moment between making and locking it.
@@ -34,9 +46,22 @@ _NEW_FOR, _UNLOCKED_FOR = 3600.0, 10.0
 _TRIES = 100
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run that is under way.
+
+    Attributes:
+        folder: for its unfinished files; its name is the run's.
+        notice: what it tells other runs.
+    """
+
+    folder: Path
+    notice: OwnNotice
+
+
 @contextlib.contextmanager
-def open_run(root: DataRoot, experiment: str | None = None) -> Iterator[Path]:
-    """A new folder for this run's unfinished files; dead runs' folders are removed, this one too in the end.
+def open_run(root: DataRoot, experiment: str | None = None) -> Iterator[Run]:
+    """A run with a new folder; dead runs' folders are removed, this one too in the end.
 
     Args:
         root: the data root.
@@ -54,11 +79,25 @@ def open_run(root: DataRoot, experiment: str | None = None) -> Iterator[Path]:
         # Locked before it has the name by which other runs judge it.
         with no_run_starting(root):
             folder = _named(new)
+    notice = OwnNotice(partial(_tell, root, experiment, folder))
     try:
-        with keep_marker(root, experiment, folder.name):
-            yield folder
+        with keep_marker(root, experiment, folder.name, notice):
+            yield Run(folder, notice)
     finally:
         _discard(folder, lock)
+
+
+def _tell(root: DataRoot, experiment: str | None, folder: Path, content: bytes) -> None:
+    if root.is_local:
+        with storage_errors(root):
+            part = folder / f"{_NOTICE}.part"
+            try:
+                part.write_bytes(content)
+            except FileNotFoundError as error:
+                raise gone(folder) from error
+            part.replace(folder / _NOTICE)
+    elif experiment is not None:
+        publish_bytes(root, marker_path(experiment, folder.name), content)
 
 
 @contextlib.contextmanager
@@ -144,12 +183,31 @@ def remove_dead_runs(base: Path) -> None:
         base.rmdir()
 
 
-def live_runs(root: DataRoot, experiment: str) -> list[str]:
-    """Names of the runs under way that may publish files of the experiment, those that started first first."""
+def live_runs(root: DataRoot, experiment: str, silent_for: float = EXPIRY_S) -> list[str]:
+    """Names of the runs under way that may publish files of the experiment, those that started first first.
+
+    Args:
+        root: the data root.
+        experiment: its name.
+        silent_for: seconds after which a run on object storage that hasn't been heard of doesn't count any more.
+    """
     base = runs_folder(root)
     if not root.is_local:
-        return [name for name in live_markers(root, experiment) if not _died_here(base / name)]
+        return [name for name in live_markers(root, experiment, silent_for) if not _died_here(base / name)]
     return [folder.name for folder in _folders(base) if _may_work_on(folder, experiment) and _may_be_alive(folder)]
+
+
+def read_notices(root: DataRoot, experiment: str, run: Run | None = None) -> dict[str, Notice]:
+    """What runs on the experiment but this one tell, by name; they needn't be alive any more."""
+    own = run.folder.name if run else None
+    if not root.is_local:
+        return {name: parse_notice(content) for name, content in read_markers(root, experiment, own).items()}
+    notices = {}
+    for folder in _folders(runs_folder(root)):
+        if folder.name != own and _may_work_on(folder, experiment):
+            with contextlib.suppress(OSError):  # it has told nothing, or is over
+                notices[folder.name] = parse_notice((folder / _NOTICE).read_bytes())
+    return notices
 
 
 def spread(rank: int) -> float:

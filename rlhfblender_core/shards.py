@@ -9,7 +9,7 @@ from pathlib import Path
 from rlhfblender_core.checkpoints.fetch import CheckpointRef
 from rlhfblender_core.environments import EnvironmentSpec, make_environment
 from rlhfblender_core.episode_files import EpisodeFiles, EpisodeSummary, discard_staged, staged_path
-from rlhfblender_core.errors import CheckpointNotUsableError, EpisodeError, StorageNotUsableError, one_line
+from rlhfblender_core.errors import CheckpointNotUsableError, EpisodeError, one_line
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.manifests import (
     ArtifactRecord,
@@ -23,7 +23,7 @@ from rlhfblender_core.progress import count_progress
 from rlhfblender_core.rollout import Agent, EpisodeTerms, RawRecorder, roll_out_episode
 from rlhfblender_core.rollout_settings import RolloutSettings, versions_of
 from rlhfblender_core.seeding import episode_seed
-from rlhfblender_core.storage import full_disk_errors
+from rlhfblender_core.storage import full_disk_errors, gone
 
 #: Shards get no larger: what a dying worker loses, and what waits to be published.
 MAX_SHARD = 25
@@ -145,7 +145,7 @@ def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
             summary = roll_out_episode(agent, episode, terms, files, _count_steps)
     except EpisodeError as error:
         if not folder.is_dir():
-            raise _gone(staging) from error
+            raise gone(staging) from error
         discard_staged(folder)
         raise
     except BaseException:
@@ -159,14 +159,8 @@ def _make_below(staging: Path, folder: Path) -> None:
     try:
         folder.parent.mkdir(exist_ok=True)
     except FileNotFoundError as error:
-        raise _gone(staging) from error
+        raise gone(staging) from error
     folder.mkdir()
-
-
-def _gone(staging: Path) -> StorageNotUsableError:
-    return StorageNotUsableError(
-        f"The run's folder {staging} is gone: was the data root unmounted or removed? Run the same command again."
-    )
 
 
 def _count_steps(steps: int) -> None:

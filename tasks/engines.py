@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhfblender_core.errors import RunStoppedError
-from rlhfblender_core.runs import live_runs, open_run, open_scratch, spread
+from rlhfblender_core.runs import Run, live_runs, open_run, open_scratch, spread
+from rlhfblender_core.sharing import Making, check_same_settings
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.workers import Workers
 
@@ -23,11 +24,16 @@ class Engine:
 
     Attributes:
         workers: where shards are rolled out.
-        staging: folder for unfinished files.
+        run: with the folder for unfinished files.
     """
 
     workers: Workers
-    staging: Path
+    run: Run
+
+    @property
+    def staging(self) -> Path:
+        """The folder for unfinished files."""
+        return self.run.folder
 
 
 #: By run; None for a run that this process started and that is over: its tasks that still wait for another try must not
@@ -36,10 +42,22 @@ _engines: dict[str, Engine | None] = {}
 
 
 @contextlib.contextmanager
-def open_engine(run_id: str, root: DataRoot, workers: Workers, experiment: str | None = None) -> Iterator[Engine]:
-    """Makes this process do the run's work in these workers; the experiment says whose files it publishes."""
-    with open_run(root, experiment) as staging, workers:
-        _engines[run_id] = engine = Engine(workers, staging)
+def open_engine(run_id: str, root: DataRoot, workers: Workers, making: Making | None = None) -> Iterator[Engine]:
+    """Makes this process do the run's work in these workers.
+
+    Args:
+        run_id: of the run.
+        root: the data root.
+        workers: for the run's shards; closed in the end.
+        making: whose files it publishes; None where that may be anybody's.
+
+    Raises:
+        InvalidParameterError: another run makes the same experiment's episodes with other settings.
+    """
+    with _telling_run(root, making) as run, workers:
+        if making is not None:
+            check_same_settings(root, making, run)
+        _engines[run_id] = engine = Engine(workers, run)
         try:
             yield engine
         finally:
@@ -47,8 +65,13 @@ def open_engine(run_id: str, root: DataRoot, workers: Workers, experiment: str |
 
 
 @contextlib.contextmanager
-def engine_of(run_id: str, root: DataRoot, experiment: str | None = None) -> Iterator[Engine]:
+def engine_of(run_id: str, root: DataRoot, making: Making | None = None) -> Iterator[Engine]:
     """The run's engine; on a machine of a cluster, this process's own with a folder for this call.
+
+    Args:
+        run_id: of the run.
+        root: the data root.
+        making: whose files are published by this call.
 
     Raises:
         RunStoppedError: the run is over.
@@ -58,8 +81,16 @@ def engine_of(run_id: str, root: DataRoot, experiment: str | None = None) -> Ite
     if engine is not None:
         yield engine
         return
-    with open_run(root, experiment) as staging:
-        yield Engine(_workers_of_this_process(), staging)
+    with _telling_run(root, making) as run:
+        yield Engine(_workers_of_this_process(), run)
+
+
+@contextlib.contextmanager
+def _telling_run(root: DataRoot, making: Making | None) -> Iterator[Run]:
+    with open_run(root, making.experiment if making else None) as run:
+        if making is not None and making.digests:
+            run.notice.make(making.digests)
+        yield run
 
 
 def check_goes_on(run_id: str) -> None:
@@ -76,9 +107,9 @@ def start_fraction(run_id: str, root: DataRoot, experiment: str) -> float:
     """Where in its work this run starts, from 0 to 1, so that runs on the same experiment meet late."""
     engine = _engines.get(run_id)
     live = live_runs(root, experiment)
-    if engine is None or engine.staging.name not in live:
+    if engine is None or engine.run.folder.name not in live:
         return 0.0
-    return spread(live.index(engine.staging.name))
+    return spread(live.index(engine.run.folder.name))
 
 
 @functools.cache

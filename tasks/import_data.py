@@ -27,8 +27,8 @@ def import_batch(
 ) -> ImportedBatch:
     """Checks, converts and publishes these episodes of a checkpoint."""
     root = places.open_root()
-    with open_run(root, target.key.experiment) as staging:
-        batch = import_episodes(root, source, numbers, target, staging)
+    with open_run(root, target.key.experiment) as run:
+        batch = import_episodes(root, source, numbers, target, run.folder)
     for line in batch.faults:
         get_run_logger().warning("%s", line)
     get_run_logger().info("%s: %d episodes imported", target.key.checkpoint, len(batch.made))

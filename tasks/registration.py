@@ -52,9 +52,9 @@ def ensure_experiment_registered(
     **RETRY_TRANSIENT,
 )
 def index_episodes(
-    before: Published, num_episodes: int, there: int, failed: Mapping[int, str], places: Places
+    before: Published, num_episodes: int, made: int, failed: Mapping[int, str], places: Places
 ) -> CheckpointReport:
     """What is published of a checkpoint in numbers, after making sure that the registry knows all of it."""
     with open_registry(places.database_url, create=False, reached_before=True) as registry:
         published = index_published(places.open_root(), registry, before)
-    return report_checkpoint(published, num_episodes, there, failed)
+    return report_checkpoint(published, num_episodes, made, failed)

@@ -4,6 +4,8 @@
 published stays bounded, and a storage hiccup is retried without rolling out again (``docs/decisions.md``).
 """
 
+import contextlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +19,9 @@ from rlhfblender_core.manifests import canonical_digest
 from rlhfblender_core.publish import PublishedShard, episode_record, publish_shard
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.shards import Shard, StagedShard, roll_out_shard
+from rlhfblender_core.sharing import Making, taken_in_hand
 from rlhfblender_core.storage import DataRoot
-from tasks.engines import check_goes_on, engine_of
+from tasks.engines import Engine, check_goes_on, engine_of
 from tasks.parameters import unwalked
 from tasks.retries import RETRY_LONG, RETRY_TRANSIENT
 from tasks.settings import Places
@@ -32,13 +35,15 @@ class ShardTarget:
         places: data root and registry.
         run_id: the run that makes them.
         missing: the shard's episodes that have to be made.
-        existing: those among them that are published, and are replaced.
+        existing: those among them that are published from the same request, and are replaced.
+        leave: whether those that other runs have in hand are left to them.
     """
 
     places: Places
     run_id: str
     missing: tuple[int, ...]
-    existing: tuple[int, ...] = ()
+    existing: Collection[int] = ()
+    leave: bool = False
 
 
 def shard_cache_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
@@ -57,7 +62,7 @@ def shard_cache_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str
     **RETRY_LONG,
 )
 def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
-    """Rolls out the shard's missing episodes in a worker and has them written.
+    """Rolls out the shard's missing episodes in a worker and has them written; those of other runs are left out.
 
     Raises:
         EpisodesFailedError: some of them failed; the others are published.
@@ -67,9 +72,11 @@ def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
     root = target.places.open_root()
     if not _still_missing(shard, target, root):
         return PublishedShard(shard.key, (), {})
-    with engine_of(target.run_id, root, shard.key.experiment) as engine:
+    making = Making(shard.key.experiment, {shard.key.checkpoint: shard.settings.digest})
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(engine_of(target.run_id, root, making))
         with engine.workers.slot():
-            missing = _still_missing(shard, target, root)  # a while may have passed
+            missing = stack.enter_context(_in_hand(shard, target, root, engine))
             if not missing:
                 return PublishedShard(shard.key, (), {})
             staged = engine.workers.run(roll_out_shard, replace(shard, episodes=missing), engine.staging)
@@ -78,8 +85,17 @@ def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
         except TransientError as error:
             raise OutOfReachError(one_line(error)) from error
     if published.failures:
-        raise EpisodesFailedError(published.key.checkpoint, published.failures)
+        raise EpisodesFailedError(published.key.checkpoint, published.failures, published.episodes)
     return published
+
+
+@contextlib.contextmanager
+def _in_hand(shard: Shard, target: ShardTarget, root: DataRoot, engine: Engine) -> Iterator[tuple[int, ...]]:
+    """Episodes to make now; other runs know of them while the context lasts."""
+    with taken_in_hand(root, engine.run, shard.key, target.missing, leave=target.leave) as mine:
+        # In this order: what another run doesn't have in hand any more, it has published before.
+        missing = _still_missing(shard, target, root) if mine else ()
+        yield tuple(episode for episode in missing if episode in mine)
 
 
 def _still_missing(shard: Shard, target: ShardTarget, root: DataRoot) -> tuple[int, ...]:

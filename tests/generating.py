@@ -5,6 +5,7 @@ Also a command, for tests that kill it: ``python tests/generating.py ROOT DATABA
 
 import argparse
 import dataclasses
+import random
 import sys
 import tempfile
 import time
@@ -19,8 +20,9 @@ from rlhfblender_core.plan import GenerationPlan, plan_generation
 from rlhfblender_core.publish import episode_record, index_published, publish_shard
 from rlhfblender_core.registry import CheckpointRecord, open_existing_registry, open_registry
 from rlhfblender_core.request import GenerationRequest
-from rlhfblender_core.runs import live_runs, open_run, spread
+from rlhfblender_core.runs import Run, live_runs, open_run, spread
 from rlhfblender_core.shards import Shard, cut_shards, roll_out_shard
+from rlhfblender_core.sharing import taken_in_hand
 from rlhfblender_core.storage import DataRoot, open_data_root
 from rlhfblender_core.workers import Workers
 
@@ -68,40 +70,57 @@ def generate(root: DataRoot, database_url: str, asked: GenerationRequest, worker
         remove_debris(root, [published])
         missing = published.missing(range(asked.num_episodes))
         made = 0
-        with open_run(root, KEY.experiment) as staging, Workers(workers, Path(folder)) as pool:
+        with open_run(root, KEY.experiment) as run, Workers(workers, Path(folder)) as pool:
             shards = [Shard(KEY, plan.settings[0], part) for part in cut_shards(missing, max(1, workers))]
             live = live_runs(root, KEY.experiment)
-            first = int(spread(live.index(staging.name)) * len(shards)) if staging.name in live else 0
+            first = int(spread(live.index(run.folder.name)) * len(shards)) if run.folder.name in live else 0
+            maker = _Maker(root, database_url, run, pool, frozenset(published.manifests))
+            left = shards[first:] + shards[:first]
             with ThreadPoolExecutor(max(1, workers)) as threads:
-                in_order = shards[first:] + shards[:first]
-                existing = frozenset(published.manifests)
-                places = (root, database_url, staging)
-                work = [threads.submit(_make, shard, existing, places, pool) for shard in in_order]
-                made = sum(future.result() for future in work)
+                while left:
+                    made += sum(threads.map(maker.make, left))
+                    left = [shard for shard in left if not maker.is_done(shard)]
+                    time.sleep(random.uniform(0.1, 0.3) if left else 0)
         with open_registry(database_url) as registry:
             index_published(root, registry, published)
     return made
 
 
-def _make(shard: Shard, existing: frozenset[int], places: tuple[DataRoot, str, Path], pool: Workers) -> int:
-    root, database_url, staging = places
-    for attempt in range(_TRIES):
-        try:
-            others = made_meanwhile(root, shard.key, shard.settings.digest, set(shard.episodes) - existing)
-            wanted = tuple(n for n in shard.episodes if n not in others)
-            if not wanted:
-                return 0
-            staged = pool.run(roll_out_shard, dataclasses.replace(shard, episodes=wanted), staging)
-            publish_shard(root, staged)
-            with open_registry(database_url) as registry:
-                registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes])
-        except TransientError:
-            if attempt == _TRIES - 1:
-                raise
-            time.sleep(0.2 * 2**attempt)
-        else:
-            return len(wanted)
-    raise AssertionError("every try ends in return or raise")
+@dataclasses.dataclass(frozen=True)
+class _Maker:
+    root: DataRoot
+    database_url: str
+    run: Run
+    pool: Workers
+    existing: frozenset[int]
+
+    def made_by_others(self, shard: Shard) -> frozenset[int]:
+        return made_meanwhile(self.root, shard.key, shard.settings.digest, set(shard.episodes) - self.existing)
+
+    def is_done(self, shard: Shard) -> bool:
+        return len(made_meanwhile(self.root, shard.key, shard.settings.digest, shard.episodes)) == len(shard.episodes)
+
+    def make(self, shard: Shard) -> int:
+        """Makes those that no other run has made or in hand; says how many those were."""
+        for attempt in range(_TRIES):
+            try:
+                return self._try(shard)
+            except TransientError:
+                if attempt == _TRIES - 1:
+                    raise
+                time.sleep(0.2 * 2**attempt)
+        raise AssertionError("every try ends in return or raise")
+
+    def _try(self, shard: Shard) -> int:
+        with taken_in_hand(self.root, self.run, shard.key, shard.episodes, leave=True) as mine:
+            others = self.made_by_others(shard)
+            wanted = tuple(n for n in mine if n not in others)
+            if wanted:
+                staged = self.pool.run(roll_out_shard, dataclasses.replace(shard, episodes=wanted), self.run.folder)
+                publish_shard(self.root, staged)
+                with open_registry(self.database_url) as registry:
+                    registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes])
+        return len(wanted)
 
 
 def main() -> int:

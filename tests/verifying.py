@@ -41,10 +41,10 @@ def repair(root: DataRoot, database_url: str) -> list[str]:
     remove_orphans(root, findings.problems)
     with open_registry(database_url) as registry, tempfile.TemporaryDirectory() as cache:
         remakes, refusals = plan_remakes(findings, Sources(root, registry, Path(cache), {}))
-        with open_run(root) as staging:
+        with open_run(root) as run:
             for remake in remakes:
                 shard = Shard(remake.key, remake.settings, remake.episodes)
-                publish_shard(root, roll_out_shard(shard, staging))
+                publish_shard(root, roll_out_shard(shard, run.folder))
         findings = survey(root, database_url)
         rebuild_index(root, registry, findings.problems, findings.records)
     return refusals

@@ -3,6 +3,7 @@
 from rlhfblender_core.storage.failures import (
     cause_of,
     full_disk_errors,
+    gone,
     is_not_found,
     is_refusal,
     storage_errors,
@@ -43,6 +44,7 @@ __all__ = [
     "check_writable",
     "fetch_file",
     "full_disk_errors",
+    "gone",
     "has_password",
     "install_hint",
     "is_not_found",

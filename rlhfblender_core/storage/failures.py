@@ -6,6 +6,7 @@ Clients of object storage have no common base for their errors; they are told by
 import contextlib
 import errno
 from collections.abc import Iterator
+from pathlib import Path
 
 from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError, one_line
 from rlhfblender_core.storage.root import DataRoot
@@ -81,6 +82,13 @@ def words_of(error: Exception) -> str:
 def no_bucket(root: DataRoot) -> StorageNotUsableError:
     """Our error for "not found" where something is written."""
     return StorageNotUsableError(f"There is no bucket for {root.url}. Create it, or check --data-root.")
+
+
+def gone(folder: Path) -> StorageNotUsableError:
+    """Our error for a run's folder that isn't there any more."""
+    return StorageNotUsableError(
+        f"The run's folder {folder} is gone: was the data root unmounted or removed? Run the same command again."
+    )
 
 
 def translated(root: DataRoot, error: OSError) -> StorageNotUsableError | StorageUnavailableError:

@@ -16,7 +16,8 @@ from rlhfblender_core.storage import open_data_root
 
 def test_a_run_has_a_folder_of_its_own_which_is_gone_afterwards(tmp_path: Path) -> None:
     root = open_data_root(str(tmp_path))
-    with open_run(root) as one, open_run(root) as two:
+    with open_run(root) as first, open_run(root) as second:
+        one, two = first.folder, second.folder
         (one / "unfinished").write_text("x")
         assert one != two
         assert is_alive(one)
@@ -28,8 +29,8 @@ def test_the_folder_of_a_run_that_was_killed_is_removed_by_the_next_one(tmp_path
     script = (
         "import sys, time; from rlhfblender_core.runs import open_run; "
         "from rlhfblender_core.storage import open_data_root\n"
-        "with open_run(open_data_root(sys.argv[1])) as folder:\n"
-        "    (folder / 'unfinished').write_text('x'); print(folder, flush=True); time.sleep(600)"
+        "with open_run(open_data_root(sys.argv[1])) as run:\n"
+        "    (run.folder / 'unfinished').write_text('x'); print(run.folder, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -39,7 +40,7 @@ def test_the_folder_of_a_run_that_was_killed_is_removed_by_the_next_one(tmp_path
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     with open_run(open_data_root(str(tmp_path))) as own:
-        assert list((tmp_path / RUNS).iterdir()) == [own]
+        assert list((tmp_path / RUNS).iterdir()) == [own.folder]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,8 +100,8 @@ def test_many_runs_come_and_go_side_by_side(tmp_path: Path) -> None:
     def come_and_go() -> None:
         try:
             for _ in range(40):
-                with open_run(root) as folder:
-                    (folder / "unfinished").write_text("x")
+                with open_run(root) as run:
+                    (run.folder / "unfinished").write_text("x")
         except BaseException as error:  # noqa: BLE001 (shown below)
             errors.append(error)
 

@@ -111,8 +111,8 @@ def test_episodes_are_made_kept_mended_and_deleted(
 
 
 def test_a_live_run_is_known_by_its_marker_until_it_ends(root: DataRoot) -> None:
-    with open_run(root, "E") as folder:
-        assert live_runs(root, "E") == [folder.name]
+    with open_run(root, "E") as run:
+        assert live_runs(root, "E") == [run.folder.name]
         assert live_runs(root, "F") == []
     assert live_runs(root, "E") == []
     assert list_sizes(root, ".runs/E") == {}
