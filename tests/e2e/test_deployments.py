@@ -13,7 +13,7 @@ from deploying import Team, descendants, kill_tree, wait_for
 from documented import of
 
 PREFECT = of("prefect", "docs/operations.md")
-DEPLOYMENTS = 4
+DEPLOYMENTS = 9
 CARTPOLE = ("--param", "env=CartPole-v1", "--param", "random=true")
 
 pytestmark = [
