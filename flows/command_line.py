@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_o
 
 from pydantic.fields import FieldInfo
 
-from flows.forms import Secret
+from flows.secret_parameters import Secret
 from flows.temporary_server import server_settings, start_temporary_server
 from rlhfblender_core.errors import OutOfReachError, RLHFBlenderError, TransientError, one_line
 

@@ -25,7 +25,8 @@ from flows.command_line import (
     run_command,
     run_flow,
 )
-from flows.forms import DatabaseUrl, described
+from flows.forms import shown_as_form
+from flows.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.delete import Deletion, plan_deletion
 from rlhfblender_core.errors import InvalidParameterError, RequestError, RLHFBlenderError, one_line
@@ -38,11 +39,11 @@ from tasks.settings import Places, resolve_places
 
 def run_name() -> str:
     """``delete my-experiment``: what a person reads in Prefect's UI."""
-    return f"delete {current_run.parameters.get('exp')}"
+    return " ".join(filter(None, ["delete", current_run.parameters.get("exp")]))
 
 
+@shown_as_form
 @flow(name="delete", flow_run_name=run_name, **SIGNS_OF_LIFE)
-@described
 def delete(
     *,
     exp: Annotated[str | None, Field(description="the experiment")] = None,

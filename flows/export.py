@@ -26,7 +26,8 @@ from flows.command_line import (
     run_command,
     run_flow,
 )
-from flows.forms import DatabaseUrl, described
+from flows.forms import shown_as_form
+from flows.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.export import (
@@ -55,8 +56,8 @@ def run_name() -> str:
     return " ".join(["export", parameters.get("to") or "", *(parameters.get("exp") or [])])
 
 
+@shown_as_form
 @flow(name="export", flow_run_name=run_name, **SIGNS_OF_LIFE)
-@described
 def export(
     out: Annotated[str, Field(description="folder to export to, made if needed; an earlier export is continued")],
     *,

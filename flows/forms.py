@@ -1,48 +1,47 @@
-"""The form of a deployment in Prefect's UI: where its fields' descriptions come from, and which are secrets."""
+"""The form of a deployment in Prefect's UI, made of the flow's parameters."""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, ParamSpec, TypeVar, get_args, get_type_hints
+from types import NoneType
+from typing import Annotated, ParamSpec, TypeVar, get_args
 
-from pydantic import Field
+from prefect import Flow
+from prefect.utilities.callables import parameter_schema
+from pydantic import MISSING, Field, WithJsonSchema
 from pydantic.fields import FieldInfo
-
-from tasks.settings import keep_database_url
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class Secret:
-    """Marks a parameter that may hold a password: Prefect stores the parameters of flow runs and shows them.
+def shown_as_form(flow: Flow[P, R]) -> Flow[P, R]:
+    """Has the flow's deployments show a form that a person can read: descriptions, and fields that may stay empty.
 
-    Attributes:
-        keep: takes the value that a command line was given; returns what may become a parameter.
+    Prefect makes the form of a flow's signature, and takes descriptions from docstrings only. ``str | None`` becomes a
+    switch between two types, "Property is type None". So the flow gets a signature for that purpose: the fields of
+    parameters that may be left out have no ``None`` among their types, and no default. The server accepts null for
+    them all the same. Goes above ``@flow``.
     """
-
-    keep: Callable[[str], str | None]
-
-
-DatabaseUrl = Annotated[
-    str | None,
-    Field(description="registry (default RLHFBLENDER_DATABASE_URL, else SQLite in the data root)"),
-    Secret(keep_database_url),
-]
-"""The registry, as every flow takes it."""
+    signature = inspect.signature(flow.fn, eval_str=True)
+    flow.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[_as_field(parameter) for parameter in signature.parameters.values()]
+    )
+    flow.parameters = parameter_schema(flow)
+    return flow
 
 
-def described(function: Callable[P, R]) -> Callable[P, R]:
-    """Repeats the descriptions of ``Annotated[…, Field(description=…)]`` in the docstring, under ``Args:``.
-
-    Prefect takes a form's descriptions from there only (it overrides those of ``Annotated`` by nothing). Goes below
-    ``@flow``.
-    """
-    lines = [inspect.getdoc(function) or "", "", "Args:"]
-    for name, annotated in get_type_hints(function, include_extras=True).items():
-        fields = [item for item in get_args(annotated)[1:] if isinstance(item, FieldInfo)]
-        # It is shown as Markdown: <env> would be taken for a tag.
-        lines += [f"    {name}: {field.description.replace('<', '&lt;')}" for field in fields if field.description]
-    function.__doc__ = "\n".join(lines)
-    return function
+def _as_field(parameter: inspect.Parameter) -> inspect.Parameter:
+    annotation, *metadata = get_args(parameter.annotation)
+    (description,) = [item.description for item in metadata if isinstance(item, FieldInfo)]
+    default = parameter.default
+    if default is None:
+        (annotation,) = [kind for kind in get_args(annotation) if kind is not NoneType]
+        default = MISSING
+        # A switch that nobody touches would say no.
+        metadata += [WithJsonSchema({"enum": [True, False, None]})] if annotation is bool else []
+    elif default is inspect.Parameter.empty:
+        default = ...
+    # It is shown as Markdown: <env> would be taken for a tag.
+    return parameter.replace(
+        annotation=Annotated[annotation, *metadata],
+        default=Field(default=default, description=(description or "").replace("<", "&lt;")),
+    )

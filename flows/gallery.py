@@ -23,7 +23,7 @@ from flows.command_line import (
     run_command,
     run_flow,
 )
-from flows.forms import described
+from flows.forms import shown_as_form
 from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.gallery import GalleryReport
@@ -37,8 +37,8 @@ def run_name() -> str:
     return " ".join(["gallery", *(current_run.parameters.get("exp") or [])])
 
 
+@shown_as_form
 @flow(name="gallery", flow_run_name=run_name, **SIGNS_OF_LIFE)
-@described
 def gallery(
     *,
     exp: Annotated[list[str], Field(description="experiments to show (default all that have episodes)")] = [],  # noqa: B006

@@ -30,12 +30,13 @@ from flows.command_line import (
     run_flow,
     say_where_to_look,
 )
-from flows.forms import DatabaseUrl, described
+from flows.forms import shown_as_form
 from flows.jobs import Job, make_job, warm_up
 from flows.lost_tasks import end_lost_tasks
 from flows.progress import TerminalDisplay, current_display
 from flows.rendering_slots import rendering_slot
 from flows.runners import RunnerChoice, RunnerKind, open_runner
+from flows.secret_parameters import DatabaseUrl
 from flows.shard_runs import CheckpointWork, Outcome, run_shards
 from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.debris import remove_debris
@@ -69,8 +70,8 @@ def run_name() -> str:
     return " ".join(filter(None, ["generate", parameters.get("exp") or parameters.get("env"), who, *wanted]))
 
 
+@shown_as_form
 @flow(name="generate", flow_run_name=run_name, **SIGNS_OF_LIFE)
-@described
 def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
     *,
     env: Annotated[
@@ -87,11 +88,11 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     ] = None,
     checkpoints: Annotated[
         list[int | Literal["final", "best"]],
-        Field(description="training steps; -1 the latest (default), 0 a random baseline; also final, best"),
+        Field(description='training steps; -1 the latest (default), 0 a random baseline; also "final", "best"'),
     ] = [-1],  # noqa: B006 (Prefect copies defaults)
     project: Annotated[str, Field(description=f"project (default {DEFAULT_PROJECT})")] = DEFAULT_PROJECT,
     env_gym_entrypoint: Annotated[
-        str | None, Field(description="module:Class of a custom environment, registered under --env")
+        str | None, Field(description="module:Class of a custom environment, registered as that id")
     ] = None,
     additional_gym_packages: Annotated[
         list[str], Field(description="packages to import before the environment is made")
@@ -99,7 +100,11 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     env_display_name: Annotated[str | None, Field(description="how people call the environment")] = None,
     env_description: Annotated[str | None, Field(description="a sentence about the environment")] = None,
     env_kwargs: Annotated[
-        dict[str, Any], Field(description="keyword arguments of the environment, e.g. max_episode_steps:1000")
+        dict[str, Any],
+        Field(
+            description="keyword arguments of the environment, e.g. max_episode_steps:1000 "
+            '(in a form {"max_episode_steps": 1000})'
+        ),
     ] = {},  # noqa: B006
     action_names: Annotated[list[str] | None, Field(description="labels of the actions")] = None,
     register_only: Annotated[bool, Field(description="register, generate nothing")] = False,

@@ -28,7 +28,8 @@ from flows.command_line import (
     run_command,
     run_flow,
 )
-from flows.forms import DatabaseUrl, described
+from flows.forms import shown_as_form
+from flows.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.import_data import ImportedBatch, ImportPlan, ImportRequest, plan_import
@@ -84,8 +85,8 @@ def run_name() -> str:
     return f"import-data {current_run.parameters.get('exp')}"
 
 
+@shown_as_form
 @flow(name="import-data", flow_run_name=run_name, **SIGNS_OF_LIFE)
-@described
 def import_data(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
     folder: Annotated[str, Field(description="folder with episodes/, rewards/, renders/ …; it is only read")],
     *,

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.command_line import EXIT_DONE, make_parser, run_command
-from flows.forms import DatabaseUrl
+from flows.secret_parameters import DatabaseUrl
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.names import checked_name

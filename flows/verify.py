@@ -31,9 +31,10 @@ from flows.command_line import (
     run_flow,
     say_where_to_look,
 )
-from flows.forms import DatabaseUrl, described
+from flows.forms import shown_as_form
 from flows.lost_tasks import end_lost_tasks
 from flows.runners import RunnerChoice, open_runner
+from flows.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
 from flows.verify_artifacts import show_verification
 from rlhfblender_core.debris import remove_debris
@@ -104,8 +105,8 @@ def run_name() -> str:
     return " ".join(filter(None, ["verify", parameters.get("exp"), "repair" if parameters.get("repair") else None]))
 
 
+@shown_as_form
 @flow(name="verify", flow_run_name=run_name, **SIGNS_OF_LIFE)
-@described
 def verify(
     *,
     exp: Annotated[str | None, Field(description="experiment (default all)")] = None,

@@ -26,12 +26,13 @@ from flows.command_line import (
     run_flow,
     say_where_to_look,
 )
-from flows.forms import DatabaseUrl, described
+from flows.forms import shown_as_form
 from flows.generate import generate
 from flows.jobs import make_plan
 from flows.looks import Finding, Seen, show_look, told_before
 from flows.lost_tasks import end_lost_tasks
 from flows.progress import TerminalDisplay, current_display
+from flows.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.checkpoints.waiting import find_waiting
 from rlhfblender_core.errors import (
@@ -81,8 +82,8 @@ def run_name() -> str:
     return f"watch {', '.join(current_run.parameters.get('exp') or ['all experiments'])}"
 
 
+@shown_as_form
 @flow(name="watch", flow_run_name=run_name, **SIGNS_OF_LIFE)
-@described
 def watch(
     *,
     exp: Annotated[list[str], Field(description="experiments to look after (default all with trained agents)")] = [],  # noqa: B006 (Prefect copies defaults)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploying import REPOSITORY, Team
+from deploying import REPOSITORY, Team, wait_for
 
 pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(600)]
 
@@ -111,12 +111,28 @@ def test_the_results_are_a_table(page: Any, seen: Seen, tmp_path: Path) -> None:
     keep(page, tmp_path / "results.png")
 
 
-def test_the_form_describes_and_checks_its_fields(page: Any, seen: Seen, tmp_path: Path) -> None:
+def test_the_form_describes_and_checks_its_fields(page: Any, seen: Seen, team: Team, tmp_path: Path) -> None:
     page.goto(f"{seen.address}/deployments/deployment/{seen.deployment}/run")
     page.get_by_text("Gymnasium id, e.g. CartPole-v1").wait_for()
     page.get_by_text("episodes per checkpoint (default 10)").wait_for()
-    keep(page, tmp_path / "form.png")
-    page.locator("input[type=number]").first.fill("0")
+    assert page.get_by_text("Property is type").count() == 0
+    page.screenshot(path=tmp_path / "form.png", full_page=True)
+    field(page, "num_episodes").fill("0")
     page.get_by_role("button", name="Submit").click()
     page.get_by_text("'num_episodes'. Failure reason: 0 is less than the minimum of 1").first.wait_for()
-    keep(page, tmp_path / "form-refused.png")
+    page.screenshot(path=tmp_path / "form-refused.png", full_page=True)
+    # Filled and emptied again: as if it hadn't been touched.
+    for name, text in (("model_path", "models"), ("seed", "7")):
+        field(page, name).fill(text)
+        field(page, name).fill("")
+    for name, text in (("env", "CartPole-v1"), ("exp", "from-the-form"), ("num_episodes", "1")):
+        field(page, name).fill(text)
+    field(page, "random").evaluate("box => box.click()")
+    page.get_by_role("button", name="Submit").click()
+    wait_for(lambda: team.episodes("from-the-form"), 100, team.folder / "worker.log")
+
+
+def field(page: Any, name: str) -> Any:
+    """The text field, number field or switch below a parameter's name."""
+    title = page.get_by_text(f"{name} (Optional)", exact=True)
+    return title.locator("xpath=ancestor::*[.//textarea or .//input][1]").locator("textarea, input").first

@@ -1,16 +1,19 @@
 """Server, deployments and worker as a team runs them: started by make, asked by Prefect's command line."""
 
+import os
 import shutil
+import signal
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from deploying import Team, kill_tree, wait_for
+from deploying import Team, descendants, kill_tree, wait_for
 from documented import of
 
 PREFECT = of("prefect", "docs/operations.md")
-DEPLOYMENTS = 4
+DEPLOYMENTS = 9
 CARTPOLE = ("--param", "env=CartPole-v1", "--param", "random=true")
 
 pytestmark = [
@@ -18,6 +21,10 @@ pytestmark = [
     pytest.mark.timeout(600),  # a server, a worker and a command line: minutes on a machine that is busy
     pytest.mark.skipif(shutil.which("make") is None, reason="there is no make"),
 ]
+
+
+def command_of(pid: int) -> str:
+    return subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
 
 
 def test_a_deployment_started_from_the_command_line_makes_data(team: Team) -> None:
@@ -56,6 +63,55 @@ def test_deploying_again_changes_nothing_that_people_changed(team: Team) -> None
         assert client.read_global_concurrency_limit_by_name("rendering").limit == int(update[-1])
         assert len(client.read_automations_by_name("finish-lost-runs")) == 1
         assert len(client.read_deployments()) == DEPLOYMENTS
+
+
+def test_a_run_that_dies_at_its_third_attempt_is_given_up(team: Team) -> None:
+    """The server's part: the run's states are set as a worker sets them whose runs' processes are killed."""
+    from prefect.states import Crashed, Pending, Running
+
+    with team.client() as client:
+        flow = client.read_flow_by_name("generate")
+        # Of no work pool: no worker takes it.
+        run = client.create_flow_run_from_deployment(client.create_deployment(flow.id, "of-no-pool"))
+        for _ in range(3):
+            client.set_flow_run_state(run.id, Pending(), force=True)
+            client.set_flow_run_state(run.id, Running(), force=True)
+        client.set_flow_run_state(run.id, Crashed(), force=True)
+
+    def failed() -> Any:
+        with team.client() as client:
+            state = client.read_flow_run(run.id).state
+        return state if state.is_failed() else None
+
+    state = wait_for(failed, 60, team.folder / "server.log")
+    with team.client() as client:
+        client.delete_deployment(run.deployment_id)
+    assert state.message.startswith("Given up after three attempts")
+    assert "\n" not in state.message
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_a_run_whose_process_is_killed_is_tried_three_times(team: Team) -> None:
+    asked = team.prefect(
+        *("deployment", "run", "generate/on-demand", *CARTPOLE, "--param", "exp=deadly", "--param", "num_episodes=9000")
+    )
+    assert asked.returncode == 0
+    log, made = team.folder / "worker.log", 0
+    for _ in range(3):
+        wait_for(lambda: team.episodes("deadly") > made, 200, log)  # noqa: B023 (called at once)
+        (engine,) = [pid for pid in descendants(team.processes[-1].pid) if "prefect.engine" in command_of(pid)]
+        os.kill(engine, signal.SIGKILL)
+        # Its worker processes end with it.
+        time.sleep(5)
+        made = team.episodes("deadly")
+
+    def over() -> list[Any]:
+        return [run for run in team.flow_runs() if "exp:deadly" in run.tags and run.state.is_failed()]
+
+    (run,) = wait_for(over, 60, log)
+    assert run.run_count == 3
+    assert run.state.message.startswith("Given up after three attempts")
 
 
 @pytest.mark.soak

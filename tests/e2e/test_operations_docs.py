@@ -33,9 +33,9 @@ def test_prefect_has_the_workers_options() -> None:
 
 def test_deployments_are_the_ones_in_the_file() -> None:
     deployed = yaml.safe_load((REPOSITORY / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    names = {f"{entry['entrypoint'].rsplit('.')[-1]}/{entry['name']}" for entry in deployed}
-    assert set(re.findall(r"^\| `([a-z]+/[a-z0-9-]+)`", TEXT, re.MULTILINE)) == names
-    assert set(re.findall(r"'([a-z]+/[a-z0-9-]+)'", TEXT)) <= names
+    names = {f"{entry['entrypoint'].rsplit('.')[-1].replace('_', '-')}/{entry['name']}" for entry in deployed}
+    assert set(re.findall(r"^\| `([a-z-]+/[a-z0-9-]+)`", TEXT, re.MULTILINE)) == names
+    assert set(re.findall(r"'([a-z-]+/[a-z0-9-]+)'", TEXT)) <= names
     for entry in deployed:
         module, _, flow = entry["entrypoint"].rpartition(".")
         parameters = getattr(__import__(module, fromlist=[flow]), flow).parameters.properties

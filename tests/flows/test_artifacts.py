@@ -81,10 +81,3 @@ def test_a_refused_run_has_its_reason_as_state_and_no_artifacts(data_root: Path)
 @pytest.mark.parametrize("name", ["a", "A b_c", "ALE-Pong-v5", "日本"])
 def test_artifact_keys_are_what_prefect_accepts(name: str) -> None:
     assert re.fullmatch(r"results(-[a-z0-9]+)*", artifact_key("results", name))
-
-
-def test_fields_of_the_form_are_described() -> None:
-    properties = generate.parameters.properties
-    assert properties["num_episodes"]["description"] == "episodes per checkpoint (default 10)"
-    assert properties["num_episodes"]["minimum"] == 1
-    assert all(properties[name].get("description") for name in properties)
