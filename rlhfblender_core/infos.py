@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -11,11 +10,14 @@ import numpy as np
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-def info_to_json(info: Mapping[str, Any]) -> str:
-    """One line of JSON. Arrays become lists, NumPy scalars numbers, keys text; what JSON has no form for its ``repr``.
+def info_to_json(info: object) -> str:
+    """A JSON object in one line. Arrays become lists, NumPy scalars numbers, keys text; what JSON lacks, its ``repr``.
 
-    NaN and infinities are written as ``NaN`` and ``Infinity``, as Python's ``json`` reads them.
+    NaN and infinities are written as ``NaN`` and ``Infinity``, as Python's ``json`` reads them. What an environment
+    returns instead of a dictionary is kept under ``info``; None is an empty one.
     """
+    if not isinstance(info, Mapping):
+        info = {} if info is None else {"info": info}
     if not info:
         return "{}"
     try:
@@ -38,7 +40,10 @@ def _plain(value: object) -> object:
 
 
 def _repr(value: object) -> str:
-    return _ADDRESS.sub("", repr(value))
+    try:
+        return _ADDRESS.sub("", repr(value))
+    except Exception:  # noqa: BLE001 (it is somebody else's, or of something nested too deeply)
+        return f"<{type(value).__qualname__}>"
 
 
 def _with_text_keys(value: object, depth: int) -> object:

@@ -81,7 +81,8 @@ def plan_generation(
     environment = merged_environment(known, wanted_environment)
     settings = _merged_settings(request, registered)
     spec = spec_of(environment)
-    description = describe_environment(spec, render=bool(settings["render"]) and not request.register_only)
+    try_out = not request.register_only
+    description = describe_environment(spec, render=bool(settings["render"]) and try_out, try_out=try_out)
     environment = described(environment, description, request)
     if kind is None:
         return GenerationPlan(environment, None, (), request.num_episodes, request.overwrite)

@@ -6,18 +6,18 @@ back. The observation that ends the episode is no row: it is ``final_obs``.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 
 from rlhfblender_core.environments import flatten_observation
 from rlhfblender_core.episode_files import EpisodeFiles, EpisodeSummary, Outcome
-from rlhfblender_core.errors import EpisodeError, RLHFBlenderError, one_line
+from rlhfblender_core.errors import EnvironmentNotUsableError, EpisodeError, RLHFBlenderError, one_line
 from rlhfblender_core.policies.protocol import Policy
-from rlhfblender_core.seeding import episode_seed
+from rlhfblender_core.seeding import episode_seed, seeded_globals
 from rlhfblender_core.storage import full_disk_errors
-from rlhfblender_core.video import Frame
+from rlhfblender_core.video import Frame, frame_fault
 
 #: Called after every step with the steps since the last call.
 StepListener = Callable[[int], None]
@@ -43,13 +43,27 @@ class RawRecorder(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As the environment's."""
         self.observation, reward, terminated, truncated, info = self.env.step(action)
-        self._reward += float(reward)
+        self._reward += _as_number(reward)
         return self.observation, reward, terminated, truncated, info
 
     def take_reward(self) -> float:
         """The sum of rewards since it was last taken or the environment was reset."""
         reward, self._reward = self._reward, 0.0
         return reward
+
+
+def _as_number(reward: Any) -> float:
+    """The reward as a float; arrays with one element are taken for it, as many environments return them.
+
+    Raises:
+        TypeError: it is no number.
+    """
+    if isinstance(reward, float | int):  # the usual case, at every step
+        return float(reward)
+    array = np.asarray(reward)
+    if array.size == 1 and array.dtype.kind in "biuf":
+        return float(array.item())
+    raise TypeError(f"step() returned the reward {reward!r:.60}, which is no number")
 
 
 @dataclass(frozen=True)
@@ -93,11 +107,13 @@ def roll_out_episode(
     """
     progress = _Progress()
     try:
-        with full_disk_errors():
-            return _roll_out(agent, episode, terms, files, on_step, progress)
-    except RLHFBlenderError:
-        raise
+        seed = episode_seed(terms.run_seed, episode)
+        with full_disk_errors(), seeded_globals(seed):
+            return _roll_out(agent, seed, terms, files, on_step, progress)
     except (Exception, SystemExit) as error:  # some simulators exit rather than raise
+        # An observation that doesn't fit its space is the episode's own; the disk and the like aren't.
+        if isinstance(error, RLHFBlenderError) and not isinstance(error, EnvironmentNotUsableError):
+            raise
         raise EpisodeError(episode, progress.step, one_line(error)) from error
 
 
@@ -108,11 +124,10 @@ class _Progress:
 
 
 def _roll_out(
-    agent: Agent, episode: int, terms: EpisodeTerms, files: EpisodeFiles, on_step: StepListener, progress: _Progress
+    agent: Agent, seed: int, terms: EpisodeTerms, files: EpisodeFiles, on_step: StepListener, progress: _Progress
 ) -> EpisodeSummary:
     env, recorder, policy = agent.env, agent.recorder, agent.policy
     space = recorder.observation_space
-    seed = episode_seed(terms.run_seed, episode)
     policy.reset(seed)
     observation, _ = env.reset(seed=seed)
     done = False
@@ -138,8 +153,7 @@ def render_frame(env: gym.Env[Any, Any]) -> Frame:
     Raises:
         TypeError: ``render()`` returned something else.
     """
-    frame = env.render()
-    if isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3 and frame.dtype == np.uint8:  # noqa: PLR2004
-        return frame
-    found = f"{frame.dtype} array of {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-    raise TypeError(f"render() returned {found} instead of a (height, width, 3) uint8 array; use --no-render")
+    frame: Any = env.render()
+    if fault := frame_fault(frame):
+        raise TypeError(f"render() returned {fault}; use --no-render")
+    return cast("Frame", frame)

@@ -1,13 +1,12 @@
 """Shards: episodes that one worker rolls out one after another, into files that wait to be published."""
 
 import atexit
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlhfblender_core.checkpoints.fetch import CheckpointRef
-from rlhfblender_core.environments import EnvironmentSpec, make_environment
+from rlhfblender_core.environments import EnvironmentSpec, close_environment, make_environment
 from rlhfblender_core.episode_files import EpisodeFiles, EpisodeSummary, discard_staged, staged_path
 from rlhfblender_core.errors import CheckpointNotUsableError, EpisodeError, one_line
 from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
@@ -22,7 +21,7 @@ from rlhfblender_core.policies.random_policy import RandomPolicy
 from rlhfblender_core.progress import count_progress
 from rlhfblender_core.rollout import Agent, EpisodeTerms, RawRecorder, roll_out_episode
 from rlhfblender_core.rollout_settings import RolloutSettings, versions_of
-from rlhfblender_core.seeding import episode_seed
+from rlhfblender_core.seeding import episode_seed, seeded_globals
 from rlhfblender_core.storage import full_disk_errors, gone
 
 #: Shards get no larger: what a dying worker loses, and what waits to be published.
@@ -187,8 +186,7 @@ class _Session:
     def close(self) -> None:
         agent, self._agent, self._digest = self._agent, None, None
         if agent is not None:
-            with contextlib.suppress(Exception):  # what was made with it stays good; some fail to close after a failure
-                agent.env.close()
+            close_environment(agent.env)
 
 
 _session = _Session()
@@ -205,7 +203,9 @@ def make_agent(settings: RolloutSettings) -> Agent:
     Raises:
         RequestError: the environment or the checkpoint can't be used, or they don't fit together.
     """
-    recorder = RawRecorder(make_environment(settings.environment, render=settings.render))
+    # Whatever the constructor draws from the global generators: the same in all workers.
+    with seeded_globals(episode_seed(settings.run_seed, 0)):
+        recorder = RawRecorder(make_environment(settings.environment, render=settings.render))
     if settings.agent is None:
         return Agent(recorder, recorder, RandomPolicy(recorder.action_space))
     return _make_trained_agent(settings, recorder)

@@ -36,11 +36,24 @@ KEYFRAME_INTERVAL = 60
 #: The slowest that fits into ffmpeg's fractions; below it the rate would become 0.
 _SLOWEST = Fraction(1, 1001)
 _PIPE_BYTES = 1 << 20
+#: H.264's longest side, in pixels.
+_MAX_SIDE = 16_384
 _ENCODER_TIMEOUT = 120.0
 
 
 class VideoError(Exception):
-    """The encoder failed; the message is ffmpeg's last line."""
+    """The encoder failed; the message is ffmpeg's first line, which names the cause."""
+
+
+def frame_fault(frame: object) -> str | None:
+    """What is wrong with a frame, as the end of a sentence that begins "render() returned"; None if nothing is."""
+    expected = f"not an array (height, width, 3) of uint8 with 1 to {_MAX_SIDE:,} pixels a side"
+    if not isinstance(frame, np.ndarray):
+        return f"{type(frame).__name__}, {expected}"
+    is_picture = frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3  # noqa: PLR2004 (axes, colours)
+    if is_picture and all(1 <= side <= _MAX_SIDE for side in frame.shape[:2]):
+        return None
+    return f"an array {frame.shape} of {frame.dtype}, {expected}"
 
 
 class VideoWriter:
@@ -130,8 +143,8 @@ class VideoWriter:
             return StorageNotUsableError(
                 "The disk is full: the video could not be written. Free some space, run again."
             )
-        last = messages.splitlines()[-1] if messages else f"exit status {status}"
-        return VideoError(f"the video encoder failed: {last}")
+        first = messages.splitlines()[0] if messages else f"exit status {status}"
+        return VideoError(f"the video encoder failed: {first}")
 
 
 def count_frames(path: Path) -> int:

@@ -4,15 +4,9 @@ This is the public surface; the modules beside it are details.
 """
 
 from rlhfblender_core.environments.actions import action_dimensions, check_action_names
-from rlhfblender_core.environments.describe import (
-    EnvironmentDescription,
-    check_frame,
-    check_renders,
-    describe_environment,
-    fps_of,
-)
+from rlhfblender_core.environments.describe import EnvironmentDescription, describe_environment, fps_of
 from rlhfblender_core.environments.headless import prepare_headless, render_failure
-from rlhfblender_core.environments.make import Environment, make_environment
+from rlhfblender_core.environments.make import Environment, close_environment, make_environment
 from rlhfblender_core.environments.observations import (
     ColumnSpec,
     flatten_observation,
@@ -40,9 +34,8 @@ __all__ = [
     "SpaceDescription",
     "action_dimensions",
     "check_action_names",
-    "check_frame",
-    "check_renders",
     "check_supported",
+    "close_environment",
     "describe_environment",
     "describe_space",
     "flatten_observation",

@@ -13,12 +13,14 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from rlhfblender_core.environments.headless import render_failure
-from rlhfblender_core.environments.make import Environment, make_environment
-from rlhfblender_core.environments.quiet import quiet_libraries
+from rlhfblender_core.environments.make import Environment, close_environment, make_environment
+from rlhfblender_core.environments.observations import flatten_observation
+from rlhfblender_core.environments.quiet import quiet_output
 from rlhfblender_core.environments.registration import entry_point_text
 from rlhfblender_core.environments.spaces import SpaceDescription, describe_space
 from rlhfblender_core.environments.spec import EnvironmentSpec
 from rlhfblender_core.errors import EnvironmentNotUsableError, one_line
+from rlhfblender_core.video import frame_fault
 
 DEFAULT_FPS = 30.0
 
@@ -52,24 +54,31 @@ class EnvironmentDescription:
     package_versions: dict[str, str]
 
 
-def describe_environment(spec: EnvironmentSpec, *, render: bool = False) -> EnvironmentDescription:
+def describe_environment(
+    spec: EnvironmentSpec, *, render: bool = False, try_out: bool = False
+) -> EnvironmentDescription:
     """The facts of an environment, which is made for that and closed.
 
     Args:
         spec: the environment.
-        render: also reset it and draw one frame, so that what stands in the way of videos shows before anything is
+        render: whether it is made to draw frames.
+        try_out: also reset it and draw one frame, so that what stands in the way of episodes shows before anything is
             registered or generated.
 
     Raises:
-        EnvironmentNotUsableError: it can't be made (see :func:`make_environment`), or not be rendered as asked.
+        EnvironmentNotUsableError: it can't be made (see :func:`make_environment`), or not be reset or rendered as
+            asked.
     """
     env = make_environment(spec, render=render)
     try:
-        if render:
-            check_renders(env, spec.env_id)
+        if try_out:
+            _check_reset(env, spec.env_id)
+        if try_out and render:
+            _check_renders(env, spec.env_id)
         return _described(env, spec)
     finally:
-        env.close()
+        with quiet_output():
+            close_environment(env)
 
 
 def fps_of(env: Environment) -> float:
@@ -80,39 +89,27 @@ def fps_of(env: Environment) -> float:
     return DEFAULT_FPS
 
 
-def check_renders(env: Environment, env_id: str) -> None:
-    """Resets the environment and draws its first frame.
-
-    Raises:
-        EnvironmentNotUsableError: the reset or the drawing fails, or what comes back is no ``(H, W, 3)`` uint8 array.
-    """
-    with quiet_libraries():
+def _check_reset(env: Environment, env_id: str) -> None:
+    with quiet_output():
         try:
-            env.reset(seed=0)
-        except Exception as error:
+            observation, _ = env.reset(seed=0)
+        except (Exception, SystemExit) as error:
             raise EnvironmentNotUsableError(f"{env_id} can't be reset: {one_line(error):.300}") from error
+    flatten_observation(env.observation_space, observation)
+
+
+def _check_renders(env: Environment, env_id: str) -> None:
+    with quiet_output():
         try:
             frame = env.render()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise render_failure(env_id, error) or EnvironmentNotUsableError(
                 f"{env_id} can't render: {one_line(error):.300}. Pass --no-render to generate data without videos."
             ) from error
-    check_frame(frame, env_id)
-
-
-def check_frame(frame: object, env_id: str) -> None:
-    """Checks that a frame is a picture.
-
-    Raises:
-        EnvironmentNotUsableError: it is no ``(H, W, 3)`` uint8 array.
-    """
-    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3:  # noqa: PLR2004 (axes, colours)
-        return
-    found = f"an array {frame.shape} of {frame.dtype}" if isinstance(frame, np.ndarray) else type(frame).__name__
-    raise EnvironmentNotUsableError(
-        f"{env_id} renders {found}, not an array (height, width, 3) of uint8. "
-        "Correct its render(), or pass --no-render to generate data without videos."
-    )
+    if fault := frame_fault(frame):
+        raise EnvironmentNotUsableError(
+            f"{env_id} renders {fault}. Correct its render(), or pass --no-render to generate data without videos."
+        )
 
 
 def _described(env: Environment, spec: EnvironmentSpec) -> EnvironmentDescription:

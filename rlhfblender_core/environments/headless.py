@@ -56,7 +56,7 @@ def check_mujoco_rendering(env: object) -> None:
         raise EnvironmentNotUsableError(NO_MUJOCO_RENDERING)
 
 
-def render_failure(env_id: str, error: Exception) -> EnvironmentNotUsableError | None:
+def render_failure(env_id: str, error: BaseException) -> EnvironmentNotUsableError | None:
     """What an exception raised by ``env.render()`` says about the machine; None if it is the environment's own.
 
     Some libraries find out at the first frame only: MuJoCo that it has no OpenGL, the classic environments that
@@ -90,7 +90,7 @@ def _is_loadable(library: str) -> bool:
     return True
 
 
-def _is_missing_gl(error: Exception) -> bool:
+def _is_missing_gl(error: BaseException) -> bool:
     # PyOpenGL without its library: "'NoneType' object has no attribute 'eglQueryString'"; MuJoCo without a device:
     # "Cannot initialize a EGL device display"; Gymnasium without any: "No OpenGL backend could be imported".
     text = str(error)

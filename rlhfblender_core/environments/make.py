@@ -74,9 +74,15 @@ def _make(spec: EnvironmentSpec, *, render: bool) -> Environment:
                 raise _no_rendering(spec.env_id, missing)
             check_mujoco_rendering(env.unwrapped)
     except BaseException:
-        env.close()
+        close_environment(env)
         raise
     return env
+
+
+def close_environment(env: Environment) -> None:
+    """Frees what the environment holds; what was made with it stays good, whatever its ``close()`` raises."""
+    with contextlib.suppress(Exception, SystemExit):
+        env.close()
 
 
 def _creator(registration: EnvSpec) -> EnvCreator:
@@ -103,7 +109,7 @@ def _construct(spec: EnvironmentSpec, registration: EnvSpec, creator: EnvCreator
     kwargs: dict[str, Any] = copy.deepcopy(dict(spec.kwargs))
     try:
         return gymnasium.make(registration, **kwargs, **render_kwargs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # JSON has no tuples, and some constructors insist on one (the Atari games' frameskip).
         as_tuples = {name: _with_tuples(value) for name, value in spec.kwargs.items()}
         if as_tuples != dict(spec.kwargs):
@@ -191,7 +197,7 @@ def _no_rendering(env_id: str, why: str) -> EnvironmentNotUsableError:
 
 
 def _explained(
-    spec: EnvironmentSpec, registration: EnvSpec, creator: EnvCreator, error: Exception, *, render: bool
+    spec: EnvironmentSpec, registration: EnvSpec, creator: EnvCreator, error: BaseException, *, render: bool
 ) -> EnvironmentNotUsableError:
     if isinstance(error, ImportError | gymnasium.error.DependencyNotInstalled):
         return _missing_dependency(registration, error)
@@ -227,7 +233,7 @@ def _type_error(spec: EnvironmentSpec, creator: EnvCreator, error: TypeError) ->
     return None
 
 
-def _missing_dependency(registration: EnvSpec, error: Exception) -> EnvironmentNotUsableError:
+def _missing_dependency(registration: EnvSpec, error: BaseException) -> EnvironmentNotUsableError:
     package = package_of(registration.namespace, registration.name)
     versions = other_versions(registration.id)
     cause = error if isinstance(error, ModuleNotFoundError) else error.__cause__

@@ -123,7 +123,7 @@ def _columns(archive: zipfile.ZipFile, arrays: Mapping[str, NDArray[Any]], *, is
         "actions": WholeArray(_flat_rows(arrays["actions"])),
         "infos": PickledObjects(_infos(archive, arrays, length)),
         "probs": WholeArray(_probabilities(arrays, length, is_random=is_random)),
-        "episode_rewards": WholeArray(np.array([rewards.sum()])),
+        "episode_rewards": WholeArray(np.array([_summed(rewards)[-1]])),
         "episode_lengths": WholeArray(np.array([length])),
     }
 
@@ -170,10 +170,10 @@ def _is_text(archive: zipfile.ZipFile, name: str) -> bool:
 
 def _info(text: str) -> dict[str, Any]:
     # NaN and the infinities have no JSON, which the server's answers are.
-    info = json.loads(text, parse_constant=lambda _: None)
+    info: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
     if _SURROGATE in text:  # half a character has no UTF-8 either; a pair of halves is one already
         info = json.loads(json.dumps(info, ensure_ascii=False).encode(errors="replace"))
-    return info if isinstance(info, dict) else {"info": info}
+    return info
 
 
 def finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -184,7 +184,12 @@ def finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def server_rewards(rewards: NDArray[np.float64], kind: RewardsKind) -> NDArray[np.float64]:
     """What the server plots as reward, (T,) float64, finite."""
     per_step = finite(rewards)
-    return per_step if kind == "per-step" else np.cumsum(per_step)
+    return per_step if kind == "per-step" else _summed(per_step)
+
+
+def _summed(rewards: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(over="ignore"):  # finite ones may add up to more than a number can hold
+        return np.nan_to_num(np.cumsum(rewards))
 
 
 def server_uncertainty(uncertainty: NDArray[Any]) -> NDArray[np.float32]:

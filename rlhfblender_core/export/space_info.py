@@ -13,6 +13,8 @@ from rlhfblender_core.registry import EnvironmentRecord
 
 #: Infinite bounds: the server evaluates the text, where ``inf`` is no name.
 _FAR = 1e9
+#: Values of larger spaces get no labels: nobody reads them, and some spaces have more than memory holds.
+_MOST_LABELS = 1 << 16
 
 SpaceInfo = dict[str, Any]
 
@@ -74,7 +76,7 @@ def action_info(space: Space, names: Sequence[str] | None) -> SpaceInfo:
 def _info(kind: str, shape: tuple[int, ...], dtype: str, names: Sequence[str]) -> SpaceInfo:
     shape = tuple(int(side) for side in shape)
     count = shape[0] if len(shape) == 1 else 0  # pictures have no labels
-    labels = dict(zip(map(str, range(count)), names or range(count), strict=False))
+    labels = dict(zip(map(str, range(count)), names or range(count), strict=False)) if count <= _MOST_LABELS else {}
     return {"label": f"{kind}({shape})", "shape": shape, "dtype": dtype, "labels": labels}
 
 

@@ -55,11 +55,13 @@ def spark(rewards: Curve | None) -> str:
     """The return as it grows, at most :data:`SPARK_POINTS` bytes in base64 from 0 (lowest) to 255; "" for none."""
     if rewards is None or len(rewards) == 0:
         return ""
-    growing = np.cumsum(np.nan_to_num(rewards, nan=0.0, posinf=0.0, neginf=0.0))
+    with np.errstate(over="ignore"):
+        growing = np.nan_to_num(np.cumsum(np.nan_to_num(rewards, nan=0.0, posinf=0.0, neginf=0.0)))
     points = growing[np.linspace(0, len(growing) - 1, min(SPARK_POINTS, len(growing))).round().astype(int)]
     low, high = float(points.min()), float(points.max())
-    scale = _SPARK_TOP / (high - low) if high > low else 0.0
-    return base64.b64encode(((points - low) * scale).round().astype(np.uint8).tobytes()).decode()
+    # Halved, lest the difference overflow; divided before it is multiplied, lest a tiny one do.
+    shares = (points / 2 - low / 2) / (high / 2 - low / 2) if high / 2 > low / 2 else np.zeros(len(points))
+    return base64.b64encode((shares * _SPARK_TOP).round().astype(np.uint8).tobytes()).decode()
 
 
 def _read(content: bytes | None, length: int) -> Curve | None:

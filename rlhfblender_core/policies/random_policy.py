@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -12,6 +13,8 @@ from rlhfblender_core.policies.protocol import PolicyStep, UncertaintyKind, deri
 
 #: Stream of :func:`derived_seed` for the action space.
 ACTION_STREAM = 1
+#: Equal numbers that would be stored at every step: of more actions they are left out.
+_MOST_PROBABILITIES = 1 << 16
 
 
 class RandomPolicy:
@@ -59,21 +62,25 @@ def _distribution(space: spaces.Space[Any]) -> PolicyStep:  # noqa: ARG001 - dis
 
 @_distribution.register
 def _(space: spaces.Discrete) -> PolicyStep:
-    n = int(space.n)
-    return PolicyStep(action=None, probs=np.full(n, 1 / n, np.float32), entropy=math.log(n))
+    return _uniform([int(space.n)])
 
 
 @_distribution.register
 def _(space: spaces.MultiDiscrete) -> PolicyStep:
-    counts = [int(n) for n in space.nvec.ravel()]
-    probs = np.concatenate([np.full(n, 1 / n, np.float32) for n in counts])
-    return PolicyStep(action=None, probs=probs, entropy=sum(math.log(n) for n in counts))
+    return _uniform([int(n) for n in space.nvec.ravel()])
 
 
 @_distribution.register
 def _(space: spaces.MultiBinary) -> PolicyStep:
     n = int(np.prod(space.shape))
     return PolicyStep(action=None, probs=np.full(n, 0.5, np.float32), entropy=n * math.log(2))
+
+
+def _uniform(counts: Sequence[int]) -> PolicyStep:
+    """What is known of choices among so many values each."""
+    is_storable = sum(counts) <= _MOST_PROBABILITIES
+    probs = np.concatenate([np.full(n, 1 / n, np.float32) for n in counts]) if is_storable else None
+    return PolicyStep(action=None, probs=probs, entropy=sum(math.log(n) for n in counts))
 
 
 @_distribution.register
@@ -84,14 +91,11 @@ def _(space: spaces.Box) -> PolicyStep:
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     integers = np.issubdtype(space.dtype, np.integer)
     # Integer boxes hold high - low + 1 values; the variance of n equally likely integers is (n² - 1) / 12.
-    width = high - low + 1 if integers else high - low
-    variance = (width**2 - (1 if integers else 0)) / 12
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):  # wide ones may be beyond what floats hold
+        width = high - low + 1 if integers else high - low
+        variance = (width**2 - (1 if integers else 0)) / 12
         entropy = float(np.log(width).sum())
-    return PolicyStep(
-        action=None,
-        action_mean=((low + high) / 2).astype(np.float32),
-        action_std=np.sqrt(variance).astype(np.float32),
-        # A side of width 0 has no density.
-        entropy=entropy if math.isfinite(entropy) else None,
-    )
+        mean, deviation = ((low + high) / 2).astype(np.float32), np.sqrt(variance).astype(np.float32)
+    # A side of width 0 has no density.
+    entropy_or_none = entropy if math.isfinite(entropy) else None
+    return PolicyStep(action=None, action_mean=mean, action_std=deviation, entropy=entropy_or_none)

@@ -23,9 +23,11 @@ from rlhfblender_core.infos import info_to_json
         ),
         ({"o": np.array([None, "x"], object)}, {"o": ["None", "'x'"]}),
         ({"u": "\ud800"}, {"u": "\ud800"}),
+        (None, {}),
+        ([1, {"a": 2}], {"info": [1, {"a": 2}]}),
     ],
 )
-def test_infos_are_json_with_nothing_lost(info: dict[Any, Any], expected: dict[str, Any]) -> None:
+def test_infos_are_json_with_nothing_lost(info: Any, expected: dict[str, Any]) -> None:
     text = info_to_json(info)
     assert "\n" not in text
     assert json.loads(text) == expected
@@ -44,6 +46,19 @@ def test_an_info_that_contains_itself_is_cut_off() -> None:
     info: dict[str, Any] = {"a": 1}
     info["self"] = info
     assert json.loads(info_to_json(info))["a"] == 1
+
+
+def test_what_is_nested_too_deeply_or_cant_be_shown_is_named_by_its_type() -> None:
+    class Mute:
+        def __repr__(self) -> str:
+            raise RuntimeError("no words")
+
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"deeper": deep}
+    info = json.loads(info_to_json({"mute": Mute(), "deep": deep, "n": 1}))
+    assert (info["mute"].split(".")[-1], info["n"]) == ("Mute>", 1)
+    assert info["deep"]["deeper"]["deeper"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float64("-inf")])

@@ -1,6 +1,7 @@
 """What a rollout records, row by row: everything is known in advance about the environments used here."""
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from environments_for_tests.counting import reward_of
 
 from rlhfblender_core.environments import make_environment, unflatten_observation
 from rlhfblender_core.episode_files import BLACK, CONSTANT, staged_path
-from rlhfblender_core.errors import EnvironmentNotUsableError, StorageNotUsableError
+from rlhfblender_core.errors import StorageNotUsableError
 from rlhfblender_core.layout import ArtifactKind
 from rlhfblender_core.manifests import Manifest
 from rlhfblender_core.rollout import RawRecorder
-from rlhfblender_core.shards import Shard, roll_out_shard
+from rlhfblender_core.shards import Shard, close_session, roll_out_shard
 from rlhfblender_core.video import count_frames, even, read_frames
 
 ShardMaker = Callable[..., Shard]
@@ -217,10 +218,45 @@ def test_a_picture_that_changes_its_size_fails_the_episode(shard: ShardMaker, st
     assert "(18, 16, 3)" in message
 
 
-def test_an_observation_that_doesnt_fit_its_space_is_the_environments_fault(shard: ShardMaker, staging: Path) -> None:
-    with pytest.raises(EnvironmentNotUsableError, match="observation space"):
-        roll_out_shard(shard("Misfitting"), staging)
+def test_an_observation_that_doesnt_fit_its_space_fails_the_episode(shard: ShardMaker, staging: Path) -> None:
+    message = failure(shard("Misfitting"), staging)
+    assert message.startswith("episode 0 failed at step 2: ")
+    assert "the space says shape (1,), it returned shape (3,)" in message
     assert list(staging.rglob("*.np*")) == []
+
+
+@pytest.mark.parametrize("reward", ["array", "scalar", "zero_dimensions"])
+def test_rewards_may_be_arrays_of_one_number(reward: str, shard: ShardMaker, staging: Path) -> None:
+    _, arrays, _ = roll_out(shard("Rewarding", reward=reward), staging)
+    assert arrays["rewards"].tolist() == [1.5] * 5
+
+
+@pytest.mark.parametrize(
+    ("reward", "shown"), [("two", "array([1., 2.])"), ("none", "None"), ("text", "'1.5'"), ("complex", "(1.5+0j)")]
+)
+def test_a_reward_that_is_no_number_fails_the_episode(
+    reward: str, shown: str, shard: ShardMaker, staging: Path
+) -> None:
+    assert f"the reward {shown}, which is no number" in failure(shard("Rewarding", reward=reward), staging)
+
+
+def test_environments_that_draw_from_the_global_generators_are_reproducible(shard: ShardMaker, staging: Path) -> None:
+    def observed(*numbers: int) -> Any:
+        close_session()  # as in another process
+        random.seed(len(numbers))
+        np.random.seed(len(numbers))
+        state = random.getstate()
+        staged = roll_out_shard(shard("DrawingGlobally", episodes=numbers), staging)
+        assert random.getstate() == state, "nobody else's numbers change"
+        return np.load(staged_path(staged.episodes[-1].folder, ArtifactKind.EPISODES))["obs"]
+
+    np.testing.assert_array_equal(observed(1), observed(0, 1))
+    assert not np.array_equal(observed(1)[:, 1:], observed(2)[:, 1:])
+
+
+def test_infos_that_are_no_dictionaries_are_kept_in_one(shard: ShardMaker, staging: Path) -> None:
+    _, arrays, _ = roll_out(shard("Listing", length=3), staging)
+    assert [json.loads(info) for info in arrays["infos"]] == [{}, {"info": [2]}, {"info": [3]}]
 
 
 def test_a_full_disk_is_no_episodes_fault(shard: ShardMaker, staging: Path, monkeypatch: pytest.MonkeyPatch) -> None:

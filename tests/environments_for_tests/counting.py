@@ -1,4 +1,5 @@
 import os
+import random
 import signal
 import time
 from pathlib import Path
@@ -219,3 +220,64 @@ class Odd(Counting):
         observation, _, *ends, _ = super().step(action)
         reward = {1: float("inf"), 2: float("nan")}.get(self.count, 1.0)
         return observation, reward, *ends, {"nothing": float("nan"), "half\ud83d": "a\ud83d\ude00"}
+
+
+REWARDS = {
+    "array": np.array([1.5]),
+    "scalar": np.float32(1.5),
+    "zero_dimensions": np.array(1.5),
+    "two": np.array([1.0, 2.0]),
+    "none": None,
+    "text": "1.5",
+    "complex": 1.5 + 0j,
+    "vast": 1e308,
+}
+
+
+class Rewarding(Counting):
+    """Rewards of some type."""
+
+    def __init__(self, reward="array", render_mode=None):
+        super().__init__(render_mode=render_mode)
+        self._reward = REWARDS[reward]
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, self._reward, *rest
+
+
+class Vast(Rewarding):
+    """Observes one of more values than memory holds."""
+
+    observation_space = spaces.Discrete(2**40)
+
+    def _observe(self):
+        return self.count
+
+
+class Unready(Counting):
+    """Observes a text that its space doesn't know of."""
+
+    def _observe(self):
+        return "not ready"
+
+
+class DrawingGlobally(Counting):
+    """Draws from Python's and NumPy's global generators, in the constructor too."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float64)
+
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode=render_mode)
+        self._level = random.random()
+
+    def _observe(self):
+        return np.array([self._level, random.random(), np.random.random()])
+
+
+class Listing(Counting):
+    """Infos that are no dictionaries."""
+
+    def step(self, action):
+        *rest, _ = super().step(action)
+        return *rest, None if self.count == 1 else [self.count]

@@ -19,6 +19,7 @@ from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord, open_
 from rlhfblender_core.registry.migrations import VERSION_TABLE
 
 Command = Callable[..., Any]
+MODULE = "environments_for_tests.counting"
 COUNTING = ("--env", "Mine-v0", "--env-gym-entrypoint", "environments_for_tests.counting:Counting")
 RANDOM = (*COUNTING, "--random")
 
@@ -55,6 +56,7 @@ def refused(generate: Command, data_root: Path) -> Callable[..., str]:
         (("--env", "Mine-v0", "--random", "--env-gym-entrypoint", "environments_for_tests.counting:NotAnEnv"), "Env"),
         (("--env", "CartPole-v1", "--random", "--additional-gym-packages", "no_such_package"), "no_such_package"),
         (("--env", "B-v0", "--random", "--env-gym-entrypoint", "environments_for_tests.counting:Blind"), "--no-render"),
+        (("--env", "U-v0", "--random", "--env-gym-entrypoint", f"{MODULE}:Unready", "--no-render"), "space says"),
         (COUNTING, "--random"),
         ((*RANDOM, "--model-path", "models"), "not both"),
         ((*COUNTING, "--model-path", "sftp://user:pw@host/x"), "RLHFBLENDER_STORAGE_OPTIONS"),

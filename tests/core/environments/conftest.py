@@ -151,6 +151,32 @@ class RendersFloats(Counting):
         return np.zeros((4, 6, 3))
 
 
+class RendersNothing(Counting):
+    def render(self):
+        return np.zeros((0, 6, 3), np.uint8)
+
+
+class RendersTooMuch(Counting):
+    def render(self):
+        return np.zeros((2, 16385, 3), np.uint8)
+
+
+class Exiting(Counting):
+    def reset(self, *, seed=None, options=None):
+        raise SystemExit(0)
+
+
+class ObservesText(Counting):
+    def reset(self, *, seed=None, options=None):
+        return "a state", {}
+
+
+class Stuck(Counting):
+    def close(self):
+        print("goodbye")
+        raise RuntimeError("the door is stuck")
+
+
 class NotAnEnv:
     pass
 

@@ -55,14 +55,37 @@ def test_minigrid_has_its_mission_as_text() -> None:
         ("BrokenRender", "can't render: RuntimeError: no paint. Pass --no-render"),
         ("RendersText", "renders str, not an array"),
         ("RendersFloats", r"renders an array \(4, 6, 3\) of float64"),
+        ("RendersNothing", r"renders an array \(0, 6, 3\) of uint8, not .* with 1 to 16,384 pixels"),
+        ("RendersTooMuch", r"renders an array \(2, 16385, 3\) of uint8"),
     ],
 )
 def test_first_frame_shows_what_stands_in_the_way_of_videos(outside: Path, name: str, part: str) -> None:
     spec = EnvironmentSpec(f"{name}-v0", f"outside_envs:{name}")
     with pytest.raises(EnvironmentNotUsableError, match=part) as caught:
-        describe_environment(spec, render=True)
+        describe_environment(spec, render=True, try_out=True)
     assert "\n" not in str(caught.value)
     assert describe_environment(spec).fps == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("BrokenReset", "can't be reset"),
+        ("Exiting", "can't be reset: SystemExit"),
+        ("ObservesText", "space says shape"),
+    ],
+)
+def test_a_first_observation_that_cant_be_had_is_told_without_rendering_too(
+    outside: Path, name: str, part: str
+) -> None:
+    spec = EnvironmentSpec(f"{name}-v0", f"outside_envs:{name}")
+    with pytest.raises(EnvironmentNotUsableError, match=part):
+        describe_environment(spec, try_out=True)
+
+
+def test_an_environment_that_fails_to_close_is_described(outside: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert describe_environment(EnvironmentSpec("Stuck-v0", "outside_envs:Stuck"), try_out=True).fps == 7
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

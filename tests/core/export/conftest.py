@@ -8,6 +8,12 @@ from rlhfblender_core.storage import open_data_root
 
 
 @pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where an export may go; nothing is there yet."""
+    return tmp_path / "out"
+
+
+@pytest.fixture
 def data(tmp_path: Path) -> DataSet:
     """An empty data set on the local disk."""
     return DataSet(open_data_root(str(tmp_path / "data")), f"sqlite:///{tmp_path}/data/rlhfblender.db", tmp_path)

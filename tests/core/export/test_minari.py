@@ -48,11 +48,6 @@ def datasets_path(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReques
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder))
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
 def own(data: DataSet, experiment: str, checkpoint: str, number: int) -> dict[str, Any]:
     path = artifact_path(ArtifactKind.EPISODES, EpisodeKey(experiment, checkpoint, number))
     with np.load(data.root.full_path(path), allow_pickle=False) as arrays:

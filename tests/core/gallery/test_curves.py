@@ -54,3 +54,9 @@ def test_spark_is_the_growing_return_from_lowest_to_highest() -> None:
     assert base64.b64decode(spark(np.array([0.0, 1.0, 1.0]))) == bytes([0, 128, 255])
     assert base64.b64decode(spark(np.zeros(2))) == bytes([0, 0])
     assert spark(None) == ""
+
+
+def test_spark_of_numbers_at_the_ends_of_what_floats_hold() -> None:
+    assert base64.b64decode(spark(np.array([-1.7e308, 1.7e308, 1.7e308, np.nan]))) == bytes([0, 128, 255, 255])
+    assert base64.b64decode(spark(np.full(3, 1e308))) == bytes([0, 255, 255])
+    assert len(base64.b64decode(spark(np.array([5e-324, 0.0, 5e-324])))) == 3

@@ -38,6 +38,19 @@ def test_same_seed_gives_the_same_actions_whatever_ran_before(space):
     assert all(space.contains(action) for action in first)
 
 
+@pytest.mark.parametrize("space", [spaces.Discrete(2**40), spaces.MultiDiscrete([2**40, 3])], ids=str)
+def test_probabilities_of_more_actions_than_can_be_stored_are_left_out(space):
+    step = RandomPolicy(space).act(None)
+    assert step.probs is None
+    assert step.entropy == pytest.approx(math.log(2**40) + (0 if isinstance(space, spaces.Discrete) else math.log(3)))
+
+
+def test_actions_beyond_float32_have_an_infinite_deviation():
+    step = RandomPolicy(spaces.Box(-1e300, 1e300, (1,), np.float64)).act(None)
+    assert (step.action_mean.tolist(), step.action_std.tolist()) == ([0], [math.inf])
+    assert step.entropy == pytest.approx(math.log(2e300))
+
+
 def test_actions_are_not_the_numbers_the_environment_draws():
     """env.reset(seed=n) seeds the same kind of generator with n itself."""
     space = spaces.Box(0, 1, (8,), np.float64)
