@@ -4,6 +4,11 @@
 finished by the same command.
 """
 
+if __name__ == "__main__":  # before what takes long to import
+    from flows.process import start_command
+
+    start_command("flows.delete")
+
 import sys
 from contextlib import ExitStack
 from typing import Annotated, Any
@@ -15,17 +20,9 @@ from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.command_line import (
-    EXIT_DONE,
-    EXIT_INCOMPLETE,
-    EXIT_WRONG_REQUEST,
-    REFUSED,
-    fail,
-    make_parser,
-    run_command,
-    run_flow,
-)
+from flows.command_line import REFUSED, make_parser, run_flow
 from flows.forms import shown_as_form
+from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
 from flows.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.delete import Deletion, plan_deletion
@@ -117,6 +114,3 @@ _EXAMPLES = """examples:
   python flows/delete.py --exp CartPole-v1_random_experiment
   python flows/delete.py --exp CartPole-v1_trained_experiment --checkpoints 20000 best --yes
 """
-
-if __name__ == "__main__":
-    run_command("flows.delete")

@@ -4,6 +4,11 @@
 1: some episodes could not be, 2: the request was wrong.
 """
 
+if __name__ == "__main__":  # before what takes long to import
+    from flows.process import start_command
+
+    start_command("flows.export")
+
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
@@ -16,17 +21,9 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows.command_line import (
-    EXIT_DONE,
-    EXIT_INCOMPLETE,
-    EXIT_WRONG_REQUEST,
-    REFUSED,
-    fail,
-    make_parser,
-    run_command,
-    run_flow,
-)
+from flows.command_line import REFUSED, make_parser, run_flow
 from flows.forms import shown_as_form
+from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
 from flows.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
@@ -193,6 +190,3 @@ _EXAMPLES = """examples:
   python flows/export.py --exp MyExperiment MyOtherExperiment --to rlhfblender handover --rewards cumulative
   python flows/export.py --to minari datasets
 """
-
-if __name__ == "__main__":
-    run_command("flows.export")

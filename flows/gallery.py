@@ -4,6 +4,11 @@
 request was wrong, 1: anything else.
 """
 
+if __name__ == "__main__":  # before what takes long to import
+    from flows.process import start_command
+
+    start_command("flows.gallery")
+
 from typing import Annotated, Any
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
@@ -13,17 +18,9 @@ from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.command_line import (
-    EXIT_DONE,
-    EXIT_INCOMPLETE,
-    EXIT_WRONG_REQUEST,
-    REFUSED,
-    fail,
-    make_parser,
-    run_command,
-    run_flow,
-)
+from flows.command_line import REFUSED, make_parser, run_flow
 from flows.forms import shown_as_form
+from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
 from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.gallery import GalleryReport
@@ -84,6 +81,3 @@ _EXAMPLES = """examples:
   python flows/gallery.py --exp CartPole-v1_random_experiment
   python flows/gallery.py --data-root s3://bucket/data
 """
-
-if __name__ == "__main__":
-    run_command("flows.gallery")

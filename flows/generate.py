@@ -4,6 +4,11 @@
 schedule: the same flow, with parameters named like the flags.
 """
 
+if __name__ == "__main__":  # before what takes long to import
+    from flows.process import start_command
+
+    start_command("flows.generate")
+
 import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
@@ -19,20 +24,11 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.artifacts import progress_in_ui, show_in_ui, tag_run
-from flows.command_line import (
-    EXIT_DONE,
-    EXIT_INCOMPLETE,
-    EXIT_WRONG_REQUEST,
-    REFUSED,
-    fail,
-    make_parser,
-    run_command,
-    run_flow,
-    say_where_to_look,
-)
+from flows.command_line import REFUSED, make_parser, run_flow, say_where_to_look
 from flows.forms import shown_as_form
 from flows.jobs import Job, make_job, warm_up
 from flows.lost_tasks import end_lost_tasks
+from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
 from flows.progress import TerminalDisplay, current_display
 from flows.rendering_slots import rendering_slot
 from flows.runners import RunnerChoice, RunnerKind, open_runner
@@ -287,6 +283,3 @@ _EXAMPLES = """examples:
   python flows/generate.py --env CartPole-v1 --model-path models/ppo/CartPole-v1_1 --checkpoints 0 20000 100000
   python flows/generate.py --env MyEnv-v0 --env-gym-entrypoint my_package.envs:MyEnv --random
 """
-
-if __name__ == "__main__":
-    run_command("flows.generate")

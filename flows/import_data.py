@@ -4,6 +4,11 @@
 some are not, 2: the request was wrong.
 """
 
+if __name__ == "__main__":  # before what takes long to import
+    from flows.process import start_command
+
+    start_command("flows.import_data")
+
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,17 +23,9 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows.command_line import (
-    EXIT_DONE,
-    EXIT_INCOMPLETE,
-    EXIT_WRONG_REQUEST,
-    REFUSED,
-    fail,
-    make_parser,
-    run_command,
-    run_flow,
-)
+from flows.command_line import REFUSED, make_parser, run_flow
 from flows.forms import shown_as_form
+from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
 from flows.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
@@ -212,6 +209,3 @@ _EXAMPLES = """examples:
   python flows/import_data.py ~/pregenerated --exp MyExperiment --env MyEnv-v0
   python flows/import_data.py ~/rlhfblender --exp Imported --env CartPole-v1 --source-exp CartPole-v1_3
 """
-
-if __name__ == "__main__":
-    run_command("flows.import_data")

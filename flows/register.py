@@ -5,6 +5,11 @@ takes a second, where a flow would need fifteen to start (``docs/decisions.md``)
 ``python -m rlhfblender_core.register``.
 """
 
+if __name__ == "__main__":  # before what takes long to import
+    from flows.process import start_command
+
+    start_command("flows.register", is_flow=False)
+
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
@@ -13,7 +18,8 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from flows.command_line import EXIT_DONE, make_parser, run_command
+from flows.command_line import make_parser
+from flows.process import EXIT_DONE
 from flows.secret_parameters import DatabaseUrl
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.errors import InvalidParameterError
@@ -158,6 +164,3 @@ _EXAMPLES = """examples:
   python flows/register.py --env CartPole-v1 --set-action-labels left right --set-action-images left=l.png right=r.png
   python flows/register.py --list
 """
-
-if __name__ == "__main__":
-    run_command("flows.register", is_flow=False)

@@ -4,6 +4,11 @@
 (any more), 1: something is, 2: the request was.
 """
 
+if __name__ == "__main__":  # before what takes long to import
+    from flows.process import start_command
+
+    start_command("flows.verify")
+
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,19 +25,10 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows.command_line import (
-    EXIT_DONE,
-    EXIT_INCOMPLETE,
-    EXIT_WRONG_REQUEST,
-    REFUSED,
-    fail,
-    make_parser,
-    run_command,
-    run_flow,
-    say_where_to_look,
-)
+from flows.command_line import REFUSED, make_parser, run_flow, say_where_to_look
 from flows.forms import shown_as_form
 from flows.lost_tasks import end_lost_tasks
+from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
 from flows.runners import RunnerChoice, open_runner
 from flows.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
@@ -297,6 +293,3 @@ _EXAMPLES = """examples:
   python flows/verify.py
   python flows/verify.py --exp CartPole-v1_random_experiment --repair
 """
-
-if __name__ == "__main__":
-    run_command("flows.verify")

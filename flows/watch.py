@@ -4,6 +4,11 @@ A training run elsewhere fills a folder; ``python flows/watch.py --exp E``, or t
 of an hour, fills the data set as it goes. Each look is one run: it makes what it finds, and ends.
 """
 
+if __name__ == "__main__":  # before what takes long to import
+    from flows.process import start_command
+
+    start_command("flows.watch")
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -15,22 +20,13 @@ from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.command_line import (
-    EXIT_DONE,
-    EXIT_INCOMPLETE,
-    EXIT_WRONG_REQUEST,
-    REFUSED,
-    fail,
-    make_parser,
-    run_command,
-    run_flow,
-    say_where_to_look,
-)
+from flows.command_line import REFUSED, make_parser, run_flow, say_where_to_look
 from flows.forms import shown_as_form
 from flows.generate import generate
 from flows.jobs import make_plan
 from flows.looks import Finding, Seen, show_look, told_before
 from flows.lost_tasks import end_lost_tasks
+from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
 from flows.progress import TerminalDisplay, current_display
 from flows.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
@@ -247,6 +243,3 @@ _EXAMPLES = """examples:
   python flows/watch.py --exp my_experiment --num-episodes 20
   python flows/watch.py                        # all experiments with trained agents
 """
-
-if __name__ == "__main__":
-    run_command("flows.watch")

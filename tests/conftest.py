@@ -181,7 +181,7 @@ def data_root(tmp_path: Path) -> Path:
 @pytest.fixture
 def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """Runs the command line of a flow (``"verify"``) in this process; with ``prefect``, on the session's server."""
-    from flows.command_line import run_command
+    from flows.process import run_command
 
     main = vars(sys.modules["__main__"])
     if "__file__" in main:  # the command hides it from its worker processes

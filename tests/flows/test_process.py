@@ -7,8 +7,8 @@ import sys
 # A command that doesn't let itself be interrupted, like one that hangs in a lock or in an environment.
 _DEAF = """
 import sys, time, types
-from flows import command_line
-command_line._GRACE_S = 1
+from flows import process
+process._GRACE_S = 1
 def main():
     while True:
         try:
@@ -17,7 +17,7 @@ def main():
         except KeyboardInterrupt:
             pass
 sys.modules["deaf"] = types.SimpleNamespace(main=main)
-command_line.run_command("deaf")
+process.run_command("deaf")
 """
 
 
@@ -36,8 +36,8 @@ def test_a_stopped_command_that_hangs_is_ended_after_a_while() -> None:
 def test_what_nohup_ignores_stays_ignored() -> None:
     script = (
         "import signal, sys, types; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from flows import command_line\n"
+        "from flows import process\n"
         "sys.modules['calm'] = types.SimpleNamespace(main=lambda: signal.raise_signal(signal.SIGHUP) or 0)\n"
-        "command_line.run_command('calm')"
+        "process.run_command('calm')"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
