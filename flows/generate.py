@@ -10,7 +10,6 @@ if __name__ == "__main__":  # before what takes long to import
     start_command("flows.generate")
 
 import dataclasses
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
@@ -26,6 +25,7 @@ from pydantic import Field
 from flows.artifacts import progress_in_ui, show_in_ui, tag_run
 from flows.command_line import REFUSED, make_parser, run_flow, say_where_to_look
 from flows.forms import shown_as_form
+from flows.head_start import head_start, means_of
 from flows.jobs import Job, make_job, warm_up
 from flows.lost_tasks import end_lost_tasks
 from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
@@ -35,7 +35,6 @@ from flows.runners import RunnerChoice, RunnerKind, open_runner
 from flows.secret_parameters import DatabaseUrl
 from flows.shard_runs import CheckpointWork, Outcome, run_shards
 from flows.signs_of_life import SIGNS_OF_LIFE
-from rlhfblender_core.debris import remove_debris
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.errors import OutOfReachError, RequestError, TransientError, one_line
 from rlhfblender_core.plan import GenerationPlan
@@ -44,7 +43,6 @@ from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord
 from rlhfblender_core.report import Report
 from rlhfblender_core.request import LATEST, GenerationRequest
 from rlhfblender_core.rollout_settings import RolloutSettings
-from rlhfblender_core.runs import open_scratch
 from tasks.checkpoints import load_checkpoint
 from tasks.parameters import unwalked
 from tasks.registration import ensure_env_registered, ensure_experiment_registered, index_episodes
@@ -195,11 +193,10 @@ def carry_out(job: Job, places: Places, choice: RunnerChoice) -> Report:
         return Report(plan.experiment.name if plan.experiment else None, root.shown("").rstrip("/"))
     choice = choice.for_agents(trained=job.is_trained)
     name = plan.experiment.name
-    remove_debris(root, [checkpoint.published for checkpoint in job.work])
-    run_id = uuid.uuid4().hex
     with ExitStack() as stack:
-        progress = stack.enter_context(open_scratch())
-        runner = stack.enter_context(open_runner(choice, run_id, root, progress, job.missing, job.making))
+        runner = stack.enter_context(open_runner(choice, job.missing))
+        means = stack.enter_context(means_of(job, root, choice))
+        run_id, progress = means.run_id, means.progress
         if job.missing:
             _load_checkpoints(job.work, places, run_id)
         _register(plan, places)
@@ -265,8 +262,10 @@ def main() -> int:
     current_display.set(display)
     choice = RunnerChoice(arguments["runner"], arguments["workers"], arguments["dask_address"])
     places = resolve_places(arguments["data_root"], arguments["database_url"])
-    _prepared_job.set(prepare_job(request_of(arguments), places, choice))
-    state = run_flow(generate, **arguments)
+    job = prepare_job(request_of(arguments), places, choice)
+    _prepared_job.set(job)
+    with head_start(job, places, choice):
+        state = run_flow(generate, **arguments)
     if state.name == REFUSED:
         fail(state.message or "the request was refused", EXIT_WRONG_REQUEST)
     if not state.is_completed():

@@ -1,6 +1,7 @@
 """Where a run's tasks are worked on: threads of this process that feed worker processes, or a Dask or Ray cluster."""
 
 import contextlib
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.runs import open_scratch
 from rlhfblender_core.sharing import Making, check_same_settings
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.workers import Workers, available_cores
@@ -47,6 +49,11 @@ class RunnerChoice:
         """Whether the work is done by processes that this one doesn't see into."""
         return self.kind in ("dask", "ray")
 
+    @property
+    def is_patient(self) -> bool:
+        """Whether worker processes are started only for work that takes longer than a moment."""
+        return self.kind == "auto"
+
     def for_agents(self, *, trained: bool) -> "RunnerChoice":
         """The same, with ``auto`` decided for trained agents: worker processes load torch while Prefect starts."""
         return replace(self, kind="process") if trained and self.kind == "auto" else self
@@ -61,36 +68,59 @@ class RunnerChoice:
 
 
 @contextlib.contextmanager
-def open_runner(
-    choice: RunnerChoice, run_id: str, root: DataRoot, progress: Path, episodes: int, making: Making | None = None
-) -> Iterator[TaskRunner[Any]]:
-    """A started task runner, and what its tasks need in this process.
+def open_runner(choice: RunnerChoice, episodes: int) -> Iterator[TaskRunner[Any]]:
+    """A started task runner.
 
     Args:
         choice: what the user asks for.
-        run_id: of the run.
+        episodes: how many are to be made.
+
+    Raises:
+        InvalidParameterError: the runner's package is missing.
+    """
+    at_once = choice.at_once(episodes)
+    runner = _cluster_runner(choice, at_once) if choice.is_cluster else ThreadPoolTaskRunner(at_once + _WRITERS)
+    with runner:
+        yield runner
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a run works with in this process, besides its task runner.
+
+    Attributes:
+        run_id: by which its tasks find their workers.
+        progress: folder of the workers' counters.
+    """
+
+    run_id: str
+    progress: Path
+
+
+@contextlib.contextmanager
+def open_means(choice: RunnerChoice, root: DataRoot, episodes: int, making: Making | None = None) -> Iterator[Means]:
+    """A run's means. To be left before the task runner: that ends the workers, and no task waits for them any more.
+
+    Args:
+        choice: what the user asks for.
         root: the data root.
-        progress: folder for the workers' counters.
         episodes: how many are to be made.
         making: of which experiment and requests; None for several.
 
     Raises:
-        InvalidParameterError: the runner's package is missing, or another run makes the same experiment's episodes
-            with other settings.
+        InvalidParameterError: another run makes the same experiment's episodes with other settings.
     """
-    at_once = choice.at_once(episodes)
-    if choice.is_cluster:
-        if making is not None:
-            check_same_settings(root, making)
-        with _cluster_runner(choice, at_once) as cluster:
-            yield cluster
-        return
-    processes = at_once if choice.uses_processes(episodes) else 0
-    workers = Workers(processes, progress, patience=_PATIENCE if choice.kind == "auto" else 0.0)
-    # The engine is left first: whatever ends the run ends the workers, and no task waits for them any more.
-    runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=at_once + _WRITERS)
-    with runner, open_engine(run_id, root, workers, making):
-        yield runner
+    with open_scratch() as progress:
+        means = Means(uuid.uuid4().hex, progress)
+        if choice.is_cluster:
+            if making is not None:
+                check_same_settings(root, making)
+            yield means
+            return
+        processes = choice.at_once(episodes) if choice.uses_processes(episodes) else 0
+        workers = Workers(processes, progress, patience=_PATIENCE if choice.is_patient else 0.0)
+        with open_engine(means.run_id, root, workers, making):
+            yield means
 
 
 def _cluster_runner(choice: RunnerChoice, at_once: int) -> TaskRunner[Any]:

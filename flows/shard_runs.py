@@ -28,7 +28,7 @@ from rlhfblender_core.rollout_settings import RolloutSettings
 from rlhfblender_core.shards import Shard, cut_shards
 from rlhfblender_core.sharing import in_hand_of_others
 from tasks.engines import start_fraction
-from tasks.rollout import ShardTarget, rollout_episodes
+from tasks.rollout import ShardTarget, begin_episodes, rollout_episodes
 from tasks.settings import Places
 
 
@@ -122,6 +122,21 @@ def run_shards(
         others = [part for part in left if part not in free]
         left = others + _work_off(run, free, leave=not is_late)
     return run.outcome
+
+
+def begin_shards(work: Iterable[CheckpointWork], places: Places, run_id: str, at_once: int, count: int) -> None:
+    """Has the first shards made before :func:`run_shards` submits them.
+
+    Args:
+        work: see :func:`run_shards`, as the others.
+        places: where they go.
+        run_id: of the run, whose workers are open.
+        at_once: how many shards are worked on at the same time.
+        count: how many shards.
+    """
+    parts = [part for part in _in_order(work, places, run_id, at_once) if part.missing]
+    for part in parts[:count]:
+        begin_episodes(part.shard, ShardTarget(places, run_id, part.missing, part.existing, leave=True))
 
 
 def _work_off(run: _Run, parts: Iterable[_Part], *, leave: bool) -> list[_Part]:

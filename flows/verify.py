@@ -9,7 +9,6 @@ if __name__ == "__main__":  # before what takes long to import
 
     start_command("flows.verify")
 
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
@@ -29,7 +28,7 @@ from flows.command_line import REFUSED, make_parser, run_flow, say_where_to_look
 from flows.forms import shown_as_form
 from flows.lost_tasks import end_lost_tasks
 from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
-from flows.runners import RunnerChoice, open_runner
+from flows.runners import RunnerChoice, open_means, open_runner
 from flows.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
 from flows.verify_artifacts import show_verification
@@ -38,7 +37,6 @@ from rlhfblender_core.errors import EpisodesFailedError, RequestError, RLHFBlend
 from rlhfblender_core.layout import CheckpointKey
 from rlhfblender_core.listings import CheckpointListing, EpisodeListing, check_root
 from rlhfblender_core.repair import Remake
-from rlhfblender_core.runs import open_scratch
 from rlhfblender_core.shards import MAX_SHARD, Shard, cut_shards
 from rlhfblender_core.verify import Findings, Problem, Remedy, check_strangers, index_problems
 from rlhfblender_core.workers import available_cores
@@ -201,20 +199,16 @@ def _remake(remakes: Sequence[Remake], places: Places, at_once: int) -> list[str
     """Makes the episodes again, by the same tasks as generate; returns lines about those that failed."""
     if not remakes:
         return []
-    run_id = uuid.uuid4().hex
     wanted = sum(len(remake.episodes) for remake in remakes)
     choice = RunnerChoice("auto", at_once).for_agents(trained=any(remake.settings.agent for remake in remakes))
     remarks: list[str] = []
-    with (
-        open_scratch() as progress,
-        open_runner(choice, run_id, places.open_root(), progress, wanted) as runner,
-    ):
+    with open_runner(choice, wanted) as runner, open_means(choice, places.open_root(), wanted) as means:
         futures = [
             runner.submit(
                 rollout_episodes.with_options(refresh_cache=True),
                 {
                     "shard": Shard(remake.key, remake.settings, episodes),
-                    "target": ShardTarget(places, run_id, episodes, existing=episodes),
+                    "target": ShardTarget(places, means.run_id, episodes, existing=episodes),
                 },
             )
             for remake in remakes

@@ -7,6 +7,7 @@ does something else. Elsewhere each worker loads them by itself, because forking
 
 import atexit
 import contextlib
+import gc
 import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
@@ -101,6 +102,9 @@ def _start_worker(progress_folder: Path, variables: Mapping[str, str]) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
+    # What was forked stays shared with the template: garbage is only looked for among what comes from now on.
+    gc.freeze()
+    gc.enable()
     # The template has those of the moment when it was started.
     os.environ.clear()
     os.environ.update(variables)

@@ -10,10 +10,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 from rlhfblender_core.errors import RunStoppedError, WorkerLostError
 from rlhfblender_core.progress import start_counter
@@ -82,12 +82,32 @@ class Workers:
                 self._here.release()
         return self._run(False, function, *args, **kwargs)  # noqa: FBT003
 
+    def begin(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> "Begun[R]":
+        """Like :meth:`run`, without waiting. Not for workers with patience: where the work is done isn't decided yet.
+
+        Raises:
+            RunStoppedError: the workers were closed.
+        """
+        return self._begin(self.processes == 0, function, *args, **kwargs)
+
     def _run(self, is_here: bool, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: FBT001
+        return self._begin(is_here, function, *args, **kwargs).result()
+
+    def _begin(
+        self,
+        is_here: bool,  # noqa: FBT001
+        function: Callable[P, R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> "Begun[R]":
         executor = self._open_executor(is_here=is_here)
+        with interrupts_blocked(), self._said_what_ended(executor):
+            return Begun(executor.submit(function, *args, **kwargs), lambda: self._said_what_ended(executor))
+
+    @contextlib.contextmanager
+    def _said_what_ended(self, executor: Executor) -> Iterator[None]:
         try:
-            with interrupts_blocked():
-                future = executor.submit(function, *args, **kwargs)
-            return future.result()
+            yield
         except CancelledError as error:
             raise RunStoppedError("The run was stopped.") from error
         except BrokenProcessPool as error:
@@ -128,6 +148,24 @@ class Workers:
             if self._executors.get(False) is broken:
                 del self._executors[False]
         broken.shutdown(wait=False, cancel_futures=True)
+
+
+class Begun(Generic[R]):
+    """Work that a worker does, or will do as soon as one is free."""
+
+    def __init__(self, future: "Future[R]", ended: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self._future = future
+        self._ended = ended
+
+    def result(self) -> R:
+        """What the work brought, once it is done.
+
+        Raises:
+            WorkerLostError: a worker died.
+            RunStoppedError: the workers were closed meanwhile.
+        """
+        with self._ended():
+            return self._future.result()
 
 
 def available_cores() -> int:

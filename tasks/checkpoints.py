@@ -4,7 +4,6 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from rlhfblender_core.rollout_settings import RolloutSettings
-from rlhfblender_core.shards import check_agent
 from tasks.engines import engine_of
 from tasks.retries import RETRY_TRANSIENT
 from tasks.settings import Places
@@ -20,7 +19,7 @@ def load_checkpoint(settings: RolloutSettings, places: Places, run_id: str) -> N
     """Loads the checkpoint in a worker and lets it act once, so that nothing is registered for one that can't."""
     root = places.open_root()
     with engine_of(run_id, root) as engine:
-        engine.workers.prepare(check_agent, settings)
+        engine.check(settings)
     agent = settings.agent
     what = (
         f"{agent.ref.algorithm} from {agent.file.url} (sha256 {agent.ref.sha256[:12]})" if agent else "random actions"

@@ -8,14 +8,30 @@ import atexit
 import contextlib
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rlhfblender_core.errors import RunStoppedError
+from rlhfblender_core.layout import CheckpointKey
+from rlhfblender_core.rollout_settings import RolloutSettings
 from rlhfblender_core.runs import Run, live_runs, open_run, open_scratch, spread
+from rlhfblender_core.shards import Shard, StagedShard, check_agent, roll_out_shard
 from rlhfblender_core.sharing import Making, check_same_settings
 from rlhfblender_core.storage import DataRoot
-from rlhfblender_core.workers import Workers
+from rlhfblender_core.workers import Begun, Workers
+
+
+@dataclass(frozen=True)
+class BegunShard:
+    """Episodes that are made before their task comes for them.
+
+    Attributes:
+        work: what the worker does.
+        hand: this run has them in hand until it is closed.
+    """
+
+    work: Begun[StagedShard]
+    hand: contextlib.ExitStack
 
 
 @dataclass(frozen=True)
@@ -29,11 +45,52 @@ class Engine:
 
     workers: Workers
     run: Run
+    _checks: dict[str, Begun[None]] = field(default_factory=dict, init=False)
+    _shards: dict[tuple[CheckpointKey, tuple[int, ...]], BegunShard] = field(default_factory=dict, init=False)
 
     @property
     def staging(self) -> Path:
         """The folder for unfinished files."""
         return self.run.folder
+
+    def begin(self, shard: Shard, missing: tuple[int, ...], hand: contextlib.ExitStack) -> None:
+        """Has the shard's missing episodes made, after the checkpoint's check, without waiting for them.
+
+        Args:
+            shard: as its task names it.
+            missing: its episodes that have to be made.
+            hand: holds them in hand.
+        """
+        digest = shard.settings.digest
+        if digest not in self._checks:
+            self._checks[digest] = self.workers.begin(check_agent, shard.settings)
+        work = self.workers.begin(roll_out_shard, replace(shard, episodes=missing), self.staging)
+        self._shards[shard.key, shard.episodes] = BegunShard(work, hand)
+
+    def check(self, settings: RolloutSettings) -> None:
+        """Has the checkpoint loaded and act once, if that hasn't been begun.
+
+        Raises:
+            RequestError: it can't.
+        """
+        begun = self._checks.pop(settings.digest, None)
+        if begun is not None:
+            begun.result()
+        else:
+            self.workers.prepare(check_agent, settings)
+
+    def take_begun(self, shard: Shard) -> BegunShard | None:
+        """The shard's episodes, where they have been begun; once only: what failed is done anew."""
+        return self._shards.pop((shard.key, shard.episodes), None)
+
+    def drop_begun(self) -> None:
+        """Lets go of what no task came for."""
+        while self._shards:
+            self._shards.popitem()[1].hand.close()
+
+    def roll_out(self, shard: Shard, missing: tuple[int, ...]) -> StagedShard:
+        """Makes the shard's missing episodes in a worker."""
+        return self.workers.run(roll_out_shard, replace(shard, episodes=missing), self.staging)
 
 
 #: By run; None for a run that this process started and that is over: its tasks that still wait for another try must not
@@ -62,6 +119,7 @@ def open_engine(run_id: str, root: DataRoot, workers: Workers, making: Making | 
             yield engine
         finally:
             _engines[run_id] = None
+            engine.drop_begun()
 
 
 @contextlib.contextmanager

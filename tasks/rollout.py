@@ -6,7 +6,7 @@ published stays bounded, and a storage hiccup is retried without rolling out aga
 
 import contextlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -18,7 +18,7 @@ from rlhfblender_core.errors import EpisodesFailedError, OutOfReachError, Transi
 from rlhfblender_core.manifests import canonical_digest
 from rlhfblender_core.publish import PublishedShard, episode_record, publish_shard
 from rlhfblender_core.registry import open_registry
-from rlhfblender_core.shards import Shard, StagedShard, roll_out_shard
+from rlhfblender_core.shards import Shard, StagedShard
 from rlhfblender_core.sharing import Making, taken_in_hand
 from rlhfblender_core.storage import DataRoot
 from tasks.engines import Engine, check_goes_on, engine_of
@@ -76,10 +76,15 @@ def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(engine_of(target.run_id, root, making))
         with engine.workers.slot():
-            missing = stack.enter_context(_in_hand(shard, target, root, engine))
-            if not missing:
-                return PublishedShard(shard.key, (), {})
-            staged = engine.workers.run(roll_out_shard, replace(shard, episodes=missing), engine.staging)
+            begun = engine.take_begun(shard)
+            if begun:
+                stack.enter_context(begun.hand)
+                staged = begun.work.result()
+            else:
+                missing = stack.enter_context(_in_hand(shard, target, root, engine))
+                if not missing:
+                    return PublishedShard(shard.key, (), {})
+                staged = engine.roll_out(shard, missing)
         try:
             published = write_artifacts(unwalked(staged), unwalked(target))
         except TransientError as error:
@@ -87,6 +92,15 @@ def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
     if published.failures:
         raise EpisodesFailedError(published.key.checkpoint, published.failures, published.episodes)
     return published
+
+
+def begin_episodes(shard: Shard, target: ShardTarget) -> None:
+    """Has the shard's missing episodes made before :func:`rollout_episodes` is called with it, in the same process."""
+    root = target.places.open_root()
+    with engine_of(target.run_id, root) as engine, contextlib.ExitStack() as hand:
+        missing = hand.enter_context(_in_hand(shard, target, root, engine))
+        if missing:
+            engine.begin(shard, missing, hand.pop_all())
 
 
 @contextlib.contextmanager
