@@ -76,7 +76,6 @@ def _network(
     policy_class = _policy_class(contents, trust=trust)
     kwargs = _constructor_kwargs(contents, policy_class, trust=trust)
     if contents.algorithm is not Algorithm.ARS:
-        # The optimiser that each policy makes is never used.
         kwargs["lr_schedule"] = _no_learning
     network = policy_class(observation_space, action_space, **kwargs)
     _load_weights(contents, network, trust=trust)
@@ -86,6 +85,12 @@ def _network(
 
 def _no_learning(_: float) -> float:
     return 0.0
+
+
+class _NoOptimizer:
+    """The optimiser that each policy makes and that is never used here: torch's load its compiler, 800 modules."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
 
 
 def _policy_class(contents: ModelContents, *, trust: bool) -> Any:
@@ -107,6 +112,8 @@ def _constructor_kwargs(contents: ModelContents, policy_class: Any, *, trust: bo
     accepted = _parameters(policy_class)
     if contents.use_sde and "use_sde" in accepted:
         kwargs.setdefault("use_sde", True)
+    if "optimizer_class" in accepted:
+        kwargs["optimizer_class"] = _NoOptimizer
     if "ortho_init" in accepted and not trust:
         # Initial weights are overwritten; orthogonal ones would take longer than all the rest.
         kwargs["ortho_init"] = False

@@ -1,5 +1,8 @@
 """What our loader's policies do and know is what Stable-Baselines3's own loader's do and know."""
 
+import pickle
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -234,3 +237,18 @@ def test_acting_leaves_the_observation_alone(trained):
     before = {key: value.copy() for key, value in observation.items()}
     policy.act(observation)
     assert all(np.array_equal(observation[key], before[key]) for key in before)
+
+
+def test_a_policy_that_only_acts_does_not_load_what_only_training_needs(trained):
+    """torch's optimisers load its compiler: 800 modules, in each worker."""
+    models = [trained(name) for name in ("PPO", "SAC", "QRDQN")]
+    script = (
+        "import pickle, sys; from rlhfblender_core.checkpoints import load_agent\n"
+        "for ref, observed, acted in pickle.load(sys.stdin.buffer):\n"
+        "    policy = load_agent(ref, observed, acted, deterministic=False)\n"
+        "    policy.reset(3); policy.act(observed.sample())\n"
+        "print('torch' in sys.modules, 'torch._dynamo' in sys.modules)\n"
+    )
+    agents = [(model.ref(), model.observation_space, model.action_space) for model in models]
+    result = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(agents), capture_output=True, check=True)
+    assert result.stdout.split() == [b"True", b"False"], result.stderr
