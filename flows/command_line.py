@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from flows.process import EXIT_WRONG_REQUEST, fail
 from flows.secret_parameters import Secret
 from flows.temporary_server import server_settings
+from rlhfblender_core.errors import OutOfReachError, one_line
 
 if TYPE_CHECKING:
     from prefect import State
@@ -112,7 +113,22 @@ def _int_or_text(text: str) -> int | str:
 
 
 def run_flow(flow: Callable[..., Any], **parameters: Any) -> "State[Any]":
-    """The final state of a flow's run, started from a command line."""
+    """The final state of a flow's run, started from a command line.
+
+    Raises:
+        OutOfReachError: Prefect's server doesn't answer.
+    """
+    import httpx
+    from prefect.settings import PREFECT_API_URL
+
     with server_settings():
-        state: State[Any] = flow(**parameters, return_state=True)
+        try:
+            state: State[Any] = flow(**parameters, return_state=True)
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, httpx.HTTPError):  # Prefect's words for its first request's failure
+                raise
+            raise OutOfReachError(
+                f"Prefect's server at {PREFECT_API_URL.value()} can't be reached ({one_line(error.__cause__)}). Start "
+                "it, or do without: `prefect config unset PREFECT_API_URL`, and the variable."
+            ) from error
     return state

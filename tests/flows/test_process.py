@@ -1,8 +1,12 @@
 """How a command ends when it is told to."""
 
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 # A command that doesn't let itself be interrupted, like one that hangs in a lock or in an environment.
 _DEAF = """
@@ -41,3 +45,15 @@ def test_what_nohup_ignores_stays_ignored() -> None:
         "process.run_command('calm')"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_a_server_that_does_not_answer_is_named_in_one_line(command_line: Callable[..., Any], data_root: Path) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/api"
+    with temporary_settings({PREFECT_API_URL: address}):
+        result = command_line("generate", "--env", "CartPole-v1", "--random", "--data-root", data_root)
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+    assert f"Prefect's server at {address} can't be reached" in result.err
+    assert not data_root.exists()
