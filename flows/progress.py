@@ -96,13 +96,13 @@ class TerminalDisplay:
             task = progress.add_task("episodes", total=episodes, rate="…")
             while not stop.wait(_REFRESH_SECONDS):
                 steps, done = read_progress(folder)
-                progress.update(task, completed=min(done, episodes), rate=rate.text(steps))
+                progress.update(task, completed=min(done, episodes), rate=rate.text(steps, done))
 
     def _show_plain(self, folder: Path, episodes: int, stop: threading.Event) -> None:
         rate = _Rate()
         while not stop.wait(_PLAIN_SECONDS):
             steps, done = read_progress(folder)
-            print(f"{min(done, episodes)}/{episodes} episodes · {rate.text(steps)}", file=sys.stderr, flush=True)
+            print(f"{min(done, episodes)}/{episodes} episodes · {rate.text(steps, done)}", file=sys.stderr, flush=True)
 
 
 class _Rate:
@@ -111,11 +111,11 @@ class _Rate:
     def __init__(self) -> None:
         self._started: tuple[float, int] | None = None
 
-    def text(self, steps: int) -> str:
+    def text(self, steps: int, done: int) -> str:
         now = time.monotonic()
         if self._started is None:
             if steps:
                 self._started = (now, steps)
-            return "starting" if not steps else "…"
+            return "…" if steps or done else "starting"  # a cluster's workers count no steps
         seconds, frames = now - self._started[0], steps - self._started[1]
         return f"{frames / seconds:,.0f} frames/s" if seconds > 0 else "…"

@@ -1,26 +1,22 @@
 """Shards: episodes that one worker rolls out one after another, into files that wait to be published."""
 
 import atexit
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhfblender_core.checkpoints.fetch import CheckpointRef
-from rlhfblender_core.environments import EnvironmentSpec, close_environment, make_environment
-from rlhfblender_core.episode_files import EpisodeFiles, EpisodeSummary, discard_staged, staged_path
+from rlhfblender_core.environments import close_environment, make_environment
+from rlhfblender_core.episode_description import describe_episode
+from rlhfblender_core.episode_files import EpisodeFiles, discard_staged, staged_path
 from rlhfblender_core.errors import CheckpointNotUsableError, EpisodeError, one_line
-from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
+from rlhfblender_core.layout import CheckpointKey, EpisodeKey
 from rlhfblender_core.manifests import (
-    ArtifactRecord,
-    EnvironmentRecordInManifest,
     Manifest,
-    PolicyRecord,
-    file_digest,
 )
 from rlhfblender_core.policies.random_policy import RandomPolicy
 from rlhfblender_core.progress import count_progress
 from rlhfblender_core.rollout import Agent, EpisodeTerms, RawRecorder, roll_out_episode
-from rlhfblender_core.rollout_settings import RolloutSettings, versions_of
+from rlhfblender_core.rollout_settings import RolloutSettings
 from rlhfblender_core.seeding import episode_seed, seeded_globals
 from rlhfblender_core.storage import full_disk_errors, gone
 
@@ -28,9 +24,6 @@ from rlhfblender_core.storage import full_disk_errors, gone
 MAX_SHARD = 25
 #: Shards per worker still to come when a shard is cut: small ones at the end let workers finish together.
 _SHARDS_AHEAD = 4
-
-_VERSIONS = ("rlhfblender-data", "gymnasium", "numpy", "imageio-ffmpeg")
-_VERSIONS_TRAINED = ("stable-baselines3", "sb3-contrib", "torch")
 
 
 @dataclass(frozen=True)
@@ -150,7 +143,8 @@ def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
     except BaseException:
         discard_staged(folder)
         raise
-    return StagedEpisode(_manifest(shard, episode, agent, summary, folder), folder)
+    key = EpisodeKey(shard.key.experiment, shard.key.checkpoint, episode)
+    return StagedEpisode(describe_episode(key, settings, agent.policy.uncertainty_kind, summary, folder), folder)
 
 
 def _make_below(staging: Path, folder: Path) -> None:
@@ -250,76 +244,3 @@ def _make_trained_agent(settings: RolloutSettings, recorder: RawRecorder) -> Age
         action_masks=action_mask_source(env),
     )
     return Agent(recorder, env, policy)
-
-
-def _manifest(shard: Shard, episode: int, agent: Agent, summary: EpisodeSummary, folder: Path) -> Manifest:
-    settings = shard.settings
-    height, width = summary.frame_shape or (None, None)
-    return Manifest(
-        experiment=shard.key.experiment,
-        checkpoint=shard.key.checkpoint,
-        step=settings.step,
-        episode=episode,
-        environment=_environment_record(settings.environment),
-        policy=_policy_record(settings),
-        request_digest=settings.digest,
-        run_seed=settings.run_seed,
-        seed=episode_seed(settings.run_seed, episode),
-        max_steps=settings.max_steps,
-        episode_return=summary.episode_return,
-        episode_length=summary.length,
-        terminated=summary.terminated,
-        truncated=summary.truncated,
-        frames=summary.frames,
-        fps=settings.fps if summary.frames else None,
-        frame_height=height,
-        frame_width=width,
-        uncertainty_kind=agent.policy.uncertainty_kind.value,
-        action_names=settings.action_names,
-        versions=versions_of((*_VERSIONS, *settings.packages, *(_VERSIONS_TRAINED if settings.agent else ()))),
-        warnings=summary.warnings,
-        artifacts=dict(_records(EpisodeKey(shard.key.experiment, shard.key.checkpoint, episode), folder)),
-    )
-
-
-def _records(key: EpisodeKey, folder: Path) -> Iterator[tuple[ArtifactKind, ArtifactRecord]]:
-    for kind in ArtifactKind:
-        file = staged_path(folder, kind)
-        if file.exists():
-            size = file.stat().st_size
-            yield kind, ArtifactRecord(path=artifact_path(kind, key), size=size, sha256=file_digest(file))
-
-
-def _environment_record(spec: EnvironmentSpec) -> EnvironmentRecordInManifest:
-    return EnvironmentRecordInManifest(
-        id=spec.env_id,
-        entry_point=spec.entry_point,
-        additional_packages=tuple(spec.additional_packages),
-        kwargs=dict(spec.kwargs),
-        spec_kwargs=dict(spec.spec_kwargs),
-    )
-
-
-def _policy_record(settings: RolloutSettings) -> PolicyRecord:
-    if settings.agent is None:
-        return PolicyRecord(kind="random")
-    ref = settings.agent.ref
-    return PolicyRecord(
-        kind="checkpoint",
-        algorithm=ref.algorithm,
-        checkpoint_sha256=ref.sha256,
-        vecnormalize_sha256=ref.vecnormalize.sha256 if ref.vecnormalize else None,
-        deterministic=settings.deterministic,
-        observation=_observation_words(ref),
-        wrappers=tuple(wrapper.name for wrapper in ref.settings.wrappers),
-    )
-
-
-def _observation_words(ref: CheckpointRef) -> str:
-    """What the policy saw, step by step: ``obs > AtariWrapper > 4 stacked``."""
-    steps = ["obs", *(wrapper.name.rpartition(".")[2] for wrapper in ref.settings.wrappers)]
-    if ref.vecnormalize:
-        steps.append("normalised")
-    if ref.settings.frame_stack:
-        steps.append(f"{ref.settings.frame_stack} stacked")
-    return " > ".join(steps)
