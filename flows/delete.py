@@ -98,9 +98,9 @@ def main() -> int:
     deletion = plan(arguments["exp"], arguments["checkpoints"], places)
     print(f"To be deleted: {deletion.summary}")
     if not arguments["yes"]:
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             fail("Nothing was deleted: nobody is there to ask. Give --yes to delete.", EXIT_WRONG_REQUEST)
-        if input("Delete it for good? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not _is_wanted():
             fail("Nothing was deleted.", EXIT_WRONG_REQUEST)
     state = run_flow(delete, **{**arguments, "yes": True})
     if not state.is_completed():
@@ -108,6 +108,20 @@ def main() -> int:
         fail(message, EXIT_WRONG_REQUEST if state.name == REFUSED else EXIT_INCOMPLETE)
     print(state.message)
     return EXIT_DONE
+
+
+def _is_wanted() -> bool:
+    """Asks on the terminal; an end of input, or what is no text, is no yes."""
+    try:
+        return input("Delete it for good? [y/N] ").strip().lower() in ("y", "yes")
+    except UnicodeDecodeError:
+        return False
+    except EOFError:
+        print()
+        return False
+    except KeyboardInterrupt:
+        print()
+        raise
 
 
 _EXAMPLES = """examples:

@@ -28,6 +28,7 @@ _SQLITE_PERMANENT = {
     "SQLITE_IOERR": "can't be read or written (disk I/O error). Check the disk and its free space.",
     "SQLITE_READONLY": "can't be written: it is read-only. Make it writable, or choose another --database-url.",
     "SQLITE_CANTOPEN": "can't be opened. Check that its folder exists and can be written.",
+    "SQLITE_PROTOCOL": "can't be locked. Check that its disk can be written.",  # an ext4 after an error of the disk
     "SQLITE_PERM": "can't be opened: permission denied.",
     "SQLITE_NOTADB": "is no SQLite database. Choose another --database-url, or move the file away.",
     "SQLITE_CORRUPT": "is damaged. Move the file away; verify.py --repair fills a new one from the manifests.",

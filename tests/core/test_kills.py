@@ -17,7 +17,12 @@ import generating
 import pytest
 from verifying import problems
 
+from rlhfblender_core.delete import delete_checkpoint, plan_deletion
+from rlhfblender_core.errors import RLHFBlenderError
 from rlhfblender_core.layout import RUNS
+from rlhfblender_core.registry import open_existing_registry
+from rlhfblender_core.runs import open_run
+from rlhfblender_core.sharing import DELETED, Making, check_same_settings
 from rlhfblender_core.storage import DataRoot, open_data_root
 
 psutil = pytest.importorskip("psutil")
@@ -97,6 +102,51 @@ def test_a_killed_run_is_finished_by_the_same_command(
     check(root, undisturbed, snapshot)
 
 
+def kill_while_two_overlap(root: DataRoot, chance: random.Random) -> None:
+    """Kills one of two runs, or both; meanwhile somebody verifies or deletes."""
+    with started(root, chance.choice([0, 2])) as one, started(root, 0) as two:
+        both = [one, two]
+        time.sleep(chance.uniform(0.0, 3.0))
+        with contextlib.suppress(RLHFBlenderError):
+            problems(root, database(root)) if chance.random() < 0.5 else delete(root)
+        time.sleep(chance.uniform(0.0, 1.0))
+        for process in chance.sample(both, chance.choice([1, 1, 2])):
+            process.kill()
+        for process in both:
+            process.communicate(timeout=120)
+
+
+def delete(root: DataRoot) -> None:
+    """Deletes the experiment, as ``delete.py`` does; refused while a run is under way."""
+    registry = open_existing_registry(database(root))
+    with contextlib.nullcontext() if registry is None else registry:
+        deletion = plan_deletion(root, registry, generating.KEY.experiment)
+        with open_run(root, generating.KEY.experiment) as run:
+            digests = {checkpoint.key.checkpoint: DELETED for checkpoint in deletion.checkpoints}
+            run.notice.make(digests)
+            check_same_settings(root, Making(generating.KEY.experiment, digests), run)
+            for checkpoint in deletion.checkpoints:
+                delete_checkpoint(root, registry, checkpoint)
+
+
+def test_two_runs_that_overlap_and_are_killed_are_finished_by_the_same_command(
+    tmp_path: Path, undisturbed: Path, snapshot: Snapshot
+) -> None:
+    root = open_data_root(str(tmp_path / "data"))
+    kill_while_two_overlap(root, random.Random(7))
+    check(root, undisturbed, snapshot)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_fifty_kills_of_runs_that_overlap(tmp_path: Path, undisturbed: Path, snapshot: Snapshot) -> None:
+    chance = random.Random("overlap")
+    for number in range(50):
+        root = open_data_root(str(tmp_path / f"data-{number}"))
+        kill_while_two_overlap(root, chance)
+        check(root, undisturbed, snapshot)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("who", ["main", "worker", "encoder"])
@@ -114,7 +164,6 @@ def test_what_a_killed_run_had_moved_without_manifest_is_removed_unless_a_live_r
 ) -> None:
     from rlhfblender_core.catalogue import read_published
     from rlhfblender_core.debris import remove_debris
-    from rlhfblender_core.runs import open_run
 
     root = open_data_root(str(tmp_path / "data"))
     subprocess.run(command(root, 0), check=True, capture_output=True)
