@@ -13,11 +13,17 @@ pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(600)]
 
 @pytest.fixture
 def one_slot(team: Team) -> Iterator[None]:
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+
+    def set_limit(limit: int) -> None:
+        with team.client() as client:
+            client.update_global_concurrency_limit("rendering", GlobalConcurrencyLimitUpdate(limit=limit))
+
     with team.client() as client:
         before = client.read_global_concurrency_limit_by_name("rendering").limit
-    assert team.prefect("gcl", "update", "rendering", "--limit", "1").returncode == 0
+    set_limit(1)
     yield
-    assert team.prefect("gcl", "update", "rendering", "--limit", str(before)).returncode == 0
+    set_limit(before)
 
 
 def start(team: Team, experiment: str, episodes: int) -> "subprocess.Popen[bytes]":
@@ -47,21 +53,20 @@ def says_that_it_waits(team: Team, experiment: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("one_slot")
-@pytest.mark.soak
 def test_a_run_waits_for_a_slot_and_goes_on_when_it_is_free(team: Team) -> None:
-    first = start(team, "holds-a-slot", 300)
-    wait_for(lambda: team.episodes("holds-a-slot"), 120, team.folder / "holds-a-slot.log")
-    second = start(team, "waits-for-it", 1)
-    (message,) = wait_for(lambda: says_that_it_waits(team, "waits-for-it"), 120, team.folder / "waits-for-it.log")
-    assert message == "Waiting for a rendering slot: 1 runs hold one each"
-    while first.poll() is None:
-        assert team.episodes("waits-for-it") == 0
-        time.sleep(0.5)
-    freed = time.monotonic()
-    assert first.returncode == 0
-    assert second.wait(120) == 0
-    print(f"Went on {time.monotonic() - freed:.0f} s after the slot was free.")
-    assert team.episodes("waits-for-it") == 1
+    from prefect.concurrency.sync import concurrency
+
+    # Held as a run holds it, by this process.
+    with team.client(), concurrency("rendering", lease_duration=60):
+        waiting = start(team, "waits-for-a-slot", 1)
+        log = team.folder / "waits-for-a-slot.log"
+        (message,) = wait_for(lambda: says_that_it_waits(team, "waits-for-a-slot"), 120, log)
+        assert message == "Waiting for a rendering slot: 1 runs hold one each"
+        time.sleep(2)
+        assert waiting.poll() is None
+        assert team.episodes("waits-for-a-slot") == 0
+    assert waiting.wait(120) == 0
+    assert team.episodes("waits-for-a-slot") == 1
 
 
 @pytest.mark.soak
