@@ -51,7 +51,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield DockerImage(address)
         return
     folder = tmp_path_factory.mktemp("container")
-    if can_start():
+    if can_start(folder):
         with built_image(folder, CONTAINERFILE, REPOSITORY, pip_settings(), Path(there) if there else None) as built:
             yield built
     else:

@@ -22,9 +22,16 @@ from container_steps import instructions, make_base, suite_of
 NAME = "rlhfblender-data"
 
 
-def can_start() -> bool:
-    """Whether this machine has what it takes."""
-    return os.geteuid() == 0 and all(shutil.which(program) for program in ("dockerd", "docker", "debootstrap"))
+def can_start(folder: Path) -> bool:
+    """Whether an engine can be started here: tries it."""
+    if os.geteuid() != 0 or not all(shutil.which(program) for program in ("dockerd", "docker", "debootstrap")):
+        return False
+    try:
+        with started_engine(folder):
+            return True
+    except RuntimeError as error:  # root, but in a container without rights, say
+        print(f"No Docker engine here: {error}")
+        return False
 
 
 @dataclass
@@ -116,8 +123,8 @@ def started_engine(folder: Path) -> Iterator[DockerImage]:
         stack.callback(engine.terminate)
         deadline = time.monotonic() + 60
         while subprocess.run(["docker", "--host", image.host, "info"], capture_output=True, check=False).returncode:
-            assert engine.poll() is None, (folder / "dockerd.log").read_text()[-2000:]
-            assert time.monotonic() < deadline, (folder / "dockerd.log").read_text()[-2000:]
+            if engine.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((folder / "dockerd.log").read_text()[-2000:])
             time.sleep(0.5)
         yield image
 
