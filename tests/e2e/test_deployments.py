@@ -154,7 +154,8 @@ def test_a_worker_killed_amid_a_run_and_started_again_finishes_it(team: Team) ->
     assert "already there" in run.state.message
     with team.client() as client:
         tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
-    assert {task.state.name for task in tasks} == {"Completed", "Crashed"}
+    # None is left "Running"; shards that were complete may be hits in the cache.
+    assert {"Completed", "Crashed"} <= {task.state.name for task in tasks} <= {"Completed", "Crashed", "Cached"}
     # What is over is not taken for lost.
     assert [run.run_count for run in team.flow_runs() if run.state.name == "Refused"] == [1]
 
