@@ -119,6 +119,9 @@ def started_engine(folder: Path) -> Iterator[DockerImage]:
     network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
     with (folder / "dockerd.log").open("wb") as log, ExitStack() as stack:
         engine = subprocess.Popen(["dockerd", *places, *network], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        # The engine leaves this mounted, and the folder couldn't be removed.
+        netns = folder / "exec" / "netns" / "default"
+        stack.callback(subprocess.run, ["umount", "--quiet", str(netns)], check=False, stderr=subprocess.DEVNULL)
         stack.callback(engine.wait, 60)
         stack.callback(engine.terminate)
         deadline = time.monotonic() + 60
