@@ -15,11 +15,13 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import emit_event
 from prefect.settings import get_current_settings
 
+import flows.readable_logs  # noqa: F401 (its import is what it is for)
+
 _EVERY_S = 30.0
 _stops: dict[UUID, threading.Event] = {}
 
 
-def _begin(_flow: Flow[..., Any], run: FlowRun, _state: State[Any]) -> None:
+def _begin_signs_of_life(_flow: Flow[..., Any], run: FlowRun, _state: State[Any]) -> None:
     if get_current_settings().flows.heartbeat_frequency is not None or run.id in _stops:
         return
     _stops[run.id] = stop = threading.Event()
@@ -44,7 +46,7 @@ def _beat(run: FlowRun, stop: threading.Event) -> None:
         stop.wait(_EVERY_S)
 
 
-def _end(_flow: Flow[..., Any], run: FlowRun, _state: State[Any]) -> None:
+def _end_signs_of_life(_flow: Flow[..., Any], run: FlowRun, _state: State[Any]) -> None:
     stop = _stops.pop(run.id, None)
     if stop is not None:
         stop.set()
@@ -61,5 +63,9 @@ class FlowHooks(TypedDict):
 
 
 SIGNS_OF_LIFE = FlowHooks(
-    on_running=[_begin], on_completion=[_end], on_failure=[_end], on_crashed=[_end], on_cancellation=[_end]
+    on_running=[_begin_signs_of_life],
+    on_completion=[_end_signs_of_life],
+    on_failure=[_end_signs_of_life],
+    on_crashed=[_end_signs_of_life],
+    on_cancellation=[_end_signs_of_life],
 )

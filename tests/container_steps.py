@@ -86,7 +86,7 @@ class Image:
 
     def check_health(self, container: "subprocess.Popen[str]", environment: dict[str, str]) -> int:
         """The exit code of the health check inside of a container that was started with that environment."""
-        inside = str(first_process(container))
+        inside = str(self.first_process(container))
         return subprocess.run(
             ["nsenter", "--target", inside, "--mount", "--pid", "--root", "--wd", *self.healthcheck],
             env={**self.environment, **environment},
@@ -94,6 +94,11 @@ class Image:
             timeout=60,
             check=False,
         ).returncode
+
+    def first_process(self, container: "subprocess.Popen[str]") -> int:
+        """Number, on this machine, of the container's process 1."""
+        (inside,) = children(container.pid)
+        return inside
 
     def _enter(
         self, kind: Literal["step", "container"], command: tuple[str, ...], user: str, mounts: dict[Path, str]
@@ -111,12 +116,7 @@ class Image:
         return self.environment.get("HOME") or known.get(user, "/")
 
     def _from(self, rest: str) -> None:
-        name, suite = rest.rpartition("-")[::2]
-        assert name == "python:3.11-slim", f"{rest}: no folder of that kind is known here"
-        if not (self.root / "etc" / "debian_version").exists():
-            debootstrap = ["debootstrap", "--variant=minbase", f"--include={_PYTHON}", suite, str(self.root)]
-            subprocess.run(debootstrap, check=True, stdout=subprocess.DEVNULL)
-        self._run("python3 -m venv /usr/local")
+        make_base(self.root, suite_of(rest))
 
     def _run(self, rest: str) -> None:
         mounts = {path: str(path) for path in self.build_mounts}
@@ -161,10 +161,19 @@ class Image:
         self.healthcheck = tuple(json.loads(rest.partition("CMD")[2]))
 
 
-def first_process(container: "subprocess.Popen[str]") -> int:
-    """Number, on this machine, of the container's process 1."""
-    (inside,) = children(container.pid)
-    return inside
+def suite_of(base_name: str) -> str:
+    """The Debian release of the image that a file starts from."""
+    name, suite = base_name.rpartition("-")[::2]
+    assert name == "python:3.11-slim", f"{base_name}: no folder of that kind is known here"
+    return suite
+
+
+def make_base(root: Path, suite: str) -> None:
+    """Makes of a folder what the official image of Python is: a bare Debian, with an interpreter in /usr/local."""
+    if not (root / "etc" / "debian_version").exists():
+        debootstrap = ["debootstrap", "--variant=minbase", f"--include={_PYTHON}", suite, str(root)]
+        subprocess.run(debootstrap, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["chroot", str(root), "python3", "-m", "venv", "/usr/local"], check=True)
 
 
 def children(pid: int) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from containers import image, volume  # noqa: F401 (fixtures)
 
 TESTS = Path(__file__).parents[1]
 REPOSITORY = TESTS.parent

@@ -1,4 +1,4 @@
-"""deployments/Containerfile, its steps carried out in a bare Debian folder: an image's worth of packages, no screen."""
+"""deployments/Containerfile: what its image does, without a screen."""
 
 import os
 import shutil
@@ -7,56 +7,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from container_steps import Image, children, first_process
+from container_steps import children
+from containers import REPOSITORY, needs_containers
 
-REPOSITORY = Path(__file__).parents[2]
-
-pytestmark = [
-    pytest.mark.soak,  # downloads a gigabyte
-    pytest.mark.xdist_group("containerfile"),
-    pytest.mark.timeout(1800),
-    pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="chroot needs root"),
-    pytest.mark.skipif(shutil.which("debootstrap") is None, reason="there is no debootstrap"),
-]
-
-
-def pip_settings() -> tuple[tuple[Path, ...], dict[str, str]]:
-    """Where this machine's pip finds packages, as build arguments, and the files and folders that they name."""
-    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
-    settings = dict(line.partition("=")[::2] for line in listed.stdout.splitlines())
-    values = {name.rpartition(".")[2]: value.strip("'\"") for name, value in sorted(settings.items())}
-    words = [word.removeprefix("file://") for value in values.values() for word in value.replace("\\n", " ").split()]
-    there = {Path(word) for word in words if word.startswith("/") and Path(word).exists()}
-    # A local index refers to files beside it.
-    mounts = {path.parent if path.name == "simple" else path for path in there}
-    return tuple(sorted(mounts)), {f"PIP_{name.upper().replace('-', '_')}": value for name, value in values.items()}
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    mounts, arguments = pip_settings()
-    folder = os.environ.get("RLHFBLENDER_TESTS_ROOT_FOLDER")  # a bare one that is there already
-    root = Path(folder) if folder else tmp_path_factory.mktemp("container")
-    built = Image(root, REPOSITORY, mounts, arguments)
-    built.build(REPOSITORY / "deployments" / "Containerfile")
-    yield built
-    if not folder:
-        shutil.rmtree(root)
-
-
-@pytest.fixture
-def volume(image: Image, tmp_path: Path) -> Path:
-    """A folder of the container's user, to be mounted at /data."""
-    folder = tmp_path / "volume"
-    folder.mkdir()
-    shutil.chown(folder, 1000, 1000)
-    for parent in [*folder.parents][:4]:
-        parent.chmod(parent.stat().st_mode | 0o055)
-    return folder
+pytestmark = needs_containers
 
 
 def finished(container: "subprocess.Popen[str]") -> str:
@@ -65,12 +24,12 @@ def finished(container: "subprocess.Popen[str]") -> str:
     return output
 
 
-def test_without_arguments_it_says_what_it_can_do(image: Image) -> None:
+def test_without_arguments_it_says_what_it_can_do(image: Any) -> None:
     assert "--num-episodes" in finished(image.start())
 
 
 @pytest.mark.parametrize("user", ["worker", "4242:4242"])
-def test_it_generates_as_a_user_without_rights(image: Image, volume: Path, user: str) -> None:
+def test_it_generates_as_a_user_without_rights(image: Any, volume: Path, user: str) -> None:
     if user != "worker":
         shutil.chown(volume, 4242, 4242)
     flags = ("--env", "CartPole-v1", "--random", "--num-episodes", "2")
@@ -82,16 +41,16 @@ def test_it_generates_as_a_user_without_rights(image: Image, volume: Path, user:
 
 
 @pytest.mark.parametrize("backend", ["egl", "osmesa"])
-def test_mujoco_renders_without_a_screen(image: Image, volume: Path, backend: str) -> None:
+def test_mujoco_renders_without_a_screen(image: Any, volume: Path, backend: str) -> None:
     flags = ("--env", "InvertedPendulum-v5", "--random", "--num-episodes", "1", "--max-steps-per-episode", "5")
     output = finished(image.start(*flags, mounts={volume: "/data"}, environment={"MUJOCO_GL": backend}))
     assert "warning" not in output  # a black or constant video would be one
     assert len(list(volume.rglob("*.mp4"))) == 1
 
 
-def test_a_worker_takes_runs_and_says_whether_it_is_healthy(image: Image, volume: Path, prefect_server: str) -> None:
+def test_a_worker_takes_runs_and_says_whether_it_is_healthy(image: Any, volume: Path, prefect_server: str) -> None:
     environment = {**os.environ, "PREFECT_API_URL": prefect_server}
-    deploy = "-m prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --name on-demand"
+    deploy = "-m prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --name generate/on-demand"
     ask = "-m prefect --no-prompt deployment run generate/on-demand --param env=CartPole-v1 --param random=true"
     for command in (["deployments/set_up.py"], deploy.split(), [*ask.split(), "--param", "exp=in-a-container"]):
         done = subprocess.run([sys.executable, *command], cwd=REPOSITORY, env=environment, check=False)
@@ -102,12 +61,12 @@ def test_a_worker_takes_runs_and_says_whether_it_is_healthy(image: Image, volume
     try:
         wait_for(lambda: len(list(volume.glob("manifests/in-a-container/random/*.json"))) == 10)
         assert image.check_health(container, variables) == 0
-        (prefect,) = children(first_process(container))
+        (prefect,) = children(image.first_process(container))
         os.kill(prefect, signal.SIGSTOP)
         assert image.check_health(container, variables) != 0
         os.kill(prefect, signal.SIGCONT)
     finally:
-        os.kill(first_process(container), signal.SIGTERM)
+        os.kill(image.first_process(container), signal.SIGTERM)
         output, _ = container.communicate(timeout=60)
     assert "Traceback" not in output
 
