@@ -78,6 +78,15 @@ class SourceCheckpoint:
                         found.setdefault(number, {})[kind] = file
         return {number: SourceEpisode(number, files, self._usual(number)) for number, files in sorted(found.items())}
 
+    def strangers(self) -> list[Path]:
+        """Files beside the episodes' whose names have no number that an episode could have."""
+        found: list[Path] = []
+        for kind, names in _NAMES[self.layout].items():
+            for file in _files(self.folder / kind / self.path):
+                if all(_number(file.name, prefix, extension) is None for prefix, extension in names):
+                    found.append(file)
+        return found
+
     def _usual(self, number: int) -> dict[ArtifactKind, Path]:
         names = {kind: names[0] for kind, names in _NAMES[self.layout].items()}
         return {kind: self.folder / kind / self.path / f"{pre}{number}{ext}" for kind, (pre, ext) in names.items()}
