@@ -65,6 +65,19 @@ def test_structured_observations_are_rows_of_numbers_and_texts_are_infos(exporte
     assert episode.arrays["infos"][3]["mission"] == "go 3"
 
 
+def test_probabilities_of_q_learning_are_the_softmax_of_its_values(data: DataSet, out: Path, tmp_path: Path) -> None:
+    from stable_baselines3 import DQN
+
+    model = tmp_path / "rl_model_100_steps.zip"
+    DQN("MlpPolicy", "CartPole-v1", seed=0, device="cpu", buffer_size=1).save(model)
+    data.generate(env="CartPole-v1", exp="q", model_path=str(model), num_episodes=1, max_steps_per_episode=5)
+    data.export(out)
+    (episode,) = server_contract.check_folder(out)
+    probs = episode.arrays["probs"][:, 0]
+    np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(-(probs * np.log(probs)).sum(axis=1), episode.uncertainty, rtol=1e-4)
+
+
 def test_names_are_those_that_the_server_splits(exported: Path) -> None:
     rows = server_contract.read_database(exported)["Environment"]
     assert {row["registration_id"]: row["env_name"] for row in rows} == {
