@@ -5,6 +5,7 @@ and packages that the source names are left to the user, who may trust them: mak
 """
 
 import json
+import re
 from typing import Any
 
 from rlhfblender_core.environments import (
@@ -42,7 +43,7 @@ def new_environment(
         observation_space, action_space = observation_space or known[0], action_space or known[1]
     record = EnvironmentRecord(
         env_id=env_id,
-        display_name=facts.display_name,
+        display_name=_title(facts, env_id),
         description=facts.description,
         kwargs=kwargs,
         spec_kwargs=spec_kwargs,
@@ -74,6 +75,12 @@ def made_with(environment: EnvironmentRecord, facts: SourceFacts) -> Environment
         kwargs={**environment.kwargs, **kwargs},
         spec_kwargs={**environment.spec_kwargs, **spec_kwargs},
     )
+
+
+def _title(facts: SourceFacts, env_id: str) -> str | None:
+    """How people call the environment; None where the source's name is the id in the server's spelling."""
+    plain, plain_id = (re.sub("[/_:]", "-", name) for name in (facts.display_name or "", env_id))
+    return None if re.fullmatch(rf"{re.escape(plain_id)}(-\d+)?", plain) else facts.display_name
 
 
 def _shown(kwargs: JsonDict) -> str:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rlhfblender_core.errors import DataNotUsableError
+from fsspec.utils import get_protocol
+
+from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.layout import ArtifactKind, parse_episode_number
 
 Layout = Literal["documented", "server"]
@@ -107,6 +109,19 @@ class SourceExperiment:
     environment: str | None
     experiment_id: int | None
     checkpoints: tuple[SourceCheckpoint, ...]
+
+
+def source_folder(given: str) -> Path:
+    """The folder that a user names, which needn't be there.
+
+    Raises:
+        InvalidParameterError: it isn't on this machine.
+    """
+    if get_protocol(given) not in ("file", "local"):
+        raise InvalidParameterError(
+            f"Episodes come from a folder on this machine, not from {given}. Copy it here first."
+        )
+    return Path(given.removeprefix("file://")).expanduser().absolute()
 
 
 def data_folder(folder: Path) -> Path:

@@ -6,6 +6,7 @@ from core.import_data.making_sources import ENV, make_database, make_documented,
 from rlhfblender_core.errors import DataNotUsableError, InvalidNameError, InvalidParameterError, RegistryConflictError
 from rlhfblender_core.import_data import ImportPlan, ImportRequest, plan_import
 from rlhfblender_core.import_data.plan import check_places
+from rlhfblender_core.import_data.sources import source_folder
 from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord, open_registry
 
 
@@ -123,6 +124,9 @@ def test_random_agents_and_last_checkpoints_get_our_labels(source: Path) -> None
 
 
 def test_wrong_requests_are_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameterError, match="Copy it here first"):
+        source_folder("s3://bucket/x")
+    assert source_folder(f"file://{source}") == source
     with pytest.raises(DataNotUsableError, match="There is no folder"):
         plan(source)
     source.mkdir()
