@@ -79,19 +79,19 @@ def export(
         sources = find_sources(exp, places)
         with locked(target):
             carry_out = _to_minari if to == "minari" else _to_server
-            reports = carry_out(sources, target, places, rewards)
+            reports, behind = carry_out(sources, target, places, rewards)
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))
     except RLHFBlenderError as error:
         return Failed(message=one_line(error))
-    message = "\n".join(summary(reports, to, target))
+    message = "\n".join(summary(reports, to, target, behind))
     return Failed(message=message) if any(report.left_out for report in reports) else Completed(message=message)
 
 
 def _to_server(
     sources: Sequence[ExperimentSource], target: DataRoot, places: Places, rewards: RewardsKind
-) -> list[CheckpointReport]:
+) -> tuple[list[CheckpointReport], tuple[str, ...]]:
     out = target.url
     experiments = number_experiments(sources, out, rewards)
     checkpoints = [checkpoint for experiment in experiments for checkpoint in experiment.checkpoints]
@@ -99,20 +99,19 @@ def _to_server(
     with runner:
         parameters = [{"checkpoint": checkpoint, "out": out, "places": places} for checkpoint in checkpoints]
         reports = _results(runner.submit(export_to_server, each) for each in parameters)
-    finish_for_server(experiments, out, places)
-    return reports
+    return reports, finish_for_server(experiments, out, places)
 
 
 def _to_minari(
     sources: Sequence[ExperimentSource], target: DataRoot, places: Places, _rewards: RewardsKind
-) -> list[CheckpointReport]:
+) -> tuple[list[CheckpointReport], tuple[str, ...]]:
     runner = _runner(places)
     with runner:
         parameters = [
             {"checkpoint": checkpoint, "out": target.url, "places": places}
             for checkpoint in plan_minari_export(sources)
         ]
-        return _results(runner.submit(export_to_minari, each) for each in parameters)
+        return _results(runner.submit(export_to_minari, each) for each in parameters), ()
 
 
 def _runner(places: Places) -> TaskRunner[Any]:
@@ -133,8 +132,10 @@ def _results(futures: Iterable[PrefectFuture[CheckpointReport]]) -> list[Checkpo
     return results
 
 
-def summary(reports: Sequence[CheckpointReport], to: ExportFormat, target: DataRoot) -> Iterator[str]:
-    """What was exported, what wasn't, and what to do with it."""
+def summary(
+    reports: Sequence[CheckpointReport], to: ExportFormat, target: DataRoot, behind: Sequence[str] = ()
+) -> Iterator[str]:
+    """What was exported, what wasn't, what is there besides, and what to do with it."""
     folder = target.local_folder
     for report in reports:
         for reason, count in report.left_out.items():
@@ -142,6 +143,8 @@ def summary(reports: Sequence[CheckpointReport], to: ExportFormat, target: DataR
             yield f"left out: {report.key.experiment} at {report.key.checkpoint}, {episodes}, each {reason}"
     made, there = sum(report.made for report in reports), sum(report.there for report in reports)
     yield f"{made} episodes exported, {there} were there already, in {folder}"
+    for name in behind:
+        yield f"{name} is in {folder} from an earlier export and isn't registered any more; it stays there."
     if not made + there:
         return
     if to == "minari":

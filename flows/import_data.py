@@ -9,10 +9,11 @@ if __name__ == "__main__":  # before what takes long to import
 
     start_command("flows.import_data")
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Annotated, Any
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
@@ -31,6 +32,7 @@ from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.import_data import ImportedBatch, ImportPlan, ImportRequest, plan_import
 from rlhfblender_core.import_data.plan import check_places
+from rlhfblender_core.import_data.sources import source_folder
 from rlhfblender_core.registry import DEFAULT_PROJECT, open_existing_registry
 from rlhfblender_core.storage import check_writable
 from rlhfblender_core.workers import available_cores
@@ -99,7 +101,7 @@ def import_data(  # noqa: PLR0913 (flat parameters make a deployment's form and 
 ) -> State[Any]:
     """Imports a folder's episodes of one experiment, and its pictures of actions."""
     try:
-        request = ImportRequest(Path(folder).expanduser().absolute(), exp, env, project, source_exp, overwrite)
+        request = ImportRequest(source_folder(folder), exp, env, project, source_exp, overwrite)
         places = resolve_places(data_root, database_url)
         imported = _carry_out(make_plan(request, places), places)
     except RequestError as error:
@@ -166,7 +168,7 @@ def summary(imported: Imported) -> str:
     return f"{imported.made} episodes imported, {imported.there} already there, {failed} not imported{labels}"
 
 
-def print_imported(imported: Imported) -> None:
+def print_imported(imported: Imported, data_root: str | None = None) -> None:
     """Prints a line per checkpoint, per problem and remark, and what to do next."""
     counts: dict[str, list[int]] = {}
     for batch in imported.batches:
@@ -182,18 +184,19 @@ def print_imported(imported: Imported) -> None:
     print(f"{summary(imported)}.")
     print(f"Data: {imported.data_root}")
     if imported.made or imported.there:
-        print(f"Look: python flows/gallery.py --exp {imported.experiment}")
+        where = "" if data_root is None else f" --data-root {shlex.quote(data_root)}"
+        print(f"Look: python flows/gallery.py --exp {shlex.quote(imported.experiment)}{where}")
 
 
 def main() -> int:
     """The command line; returns the exit code."""
     arguments = vars(make_parser(import_data.fn, "Import episodes that were made elsewhere.", _EXAMPLES).parse_args())
     # A wrong request is refused at once, before Prefect is started.
-    folder = Path(arguments["folder"]).expanduser().absolute()
+    folder = source_folder(arguments["folder"])
     names = ("exp", "env", "project", "source_exp", "overwrite")
     request = ImportRequest(folder, *(arguments[name] for name in names))
     make_plan(request, resolve_places(arguments["data_root"], arguments["database_url"]))
-    current_printer.set(print_imported)
+    current_printer.set(partial(print_imported, data_root=arguments["data_root"]))
     state = run_flow(import_data, **{**arguments, "folder": str(folder)})
     if state.is_completed():
         return EXIT_DONE

@@ -4,6 +4,7 @@ All paths are relative to the data root and use ``/``, on local disks and object
 storage; ``parse_episode_path(artifact_path(kind, key)) == (kind, key)`` for every kind and key.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,6 +30,9 @@ EXTENSIONS: dict[ArtifactKind, str] = {
     ArtifactKind.THUMBNAILS: ".png",
 }
 
+#: An episode's number as its files have it. Databases count no further than some two milliards.
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
+_TOO_MANY = 10**9
 _KIND_NAMES = frozenset(kind.value for kind in ArtifactKind)
 #: Folder, experiment, checkpoint, file.
 _EPISODE_PATH_PARTS = 4
@@ -69,8 +73,8 @@ class EpisodeKey:
     def __post_init__(self) -> None:
         checked_name(self.experiment, "experiment")
         checked_name(self.checkpoint, "checkpoint")
-        if self.episode < 0:
-            raise ValueError(f"episode numbers start at 0, not {self.episode}")
+        if not 0 <= self.episode < _TOO_MANY:
+            raise ValueError(f"episode numbers go from 0 to {_TOO_MANY - 1}, not {self.episode}")
 
 
 def artifact_folder(kind: ArtifactKind, key: CheckpointKey) -> str:
@@ -118,9 +122,7 @@ def parse_episode_path(path: str) -> tuple[ArtifactKind | None, EpisodeKey] | No
 def parse_episode_number(file: str, extension: str) -> int | None:
     """``12.npz`` is 12; None for a name that no episode's file has (``012.npz``, ``.12.npz.part``)."""
     stem = file.removesuffix(extension)
-    if stem == file or not (stem.isascii() and stem.isdigit()) or str(int(stem)) != stem:
-        return None
-    return int(stem)
+    return int(stem) if stem != file and _NUMBER.fullmatch(stem) else None
 
 
 def action_label_path(environment_id: str, label: str) -> str:

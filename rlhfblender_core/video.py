@@ -10,6 +10,7 @@ many there are.
 """
 
 import contextlib
+import re
 import subprocess
 from collections.abc import Iterator
 from fractions import Fraction
@@ -39,6 +40,8 @@ _PIPE_BYTES = 1 << 20
 #: H.264's longest side, in pixels.
 _MAX_SIDE = 16_384
 _ENCODER_TIMEOUT = 120.0
+#: ``[libx264 @ 0x55c129563540] ``
+_SPEAKER = re.compile(r"^(\[[^\]]* @ 0x[0-9a-f]+\] ?)+")
 
 
 class VideoError(Exception):
@@ -143,8 +146,7 @@ class VideoWriter:
             return StorageNotUsableError(
                 "The disk is full: the video could not be written. Free some space, run again."
             )
-        first = messages.splitlines()[0] if messages else f"exit status {status}"
-        return VideoError(f"the video encoder failed: {first}")
+        return VideoError(f"the video encoder failed: {_cause(messages) or f'exit status {status}'}")
 
 
 def count_frames(path: Path) -> int:
@@ -179,9 +181,13 @@ def _decode(path: Path, output: str, *options: str) -> list[str]:
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if result.returncode != 0 or result.stderr.strip():
-        last = (result.stderr.strip() or "no video stream").splitlines()[-1]
-        raise DataNotUsableError(f"The video {path.name} does not decode: {last}")
+        raise DataNotUsableError(f"The video {path.name} does not decode: {_cause(result.stderr) or 'no video stream'}")
     return result.stdout.splitlines()
+
+
+def _cause(messages: str) -> str:
+    """The first of ffmpeg's lines, which names the cause, without the address of the part that says it."""
+    return _SPEAKER.sub("", next(iter(messages.strip().splitlines()), ""))
 
 
 def read_frames(path: Path, height: int, width: int) -> Iterator[Frame]:

@@ -16,6 +16,7 @@ from rlhfblender_core.export import (
     export_minari_checkpoint,
     find_experiments,
     finish_server_export,
+    left_behind,
     plan_server_export,
 )
 from rlhfblender_core.registry import open_registry
@@ -53,9 +54,12 @@ def export_to_server(checkpoint: ServerCheckpoint, out: str, places: Places) -> 
 
 
 @task(name="write-server-database", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
-def finish_for_server(experiments: Sequence[ServerExperiment], out: str, places: Places) -> None:
-    """Writes pictures of actions, and the database last."""
-    finish_server_export(places.open_root(), open_data_root(out), experiments)
+def finish_for_server(experiments: Sequence[ServerExperiment], out: str, places: Places) -> tuple[str, ...]:
+    """Writes pictures of actions, and the database last; names the experiments there that are registered no more."""
+    target = open_data_root(out)
+    finish_server_export(places.open_root(), target, experiments)
+    with open_registry(places.database_url, create=False) as registry:
+        return left_behind(target, [record.name for record in registry.list_experiments()])
 
 
 @task(

@@ -6,7 +6,7 @@ This is the public surface; the modules beside it are details.
 from rlhfblender_core.environments.actions import action_dimensions, check_action_names
 from rlhfblender_core.environments.describe import EnvironmentDescription, describe_environment, fps_of
 from rlhfblender_core.environments.headless import prepare_headless, render_failure
-from rlhfblender_core.environments.make import Environment, close_environment, make_environment
+from rlhfblender_core.environments.make import Environment, check_kwargs, close_environment, make_environment
 from rlhfblender_core.environments.observations import (
     ColumnSpec,
     flatten_observation,
@@ -34,6 +34,7 @@ __all__ = [
     "SpaceDescription",
     "action_dimensions",
     "check_action_names",
+    "check_kwargs",
     "check_supported",
     "close_environment",
     "describe_environment",

@@ -1,7 +1,9 @@
 """What is recorded of an environment when it is registered."""
 
+import contextlib
 import importlib.metadata
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -69,16 +71,17 @@ def describe_environment(
         EnvironmentNotUsableError: it can't be made (see :func:`make_environment`), or not be reset or rendered as
             asked.
     """
-    env = make_environment(spec, render=render)
-    try:
-        if try_out:
-            _check_reset(env, spec.env_id)
-        if try_out and render:
-            _check_renders(env, spec.env_id)
-        return _described(env, spec)
-    finally:
-        with quiet_output():
-            close_environment(env)
+    with contextlib.chdir(os.curdir):  # some change to the folder of their files; ours are meant from here
+        env = make_environment(spec, render=render)
+        try:
+            if try_out:
+                _check_reset(env, spec.env_id)
+            if try_out and render:
+                _check_renders(env, spec.env_id)
+            return _described(env, spec)
+        finally:
+            with quiet_output():
+                close_environment(env)
 
 
 def fps_of(env: Environment) -> float:

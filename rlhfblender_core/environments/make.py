@@ -85,6 +85,17 @@ def close_environment(env: Environment) -> None:
         env.close()
 
 
+def check_kwargs(spec: EnvironmentSpec) -> None:
+    """Checks that the environment can be found and its constructor takes the keyword arguments; it isn't made.
+
+    Raises:
+        EnvironmentNotUsableError: as far as that can be told from the constructor's signature.
+    """
+    prepare_headless()
+    with quiet_output():
+        _check_kwargs(spec, _creator(find_registration(spec)))
+
+
 def _creator(registration: EnvSpec) -> EnvCreator:
     entry_point = registration.entry_point
     if entry_point is None:

@@ -10,7 +10,7 @@ from rlhfblender_core.export.request import (
     find_experiments,
     open_target,
 )
-from rlhfblender_core.export.server import ServerExperiment, finish_server_export, plan_server_export
+from rlhfblender_core.export.server import ServerExperiment, finish_server_export, left_behind, plan_server_export
 from rlhfblender_core.export.server_episodes import ServerCheckpoint, export_checkpoint
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "export_minari_checkpoint",
     "find_experiments",
     "finish_server_export",
+    "left_behind",
     "locked",
     "open_target",
     "plan_minari_export",

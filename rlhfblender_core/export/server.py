@@ -1,7 +1,7 @@
 """A folder that RLHF-Blender's server can be started in: its names, its files, its database, pictures of actions."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -103,6 +103,15 @@ def finish_server_export(root: DataRoot, target: DataRoot, experiments: Sequence
         _export_pictures(root, target, entry)
     if entries or _database(target).exists():
         write_entries(_database(target), entries, gone)
+
+
+def left_behind(target: DataRoot, registered: Collection[str]) -> tuple[str, ...]:
+    """Experiments of earlier exports that aren't registered any more; they stay, as people may have judged them."""
+    return tuple(
+        name
+        for name, labels in read_numbers(target).checkpoints.items()
+        if name not in registered and any(read_exported(target, CheckpointKey(name, label)) for label in labels)
+    )
 
 
 def _entry(target: DataRoot, experiment: ServerExperiment) -> ExperimentEntry | None:

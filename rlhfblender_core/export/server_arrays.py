@@ -142,9 +142,19 @@ def _flat_rows(actions: NDArray[Any]) -> NDArray[Any]:
 
 
 def _probabilities(arrays: Mapping[str, NDArray[Any]], length: int, *, is_random: bool) -> NDArray[np.float32]:
-    if is_random or "probs" not in arrays:
+    if not is_random and "probs" in arrays:
+        known = arrays["probs"]
+    elif not is_random and "q_values" in arrays:  # what the uncertainty of such agents is the entropy of
+        known = _softmax(arrays["q_values"].astype(np.float64))
+    else:
         return np.zeros((length, 1), np.float32)
-    return np.nan_to_num(arrays["probs"].reshape(length, 1, -1).astype(np.float32), posinf=0.0, neginf=0.0)
+    return np.nan_to_num(known.reshape(length, 1, -1).astype(np.float32), posinf=0.0, neginf=0.0)
+
+
+def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):  # infinite ones
+        powers = np.exp(values - values.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _infos(archive: zipfile.ZipFile, arrays: Mapping[str, NDArray[Any]], length: int) -> list[dict[str, Any]]:

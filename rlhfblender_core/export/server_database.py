@@ -144,7 +144,9 @@ def _rows(connection: sqlite3.Connection, table: str) -> list[dict[str, Any]]:
 
 def _environment_row(entry: ExperimentEntry) -> Row:
     environment = entry.environment
-    texts = (environment.display_name, environment.description)
+    name, description = environment.display_name or "", environment.description or ""
+    # An environment that was exported and imported has its name in the description already.
+    texts = (description,) if description.startswith(name) else (name, description)
     return {
         "env_name": entry.env_name,
         "registered": 1,

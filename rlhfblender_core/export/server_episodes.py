@@ -29,7 +29,7 @@ from rlhfblender_core.storage import DataRoot, fetch_file, publish_files, remove
 from rlhfblender_core.video import even, read_frames
 
 #: Part of what decides whether an episode is up to date; raised when the same episode would be other files.
-_RECIPE = 1
+_RECIPE = 2
 _JPEG_QUALITY = 90
 #: Episodes that a killed export may have to write again.
 _REMEMBER_EVERY = 50

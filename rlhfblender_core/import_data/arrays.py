@@ -1,6 +1,7 @@
 """The arrays in a source's ``.npz`` and ``.npy`` files. Numbers are streamed, objects go through the allow-list."""
 
 import contextlib
+import math
 import re
 import zipfile
 import zlib
@@ -17,6 +18,8 @@ from rlhfblender_core.errors import DataNotUsableError, one_line
 from rlhfblender_core.import_data.plain_values import read_objects
 
 _COPY_BYTES = 1 << 20
+#: Of an array that is held in memory as a whole: rewards, flags, pickles. Observations stream through.
+_MAX_WHOLE_BYTES = 1 << 30
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\- ]{0,100}")
 #: Booleans, integers, floats, texts.
 _KINDS = "biufU"
@@ -47,7 +50,11 @@ def reading_errors(shown: str) -> Iterator[None]:
         raise DataNotUsableError(f"{shown}: its pickle can't be read: {one_line(error)}") from error
     except FaultError as error:
         raise DataNotUsableError(f"{shown}: {error}") from error
-    except (OSError, ValueError, EOFError, SyntaxError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        # RuntimeError: encrypted, compressed in a way that Python doesn't know, or nested beyond its stack.
+        *(OSError, ValueError, EOFError, SyntaxError, KeyError, RuntimeError, OverflowError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
         raise DataNotUsableError(f"{shown}: can't be read: {one_line(error)}") from error
 
 
@@ -91,6 +98,7 @@ class Members:
 
     def array(self, name: str) -> NDArray[Any]:
         """The array of numbers or texts."""
+        self._check_whole(name)
         shape, is_fortran, dtype = self.headers[name]
         content = b"".join(self.column(name).chunks())
         array = np.frombuffer(content, dtype)
@@ -98,9 +106,15 @@ class Members:
 
     def objects(self, name: str) -> list[Any]:
         """The elements of an array of objects, as plain values."""
+        self._check_whole(name)
         with self._archive.open(f"{name}.npy") as stream:
             _read_header(stream)
             return read_objects(stream.read())
+
+    def _check_whole(self, name: str) -> None:
+        size = self._archive.getinfo(f"{name}.npy").file_size
+        if size > _MAX_WHOLE_BYTES:
+            raise FaultError(f"{name} unpacks to {size:,} bytes; at most {_MAX_WHOLE_BYTES:,} are read")
 
 
 class MemberColumn:
@@ -118,7 +132,7 @@ class MemberColumn:
 
     def chunks(self) -> Iterator[bytes]:
         """See :class:`rlhfblender_core.columns.Column`."""
-        left = self.dtype.itemsize * int(np.prod(self.shape, dtype=object))
+        left = self.dtype.itemsize * math.prod(self.shape)
         with self._archive.open(self._member) as stream:
             _read_header(stream)
             while chunk := stream.read(_COPY_BYTES):
@@ -165,9 +179,12 @@ def read_numbers(file: Path, shown: str) -> NDArray[np.float64]:
 
 def _read_npy(file: Path) -> NDArray[Any]:
     with file.open("rb") as stream:
-        _, _, dtype = _read_header(stream)
+        shape, _, dtype = _read_header(stream)
         if dtype.hasobject:
             return np.array(read_objects(stream.read()))
+        left = file.stat().st_size - stream.tell() - dtype.itemsize * math.prod(shape)
+        if left != 0:  # NumPy makes room for what the header claims first
+            raise FaultError(f"has {left:+,} bytes compared with its shape {shape}")
         stream.seek(0)
         array: NDArray[Any] = np.load(stream, allow_pickle=False)
         return array

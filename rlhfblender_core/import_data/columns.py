@@ -36,6 +36,7 @@ class EpisodeColumns:
     Attributes:
         columns: by name, in the order of the archive.
         rewards: float64 (T,), per step.
+        cumulative: float64 (T,), their sum so far.
         terminated, truncated: how it ended.
         seed: None where the source doesn't say.
         remarks: what a person should know of the conversion.
@@ -43,6 +44,7 @@ class EpisodeColumns:
 
     columns: dict[str, Column]
     rewards: NDArray[np.float64]
+    cumulative: NDArray[np.float64]
     terminated: bool
     truncated: bool
     seed: int | None
@@ -60,7 +62,7 @@ def convert_columns(members: Members, spool_folder: Path) -> EpisodeColumns:
     Raises:
         FaultError: an array is missing, has another length than the rewards, or can't be converted.
     """
-    observations = sorted(name for name in members.headers if name == "obs" or name.startswith("obs."))
+    observations = sorted(name for name in members.headers if _is_observation(name))
     missing = [name for name in ("actions", "rewards") if name not in members] + ([] if observations else ["obs"])
     if missing:
         raise FaultError(f"has no {' and no '.join(missing)}")
@@ -81,16 +83,24 @@ def convert_columns(members: Members, spool_folder: Path) -> EpisodeColumns:
     columns["infos"] = _text_column(infos, length, spool_folder)
     columns |= _others(members, length, columns)
     seed = _seed(members)
-    scalars = {"episode_return": np.cumsum(rewards)[-1], "episode_length": np.int64(length)}
+    with np.errstate(over="ignore", invalid="ignore"):  # rewards may be anything
+        cumulative = np.cumsum(rewards)
+    scalars = {"episode_return": cumulative[-1], "episode_length": np.int64(length)}
     scalars |= {} if seed is None else {"seed": np.int64(seed)}
     columns |= {name: WholeArray(np.asarray(value)) for name, value in scalars.items()}
-    return EpisodeColumns(columns, rewards, terminated, truncated, seed, _remarks(members, columns, length))
+    return EpisodeColumns(columns, rewards, cumulative, terminated, truncated, seed, _remarks(members, columns, length))
+
+
+def _is_observation(name: str) -> bool:
+    return name == "obs" or name.startswith("obs.")
 
 
 def _check_rows(members: Members, names: Sequence[str], length: int) -> None:
     for name in names:
-        if members.rows(name) != length:
-            raise FaultError(f"{name} has {members.rows(name)} rows, rewards has {length}")
+        rows = members.rows(name)
+        if rows != length:
+            found = "one value and no rows" if rows is None else f"{rows} rows"
+            raise FaultError(f"{name} has {found}, rewards has {length}")
 
 
 def _numbers(members: Members, name: str) -> NDArray[Any]:
@@ -212,8 +222,9 @@ def _seed(members: Members) -> int | None:
 
 def _remarks(members: Members, columns: Mapping[str, Column], length: int) -> list[str]:
     # Empty ones are RLHF-Blender's way to say that there are none.
-    dropped = [name for name in members.headers if name not in columns and name not in _OWN and members.rows(name) != 0]
-    remarks = [f"{', '.join(dropped)} left out: not one row per step"] if dropped else []
+    known = {*columns, *_OWN, *(name for name in members.headers if _is_observation(name))}
+    dropped = [name for name in members.headers if name not in known and members.rows(name) != 0]
+    remarks = [f"{', '.join(dropped)} left out: not one row of numbers or texts per step"] if dropped else []
     if members.ignored:
         remarks.append(f"{', '.join(members.ignored[:3])[:80]} left out: no array's name")
     if "infos" not in members:

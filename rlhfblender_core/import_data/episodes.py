@@ -181,11 +181,10 @@ class _Importing:
             finally:
                 columns.close()
         self.remarks += [f"{self.shown(kind)}: {remark}" for remark in columns.remarks]
-        cumulative = np.cumsum(columns.rewards)
-        self._check_rewards(columns.rewards, cumulative)
-        write_npy(staged_path(folder, ArtifactKind.REWARDS), WholeArray(cumulative))
-        uncertainty_kind = self._convert_uncertainty(len(cumulative), folder)
-        video = self._convert_pictures(len(cumulative), folder)
+        self._check_rewards(columns.rewards, columns.cumulative)
+        write_npy(staged_path(folder, ArtifactKind.REWARDS), WholeArray(columns.cumulative))
+        uncertainty_kind = self._convert_uncertainty(len(columns.rewards), folder)
+        video = self._convert_pictures(len(columns.rewards), folder)
         return self._manifest(columns, uncertainty_kind, video, digest, self._artifacts(folder))
 
     def _check_rewards(self, rewards: NDArray[np.float64], cumulative: NDArray[np.float64]) -> None:
@@ -256,7 +255,7 @@ class _Importing:
             run_seed=None,
             seed=columns.seed,
             max_steps=None,
-            episode_return=float(np.cumsum(columns.rewards)[-1]),
+            episode_return=float(columns.cumulative[-1]),
             episode_length=length,
             terminated=columns.terminated,
             truncated=columns.truncated,

@@ -114,7 +114,7 @@ def convert_thumbnail(file: Path, target: Path, shown: str) -> None:
             if image.width * image.height > _MAX_PIXELS:
                 raise DataNotUsableError(f"{shown}: has {image.width}×{image.height} pixels")
             frame = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataNotUsableError(f"{shown}: is no picture that can be read: {one_line(error)}") from error
     write_thumbnail(target, frame)
 

@@ -1,40 +1,26 @@
 """From what a user asks to import to what will be imported. Reads everywhere, writes nowhere."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rlhfblender_core.environments import (
-    EnvironmentSpec,
-    check_action_names,
-    describe_environment,
-    space_from_description,
-)
-from rlhfblender_core.errors import (
-    DataNotUsableError,
-    EnvironmentNotUsableError,
-    InvalidParameterError,
-    RegistryConflictError,
-)
-from rlhfblender_core.import_data.arrays import open_members
+from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError, RegistryConflictError
+from rlhfblender_core.import_data.environment import made_with, new_environment, remarks_on_registered
 from rlhfblender_core.import_data.episodes import ImportTarget
-from rlhfblender_core.import_data.source_database import SourceFacts, find_database, read_facts
+from rlhfblender_core.import_data.source_database import SourceFacts, database_fault, find_database, read_facts
 from rlhfblender_core.import_data.sources import (
     SourceCheckpoint,
     SourceExperiment,
     data_folder,
     find_source_experiments,
 )
-from rlhfblender_core.layout import FINAL, RANDOM, ArtifactKind, CheckpointKey
-from rlhfblender_core.manifests import EnvironmentRecordInManifest
+from rlhfblender_core.layout import FINAL, RANDOM, CheckpointKey
 from rlhfblender_core.names import checked_name, path_segment
 from rlhfblender_core.registry import (
     DEFAULT_PROJECT,
     CheckpointRecord,
     EnvironmentRecord,
     ExperimentRecord,
-    JsonDict,
     Registry,
     experiment_conflict,
 )
@@ -42,10 +28,10 @@ from rlhfblender_core.registry.engine import checked_url, sqlite_file
 
 #: RLHF-Blender's name for the last checkpoint, or for none.
 _LAST = "-1"
-#: Axes of probabilities: steps, and possibly one environment.
-_DISCRETE_KINDS = "iu"
 #: Of a number of steps: longer ones are names, which no database can hold as a number.
 _MOST_DIGITS = 18
+#: Lines about files that are left out.
+_MOST_STRANGERS = 20
 
 
 @dataclass(frozen=True)
@@ -113,7 +99,10 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
     source = _chosen(find_source_experiments(folder), request, database)
     facts = read_facts(database, source.experiment_id, request.env)
     known = registry.find_environment(request.env) if registry else None
-    environment = known or _environment(request.env, facts, source)
+    if known is None:
+        environment, remarks = new_environment(request.env, facts, source)
+    else:
+        environment, remarks = known, remarks_on_registered(known, facts)
     is_random = facts.is_random or all(checkpoint.name == RANDOM for checkpoint in source.checkpoints)
     experiment = ExperimentRecord(
         name=request.exp, env_id=request.env, kind="random" if is_random else "trained", project=request.project
@@ -127,19 +116,26 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
         for checkpoint in source.checkpoints
     )
     _check_labels(work)
-    return ImportPlan(folder, database, environment, experiment, work, () if known else _remarks(request.env, facts))
+    remarks = (*_database_remarks(database, folder), *remarks, *_stranger_remarks(source, folder))
+    return ImportPlan(folder, database, environment, experiment, work, remarks)
 
 
-def _remarks(env_id: str, facts: SourceFacts) -> tuple[str, ...]:
-    """How to make the environment, as the source says; left to the user, who may trust it."""
-    flags = [f"--env-gym-entrypoint {facts.entry_point}"] if facts.entry_point else []
-    flags += [f"--additional-gym-packages {' '.join(facts.packages)}"] if facts.packages else []
-    if not flags:
+def _database_remarks(database: Path | None, folder: Path) -> tuple[str, ...]:
+    fault = None if database is None else database_fault(database)
+    if database is None or fault is None:
         return ()
-    return (
-        f"{env_id} is registered without {' '.join(flags)}, which the source names: what a data set names is not run. "
-        "Episodes of your own need it.",
-    )
+    shown = database.name if database.parent == folder else f"../{database.name}"
+    return (f"{shown}: can't be read in full ({fault}); what it says of the environment may be missing.",)
+
+
+def _stranger_remarks(source: SourceExperiment, folder: Path) -> tuple[str, ...]:
+    """Files that look as if they belonged to an episode and have no number that one could have."""
+    files = [file for checkpoint in source.checkpoints for file in checkpoint.strangers()]
+    lines = [f"{file.relative_to(folder).as_posix()}: left out, its name is no episode's" for file in files]
+    more = len(lines) - _MOST_STRANGERS
+    if more > 0:
+        lines = [*lines[:_MOST_STRANGERS], f"{more} more files left out: their names are no episodes'"]
+    return tuple(lines)
 
 
 def check_places(plan: ImportPlan, database_url: str) -> None:
@@ -213,17 +209,10 @@ def _target(
     label = checkpoint.name
     if checkpoint.layout == "server" and (is_random or label == _LAST):
         label = RANDOM if is_random else FINAL
-    made_with = EnvironmentRecordInManifest(
-        id=request.env,
-        entry_point=environment.entry_point,
-        additional_packages=environment.additional_packages,
-        kwargs={**environment.kwargs, **facts.env_kwargs},
-        spec_kwargs=environment.spec_kwargs,
-    )
     return ImportTarget(
         key=CheckpointKey(request.exp, label),
         step=int(label) if label.isascii() and label.isdigit() and len(label) <= _MOST_DIGITS else None,
-        environment=made_with,
+        environment=made_with(environment, facts),
         algorithm=facts.algorithm if label != RANDOM else None,
         action_names=environment.action_names,
         replace=request.overwrite,
@@ -236,79 +225,3 @@ def _check_labels(work: Sequence[tuple[SourceCheckpoint, ImportTarget]]) -> None
         if labels.count(label) > 1:
             folders = ", ".join(source.path for source, target in work if target.key.checkpoint == label)
             raise DataNotUsableError(f"{folders} would all become checkpoint {label!r}. Rename one of the folders.")
-
-
-def _environment(env_id: str, facts: SourceFacts, source: SourceExperiment) -> EnvironmentRecord:
-    """The environment as far as it can be known without making it; where it is installed, it is asked.
-
-    Entry point and packages that the source names are not registered: making the environment would run them.
-    """
-    observation_space, action_space = facts.observation_space, facts.action_space
-    if not (observation_space and action_space):
-        known = _installed(env_id) or _from_arrays(source)
-        observation_space, action_space = observation_space or known[0], action_space or known[1]
-    record = EnvironmentRecord(
-        env_id=env_id,
-        display_name=facts.display_name,
-        description=facts.description,
-        observation_space=observation_space,
-        action_space=action_space,
-    )
-    return replace(record, action_names=_fitting_names(facts.action_names, action_space))
-
-
-def _installed(env_id: str) -> tuple[JsonDict, JsonDict] | None:
-    """The spaces of an installed environment. Packages that the source names are not imported."""
-    try:
-        description = describe_environment(EnvironmentSpec(env_id=env_id))
-    except EnvironmentNotUsableError:
-        return None
-    return dict(description.observation_space), dict(description.action_space)
-
-
-def _fitting_names(names: tuple[str, ...] | None, action_space: JsonDict) -> tuple[str, ...] | None:
-    if not names or not action_space:
-        return None
-    try:
-        check_action_names(space_from_description(action_space), names)
-    except InvalidParameterError:
-        return None
-    return names
-
-
-def _from_arrays(source: SourceExperiment) -> tuple[JsonDict, JsonDict]:
-    """Spaces with the shapes and dtypes of the first episode that can be read; empty for what that doesn't tell."""
-    for checkpoint in source.checkpoints:
-        for episode in checkpoint.episodes().values():
-            file = episode.files.get(ArtifactKind.EPISODES)
-            try:
-                if file is not None:
-                    with open_members(file, file.name) as members:
-                        return _space_of(members.headers.get("obs")), _action_space(members.headers)
-            except DataNotUsableError:
-                continue
-    return {}, {}
-
-
-def _space_of(header: Any) -> JsonDict:
-    if header is None or header[2].kind not in "biuf" or not header[0]:
-        return {}
-    shape, _, dtype = header
-    is_image = dtype == "uint8"
-    low, high = (0, 255) if is_image else ("-inf", "inf")
-    if not is_image and dtype.kind != "f":
-        return {}
-    return {"type": "Box", "shape": list(shape[1:]), "dtype": dtype.name, "low": low, "high": high}
-
-
-def _action_space(headers: dict[str, Any]) -> JsonDict:
-    actions, probabilities = headers.get("actions"), headers.get("probs")
-    if actions is None:
-        return {}
-    shape, _, dtype = actions
-    if dtype.kind == "f" and len(shape) > 1:
-        return _space_of(actions)
-    count = probabilities[0][-1] if probabilities and len(probabilities[0]) > 1 else 0
-    if dtype.kind in _DISCRETE_KINDS and len(shape) == 1 and count > 1:
-        return {"type": "Discrete", "shape": [], "dtype": "int64", "n": count, "start": 0}
-    return {}

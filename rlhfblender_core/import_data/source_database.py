@@ -5,6 +5,7 @@ Its server ``eval``s the texts in it; here they are parsed as literals, and what
 
 import ast
 import contextlib
+import math
 import re
 import sqlite3
 from collections.abc import Mapping
@@ -15,12 +16,15 @@ from urllib.parse import quote
 
 import numpy as np
 
-from rlhfblender_core.environments import space_from_description
+from rlhfblender_core.environments import EnvironmentSpec, space_from_description, split_env_kwargs
+from rlhfblender_core.environments.make import RENDER_MODE_KWARG
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.layout import DATABASE_FILE
 from rlhfblender_core.registry import JsonDict
 
 _MAX_TEXT = 1_000_000
+#: Of an observation: a space keeps the bounds of each.
+_MAX_NUMBERS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class SourceFacts:
         experiment: its name there.
         algorithm: of its policies.
         is_random: whether its agent acts at random.
-        env_kwargs: keyword arguments of the environment.
+        env_kwargs: keyword arguments of the environment, those of its registration among them.
         env_id: the id it is made by.
         display_name, description: of the environment.
         entry_point, packages: how it is made.
@@ -56,9 +60,20 @@ class SourceFacts:
 def find_database(folder: Path) -> Path | None:
     """RLHF-Blender's database in the data folder or beside it; None if there is none."""
     for file in (folder / DATABASE_FILE, folder.parent / DATABASE_FILE):
-        if file.is_file() and _rows(file, "SELECT name FROM sqlite_master WHERE name = 'Experiment'", ()):
+        has_table = "SELECT name FROM sqlite_master WHERE name = 'Experiment'"
+        if file.is_file() and (_rows(file, has_table, ()) or database_fault(file)):
             return file
     return None
+
+
+def database_fault(database: Path) -> str | None:
+    """What is wrong with the file as a database, in SQLite's words; None if nothing is."""
+    try:
+        rows = _query(database, "PRAGMA quick_check(1)", ())
+    except sqlite3.Error as error:
+        return str(error)
+    found = str(next(iter(rows[0].values()))) if rows else "ok"
+    return None if found == "ok" else " ".join(found.split())
 
 
 def read_facts(database: Path | None, experiment_id: int | None, env_id: str) -> SourceFacts:
@@ -76,7 +91,7 @@ def read_facts(database: Path | None, experiment_id: int | None, env_id: str) ->
         experiment=_text(experiment, "exp_name"),
         algorithm=(_text(experiment, "algorithm") or "").upper() or None,
         is_random=(_text(experiment, "framework") or "").lower() == "random",
-        env_kwargs=_json_form(config.get("env_kwargs")),
+        env_kwargs=_env_kwargs(config.get("env_kwargs")),
         env_id=_text(environment, "registration_id") or _text(experiment, "env_id"),
         display_name=_text(environment, "env_name"),
         description=_text(environment, "description"),
@@ -89,13 +104,19 @@ def read_facts(database: Path | None, experiment_id: int | None, env_id: str) ->
 
 
 def _rows(database: Path, query: str, values: tuple[Any, ...]) -> list[Mapping[str, Any]]:
-    """The rows of a query; none where the file is no such database. Immutable: not even a lock is left beside it."""
+    """The rows of a query; none where the file is no such database."""
     with contextlib.suppress(sqlite3.Error):
-        url = f"file:{quote(str(database.absolute()))}?mode=ro&immutable=1"
-        with contextlib.closing(sqlite3.connect(url, uri=True)) as connection:
-            connection.row_factory = sqlite3.Row
-            return [dict(row) for row in connection.execute(query, values)]
+        return _query(database, query, values)
     return []
+
+
+def _query(database: Path, query: str, values: tuple[Any, ...]) -> list[Mapping[str, Any]]:
+    # Immutable: not even a lock is left beside it.
+    url = f"file:{quote(str(database.absolute()))}?mode=ro&immutable=1"
+    with contextlib.closing(sqlite3.connect(url, uri=True)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.text_factory = lambda content: content.decode(errors="replace")
+        return [dict(row) for row in connection.execute(query, values)]
 
 
 def _first(rows: list[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -118,11 +139,17 @@ def _literal(row: Mapping[str, Any], column: str, kind: type[Any]) -> Any:
     return value if isinstance(value, kind) else None
 
 
-def _json_form(value: Any) -> JsonDict:
-    """The entries that JSON can hold."""
-    if not isinstance(value, dict):
-        return {}
-    return {str(key): entry for key, entry in value.items() if isinstance(entry, str | int | float | bool | None)}
+def _env_kwargs(given: Any) -> JsonDict:
+    """The keyword arguments that an environment can be registered with."""
+    kept: JsonDict = {}
+    for name, value in given.items() if isinstance(given, dict) else ():
+        if not isinstance(name, str) or not name.isidentifier() or name == RENDER_MODE_KWARG:
+            continue
+        with contextlib.suppress(InvalidParameterError):
+            kwargs, spec_kwargs = split_env_kwargs({name: value})
+            spec = EnvironmentSpec("any", kwargs=kwargs, spec_kwargs=spec_kwargs)
+            kept |= {**spec.kwargs, **spec.spec_kwargs}
+    return kept
 
 
 def _space(info: Mapping[str, Any] | None) -> JsonDict:
@@ -130,12 +157,12 @@ def _space(info: Mapping[str, Any] | None) -> JsonDict:
     if not info:
         return {}
     sides, dtype = info.get("shape"), str(info.get("dtype") or "float32")
-    if not isinstance(sides, tuple | list):
+    if not isinstance(sides, tuple | list) or not all(isinstance(side, int) and side > 0 for side in sides):
         return {}
     shape = list(sides)
     described: JsonDict = {"shape": shape, "dtype": dtype}
     kind = str(info.get("label", "")).partition("(")[0]
-    if kind == "Box":
+    if kind == "Box" and math.prod(shape) <= _MAX_NUMBERS:
         low, high = _limits(dtype)  # RLHF-Blender says nothing of the bounds of observations
         described |= {"type": "Box", "low": info.get("low", low), "high": info.get("high", high)}
     elif kind == "Discrete" and len(shape) == 1:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rlhfblender_core.errors import DataNotUsableError
+from fsspec.utils import get_protocol
+
+from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.layout import ArtifactKind, parse_episode_number
 
 Layout = Literal["documented", "server"]
@@ -78,6 +80,15 @@ class SourceCheckpoint:
                         found.setdefault(number, {})[kind] = file
         return {number: SourceEpisode(number, files, self._usual(number)) for number, files in sorted(found.items())}
 
+    def strangers(self) -> list[Path]:
+        """Files beside the episodes' whose names have no number that an episode could have."""
+        found: list[Path] = []
+        for kind, names in _NAMES[self.layout].items():
+            for file in _files(self.folder / kind / self.path):
+                if all(_number(file.name, prefix, extension) is None for prefix, extension in names):
+                    found.append(file)
+        return found
+
     def _usual(self, number: int) -> dict[ArtifactKind, Path]:
         names = {kind: names[0] for kind, names in _NAMES[self.layout].items()}
         return {kind: self.folder / kind / self.path / f"{pre}{number}{ext}" for kind, (pre, ext) in names.items()}
@@ -98,6 +109,19 @@ class SourceExperiment:
     environment: str | None
     experiment_id: int | None
     checkpoints: tuple[SourceCheckpoint, ...]
+
+
+def source_folder(given: str) -> Path:
+    """The folder that a user names, which needn't be there.
+
+    Raises:
+        InvalidParameterError: it isn't on this machine.
+    """
+    if get_protocol(given) not in ("file", "local"):
+        raise InvalidParameterError(
+            f"Episodes come from a folder on this machine, not from {given}. Copy it here first."
+        )
+    return Path(given.removeprefix("file://")).expanduser().absolute()
 
 
 def data_folder(folder: Path) -> Path:

@@ -16,7 +16,8 @@ from rlhfblender_core.layout import (
 )
 
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,20}[A-Za-z0-9_]", fullmatch=True)
-keys = st.builds(EpisodeKey, names.filter(lambda name: "com" not in name.lower()), st.just("100000"), st.integers(0))
+numbers = st.integers(0, 10**9 - 1)
+keys = st.builds(EpisodeKey, names.filter(lambda name: "com" not in name.lower()), st.just("100000"), numbers)
 
 
 def test_paths_are_those_that_rlhf_blender_reads() -> None:
@@ -46,6 +47,7 @@ def test_parsing_a_path_gives_back_what_it_was_made_from(kind: ArtifactKind, key
     [
         "episodes/exp/random/03.npz",
         "episodes/exp/random/-3.npz",
+        "episodes/exp/random/1000000000.npz",
         "episodes/exp/random/٣.npz",
         "episodes/exp/random/.3.npz.77.part",
         "episodes/exp/random/3.npy",
@@ -77,6 +79,7 @@ def test_keys_that_leave_the_data_root_dont_exist(experiment: str, checkpoint: s
         CheckpointKey(experiment, checkpoint)
 
 
-def test_episodes_are_counted_from_zero() -> None:
-    with pytest.raises(ValueError, match="start at 0"):
-        EpisodeKey("exp", "random", -1)
+@pytest.mark.parametrize("number", [-1, 10**9])
+def test_episodes_are_counted_from_zero_as_far_as_databases_count(number: int) -> None:
+    with pytest.raises(ValueError, match="go from 0 to 999999999"):
+        EpisodeKey("exp", "random", number)

@@ -10,7 +10,9 @@ import server_contract
 from exporting import DataSet
 
 from flows.export import main
+from rlhfblender_core.delete import delete_checkpoint, finish_deletion, plan_deletion
 from rlhfblender_core.errors import RLHFBlenderError, one_line
+from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import open_data_root
 
 
@@ -87,8 +89,15 @@ def test_the_command_exports_and_says_what_to_do_with_it(data: DataSet, export: 
     assert result.out.splitlines()[0] == f"2 episodes exported, 0 were there already, in {out}"
     assert len(server_contract.check_folder(out)) == 2
     data.counting("unseen", no_render=True)
+    data.counting("gone")
+    assert export("--to", "rlhfblender", out, "--exp", "gone").out.splitlines()[-1].startswith("Start RLHF-Blender")
+    with open_registry(data.url) as registry:
+        deletion = plan_deletion(data.root, registry, "gone")
+        delete_checkpoint(data.root, registry, deletion.checkpoints[0])
+        finish_deletion(registry, deletion)
     result = export("--to", "rlhfblender", out, "--exp", "E", "unseen")
     assert result.code == 1
+    assert f"gone is in {out} from an earlier export and isn't registered any more; it stays there." in result.out
     assert result.out.splitlines()[0].startswith("left out: unseen at random, 2 episodes, each has no video")
     result = export("--to", "rlhfblender", tmp_path / "nothing", "--exp", "unseen")
     assert (result.code, len(result.out.splitlines())) == (1, 2), "no server could be started there"

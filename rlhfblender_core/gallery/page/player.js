@@ -27,7 +27,8 @@ class VideoPlayer {
       return;
     }
     this.frame = this.root.requestVideoFrameCallback((_, { mediaTime }) => {
-      if (!this.root.seeking) this.say(Math.round(mediaTime * this.fps));
+      // Frames begin at whole steps, give or take the container's rounding; after seeking, Firefox says where to instead.
+      if (!this.root.seeking) this.say(Math.floor(mediaTime * this.fps + 0.25));
       this.follow();
     });
   }

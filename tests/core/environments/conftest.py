@@ -9,6 +9,8 @@ from gymnasium.envs.registration import registry
 
 OUTSIDE = '''
 """Environments such as a user might have."""
+import os
+
 import gymnasium
 import numpy as np
 from gymnasium import spaces
@@ -169,6 +171,12 @@ class Exiting(Counting):
 class ObservesText(Counting):
     def reset(self, *, seed=None, options=None):
         return "a state", {}
+
+
+class Wandering(Counting):
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode=render_mode)
+        os.chdir("/")
 
 
 class Stuck(Counting):

@@ -83,6 +83,12 @@ def test_a_first_observation_that_cant_be_had_is_told_without_rendering_too(
         describe_environment(spec, try_out=True)
 
 
+def test_an_environment_that_changes_the_working_directory_changes_it_for_itself_only(outside: Path) -> None:
+    here = Path.cwd()
+    describe_environment(EnvironmentSpec("Wandering-v0", "outside_envs:Wandering"), try_out=True)
+    assert Path.cwd() == here
+
+
 def test_an_environment_that_fails_to_close_is_described(outside: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert describe_environment(EnvironmentSpec("Stuck-v0", "outside_envs:Stuck"), try_out=True).fps == 7
     assert capfd.readouterr().out == ""

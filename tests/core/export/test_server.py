@@ -15,8 +15,10 @@ from rlhfblender_core.action_labels import store_pictures
 from rlhfblender_core.export.server_arrays import server_rewards
 from rlhfblender_core.export.server_episodes import DAMAGED, NO_VIDEO
 from rlhfblender_core.export.space_info import action_info
+from rlhfblender_core.import_data import ImportRequest, import_episodes, plan_import
 from rlhfblender_core.layout import ArtifactKind, EpisodeKey, artifact_path
 from rlhfblender_core.registry import open_registry
+from rlhfblender_core.storage import open_data_root
 
 Snapshot = Callable[[Path], dict[str, str]]
 
@@ -63,6 +65,19 @@ def test_structured_observations_are_rows_of_numbers_and_texts_are_infos(exporte
     expected = np.stack([t & 1 > 0, t & 2 > 0, t & 4 > 0, t, t, t % 3, t, 2 * t], axis=1)  # keys are sorted
     np.testing.assert_array_equal(episode.arrays["obs"], expected)
     assert episode.arrays["infos"][3]["mission"] == "go 3"
+
+
+def test_probabilities_of_q_learning_are_the_softmax_of_its_values(data: DataSet, out: Path, tmp_path: Path) -> None:
+    from stable_baselines3 import DQN
+
+    model = tmp_path / "rl_model_100_steps.zip"
+    DQN("MlpPolicy", "CartPole-v1", seed=0, device="cpu", buffer_size=1).save(model)
+    data.generate(env="CartPole-v1", exp="q", model_path=str(model), num_episodes=1, max_steps_per_episode=5)
+    data.export(out)
+    (episode,) = server_contract.check_folder(out)
+    probs = episode.arrays["probs"][:, 0]
+    np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(-(probs * np.log(probs)).sum(axis=1), episode.uncertainty, rtol=1e-4)
 
 
 def test_names_are_those_that_the_server_splits(exported: Path) -> None:
@@ -164,6 +179,34 @@ def test_pictures_of_actions_are_numbered_png_files(data: DataSet, out: Path) ->
     data.export(out)
     assert sorted(path.name for path in folder.iterdir()) == ["0_go.png", "2_stop.png"]
     server_contract.check_folder(out)
+
+
+def test_an_export_that_is_imported_is_exported_as_it_was(
+    data: DataSet, out: Path, tmp_path: Path, snapshot: Snapshot
+) -> None:
+    data.counting(env_display_name="Counting", env_description="counts", action_names=("a", "b", "c"))
+    data.export(out)
+    (tmp_path / "staging").mkdir()
+    copy = DataSet(open_data_root(str(tmp_path / "copy")), f"sqlite:///{tmp_path}/copy/rlhfblender.db", tmp_path)
+    plan = plan_import(ImportRequest(out, "E", "CountingMade-v0"), None)
+    with open_registry(copy.url) as registry:
+        registry.ensure_environment(plan.environment)
+        registry.ensure_experiment(plan.experiment)
+        for record, (found, to) in zip(plan.checkpoint_records(), plan.work, strict=True):
+            registry.ensure_checkpoint(record)
+            batch = import_episodes(copy.root, found, sorted(found.episodes()), to, tmp_path / "staging")
+            assert (batch.made, batch.faults, batch.remarks) == ((0, 1), (), ())
+    copy.export(tmp_path / "again")
+    # JPEG loses something each time, and pickles of equal infos needn't be the same.
+    first, second = (
+        {name: digest for name, digest in snapshot(folder / "data").items() if name.endswith((".npy", ".mp4"))}
+        for folder in (out, tmp_path / "again")
+    )
+    assert second == first
+    for one, other in zip(*map(server_contract.check_folder, (out, tmp_path / "again")), strict=True):
+        np.testing.assert_equal(other.arrays, one.arrays)
+    rows, again = (server_contract.read_database(folder)["Environment"][0] for folder in (out, tmp_path / "again"))
+    assert again | {"gym_entry_point": rows["gym_entry_point"]} == rows
 
 
 def test_environments_of_similar_ids_have_folders_of_their_own(data: DataSet, out: Path) -> None:

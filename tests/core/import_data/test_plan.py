@@ -6,6 +6,7 @@ from core.import_data.making_sources import ENV, make_database, make_documented,
 from rlhfblender_core.errors import DataNotUsableError, InvalidNameError, InvalidParameterError, RegistryConflictError
 from rlhfblender_core.import_data import ImportPlan, ImportRequest, plan_import
 from rlhfblender_core.import_data.plan import check_places
+from rlhfblender_core.import_data.sources import source_folder
 from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord, open_registry
 
 
@@ -23,6 +24,7 @@ def test_environment_is_described_by_the_sources_database_without_making_it(sour
     assert environment.action_names == ("left", "right")
     ((_, target),) = planned.work
     assert (target.algorithm, target.environment.kwargs) == ("PPO", {"camera_name": "corner"})
+    assert environment.kwargs == {"camera_name": "corner"}, "episodes of one's own are made as the imported ones were"
 
 
 @pytest.mark.parametrize(("dtype", "high"), [("uint8", 255), ("int64", 2**63 - 1), ("float32", "inf")])
@@ -33,7 +35,13 @@ def test_bounds_that_the_source_says_nothing_of_are_those_of_the_dtype(source: P
 
 
 @pytest.mark.parametrize(
-    "info", ["{'label': 'Box((3,))', 'shape': (3,), 'dtype': 'nope'}", "{'label': 'Box', 'shape': 7}"]
+    "info",
+    [
+        "{'label': 'Box((3,))', 'shape': (3,), 'dtype': 'nope'}",
+        "{'label': 'Box', 'shape': 7}",
+        "{'label': 'Box', 'shape': (10000000000,), 'dtype': 'float32'}",
+        "{'label': 'Box', 'shape': (-4,), 'dtype': 'float32'}",
+    ],
 )
 def test_a_space_that_is_none_is_taken_from_the_arrays(source: Path, info: str) -> None:
     make_server(source, episodes=1)
@@ -116,6 +124,9 @@ def test_random_agents_and_last_checkpoints_get_our_labels(source: Path) -> None
 
 
 def test_wrong_requests_are_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameterError, match="Copy it here first"):
+        source_folder("s3://bucket/x")
+    assert source_folder(f"file://{source}") == source
     with pytest.raises(DataNotUsableError, match="There is no folder"):
         plan(source)
     source.mkdir()
@@ -147,7 +158,65 @@ def test_registered_environment_stays_as_it_is(source: Path, tmp_path: Path) -> 
         known = registry.ensure_environment(EnvironmentRecord(env_id=ENV, entry_point="mine:Env"))
         planned = plan_import(ImportRequest(source, "Mine", ENV), registry)
         assert planned.environment == known
-        assert planned.remarks == ()
+        (remark,) = planned.remarks
+        assert 'made with {"camera_name": "corner"}, Made-v0 is registered with no keyword arguments' in remark
+
+
+def test_keyword_arguments_that_an_environment_cant_be_registered_with_are_left_out(source: Path) -> None:
+    make_server(source, episodes=1)
+    given = {
+        "render_mode": "human",
+        "max_episode_steps": 50,
+        "reward_threshold": "high",
+        "config": {"lanes": [1, 2]},
+        "not a name": 1,
+        "size": {1},
+    }
+    make_database(source, environment_config=repr({"env_kwargs": given}))
+    planned = plan(source)
+    assert planned.environment.kwargs == {"config": {"lanes": [1, 2]}}
+    assert planned.environment.spec_kwargs == {"max_episode_steps": 50}
+    ((_, target),) = planned.work
+    assert (target.environment.kwargs, target.environment.spec_kwargs) == (
+        planned.environment.kwargs,
+        planned.environment.spec_kwargs,
+    )
+
+
+def test_keyword_arguments_that_an_installed_environment_doesnt_take_are_left_out(source: Path) -> None:
+    make_server(source, env="CartPole-v1", episodes=1)
+    make_database(source, env_name="CartPole-v1", registration_id="CartPole-v1", env_id="CartPole-v1")
+    planned = plan(source, env="CartPole-v1")
+    assert planned.environment.kwargs == {}
+    assert 'doesn\'t take {"camera_name": "corner"}' in planned.remarks[-1]
+
+
+def test_files_that_are_no_episodes_are_named(source: Path) -> None:
+    make_server(source, episodes=1)
+    folder = source / "episodes" / ENV / f"{ENV}_1_5000"
+    for name in ("benchmark_-1.npz", "benchmark_007.npz", "benchmark_0 copy.npz", f"benchmark_{10**30}.npz", "x.NPZ"):
+        (folder / name).touch()
+    for name in ("._benchmark_0.npz", ".DS_Store"):  # what file managers leave everywhere
+        (folder / name).touch()
+    planned = plan(source)
+    assert [len(found.episodes()) for found, _ in planned.work] == [1]
+    assert len(planned.remarks) == 5
+    assert f"episodes/{ENV}/{ENV}_1_5000/benchmark_007.npz: left out" in " ".join(planned.remarks)
+    for number in range(40):
+        (folder / f"{number}.txt").touch()
+    assert planned.remarks != (remarks := plan(source).remarks)
+    assert remarks[-1].startswith("25 more files")
+
+
+@pytest.mark.parametrize("keep", [50, 1500])
+def test_a_database_that_cant_be_read_is_told_and_done_without(source: Path, keep: int) -> None:
+    make_server(source, episodes=1)
+    database = make_database(source)
+    content = database.read_bytes()
+    database.write_bytes(content[:keep] + bytes(255 - byte for byte in content[keep:]))
+    planned = plan(source)
+    assert planned.environment.observation_space["shape"] == [3]  # from the arrays
+    assert planned.remarks[0].startswith("rlhfblender.db: can't be read in full (")
 
 
 def test_sources_own_database_is_never_the_registry(source: Path, tmp_path: Path) -> None:
