@@ -1,5 +1,6 @@
 """Small folders of episodes as others have them: RLHF-Blender's documented layout, and its server's."""
 
+import contextlib
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -117,7 +118,7 @@ def make_database(folder: Path, **changes: str) -> Path:
     }
     file = folder / "rlhfblender.db"
     file.unlink(missing_ok=True)
-    with sqlite3.connect(file) as connection:
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
         for table, row in (("Environment", environment), ("Experiment", experiment)):
             values = {name: changes.get(name, value) for name, value in row.items()}
             columns = ", ".join(f"{name} TEXT" for name in values)

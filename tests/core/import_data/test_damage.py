@@ -1,6 +1,7 @@
 """Sources that are damaged, by chance or on purpose: each fault is named with its file, and the rest is imported."""
 
 import io
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -156,7 +157,7 @@ def test_malicious_pickles_are_refused_and_never_run(
         batch.faults, ("episodes/Theirs/5000/0.npz", "episodes/Theirs/5000/1.npz", "rewards/"), strict=True
     ):
         assert fault.startswith(file)
-        assert "refused, its pickle uses io.open, which is not on the list" in fault
+        assert re.search(r"refused, its pickle uses _?io\.open, which is not on the list", fault)
 
 
 def test_lying_headers_are_noticed(source: Path, import_all: ImportAll) -> None:
