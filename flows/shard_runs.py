@@ -200,7 +200,7 @@ def _is_in_hand(part: _Part, places: Places) -> bool:
 
 
 def _say_that_it_waits(left: Sequence[_Part]) -> None:
-    line = f"{sum(len(part.missing) for part in left)} episodes are in the hands of other runs; waiting for them."
+    line = f"Waiting for other runs: episodes in their hands: {sum(len(part.missing) for part in left)}."
     get_run_logger().info("%s", line)
     current_display.get().say(line)
 

@@ -13,6 +13,14 @@ from rlhfblender_core.shards import Shard, roll_out_shard
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.verify import Findings, check_episodes, check_index, check_strangers
 
+#: Every survey decodes all videos, so few here; the soak tests have 30.
+EPISODES = 3
+
+
+def database(root: DataRoot) -> str:
+    """The registry beside the data."""
+    return f"sqlite:///{root.local_folder / 'rlhfblender.db'}"
+
 
 def survey(root: DataRoot, database_url: str, experiment: str | None = None) -> Findings:
     """Everything that is wrong."""

@@ -3,11 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from generating import generate, request
+from verifying import EPISODES, database
 
 from rlhfblender_core.environments import EnvironmentSpec
 from rlhfblender_core.layout import CheckpointKey
 from rlhfblender_core.rollout_settings import RolloutSettings
 from rlhfblender_core.shards import Shard, close_session
+from rlhfblender_core.storage import open_data_root
 
 SettingsMaker = Callable[..., RolloutSettings]
 
@@ -41,3 +44,11 @@ def staging(tmp_path: Path) -> Path:
     folder = tmp_path / "staging"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a few episodes, for tests to copy."""
+    root = open_data_root(str(tmp_path_factory.mktemp("data-set") / "data"))
+    generate(root, database(root), request(EPISODES))
+    return root.local_folder

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("prefect")
 Command = Callable[..., Any]
 STUDY = ("--env", "Mine-v0", "--env-gym-entrypoint", "environments_for_tests.counting:Counting", "--random")
 FOUR = (*STUDY, "--exp", "study", "--num-episodes", 4, "--runner", "inprocess")
-WAITS = "2 episodes are in the hands of other runs; waiting for them.\n"
+WAITS = "Waiting for other runs: episodes in their hands: 2.\n"
 
 
 def made(result: Any) -> list[str]:

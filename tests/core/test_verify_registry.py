@@ -1,0 +1,111 @@
+"""Verify and repair beside files of nobody, the registry's rows, and runs that are under way."""
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from generating import generate, request
+from verifying import EPISODES, database, problems, repair, survey
+
+from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.layout import ArtifactKind, EpisodeKey, artifact_path
+from rlhfblender_core.repair import remove_orphans
+from rlhfblender_core.runs import open_run
+from rlhfblender_core.storage import DataRoot, open_data_root
+from rlhfblender_core.verify import Remedy
+
+Snapshot = Callable[[Path], dict[str, str]]
+
+
+@pytest.fixture
+def root(data_set: Path, tmp_path: Path) -> DataRoot:
+    shutil.copytree(data_set, tmp_path / "data")
+    return open_data_root(str(tmp_path / "data"))
+
+
+def test_what_a_live_run_has_not_indexed_yet_is_no_problem(root: DataRoot) -> None:
+    with sqlite3.connect(root.local_folder / "rlhfblender.db") as connection:
+        connection.execute("DELETE FROM episodes WHERE number = 0")
+    connection.close()
+    with open_run(root, "E"):
+        assert problems(root, database(root)) == []
+    with open_run(root, "F"):
+        assert problems(root, database(root)) == ["registry: episode E/random/0: has no row"]
+
+
+def test_a_file_of_nobody_that_a_run_has_published_since_is_not_removed(root: DataRoot) -> None:
+    manifest = root.local_folder / "manifests/E/random/1.json"
+    content = manifest.read_bytes()
+    manifest.unlink()
+    with sqlite3.connect(root.local_folder / "rlhfblender.db") as connection:
+        connection.execute("DELETE FROM episodes WHERE number = 1")
+    connection.close()
+    found = survey(root, database(root)).problems
+    assert {problem.remedy for problem in found} == {Remedy.REMOVE}
+    with open_run(root, "E"):
+        assert remove_orphans(root, found) == 0
+    manifest.write_bytes(content)
+    assert remove_orphans(root, found) == 0
+    manifest.unlink()
+    assert remove_orphans(root, found) == len(ArtifactKind)
+
+
+def test_files_without_manifest_and_row_belong_to_nobody_and_are_removed(root: DataRoot) -> None:
+    for kind in ArtifactKind:
+        file = root.local_folder / artifact_path(kind, EpisodeKey("E", "random", 99))
+        file.write_bytes(b"left over")
+    found = survey(root, database(root)).problems
+    assert [problem.what for problem in found] == ["belongs to no episode"] * 5
+    repair(root, database(root))
+    assert problems(root, database(root)) == []
+    assert not list(root.local_folder.rglob("99.*"))
+
+
+def test_files_that_are_no_data_sets_are_named_and_left_alone(root: DataRoot) -> None:
+    stranger = root.local_folder / "renders/E/random/holiday.mp4"
+    stranger.write_bytes(b"beach")
+    (stranger.parent / ".DS_Store").write_bytes(b"")
+    assert problems(root, database(root)) == [
+        "renders/E/random/holiday.mp4: is no file of a data set; move it away",
+    ]
+    repair(root, database(root))
+    assert stranger.exists()
+
+
+def test_rows_are_rebuilt_from_the_manifests(root: DataRoot) -> None:
+    with sqlite3.connect(root.local_folder / "rlhfblender.db") as connection:
+        connection.execute("DELETE FROM episodes WHERE number = 0")
+        connection.execute("UPDATE episodes SET episode_return = 1e6 WHERE number = 1")
+        connection.execute("UPDATE episodes SET number = 77 WHERE number = 2")
+    connection.close()
+    assert sorted(problems(root, database(root))) == [
+        "registry: episode E/random/0: has no row",
+        "registry: episode E/random/1: has a row that says something else than its manifest",
+        "registry: episode E/random/2: has no row",
+        "registry: episode E/random/77: has a row, but no files",
+    ]
+    repair(root, database(root))
+    assert problems(root, database(root)) == []
+
+
+def test_a_lost_registry_is_rebuilt_and_broken_episodes_are_still_made_again(
+    root: DataRoot, snapshot: Snapshot
+) -> None:
+    before = snapshot(root.local_folder)
+    for file in root.local_folder.glob("rlhfblender.db*"):
+        file.unlink()
+    assert problems(root, database(root)) == [
+        "registry: experiment E: is not registered, though 3 of its episodes are published"
+    ]
+    (root.local_folder / "renders/E/random/0.mp4").unlink()
+    repair(root, database(root))
+    assert problems(root, database(root)) == []
+    assert snapshot(root.local_folder) == before
+    assert generate(root, database(root), request(EPISODES)) == 0
+
+
+def test_an_unknown_experiment_is_refused(root: DataRoot) -> None:
+    with pytest.raises(InvalidParameterError, match=r"There is no experiment 'F'.*Registered are: E"):
+        survey(root, database(root), "F")
