@@ -39,6 +39,7 @@ from rlhfblender_core.export import (
 )
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import DataRoot
+from rlhfblender_core.wording import counted
 from rlhfblender_core.workers import available_cores
 from tasks.export import export_to_minari, export_to_server, find_sources, finish_for_server, number_experiments
 from tasks.settings import Places, resolve_places
@@ -139,10 +140,9 @@ def summary(
     folder = target.local_folder
     for report in reports:
         for reason, count in report.left_out.items():
-            episodes = "1 episode" if count == 1 else f"{count} episodes"
-            yield f"left out: {report.key.experiment} at {report.key.checkpoint}, {episodes}, each {reason}"
+            yield f"left out: {report.key.experiment} at {report.key.checkpoint}, {counted(count, 'episode')}, each {reason}"
     made, there = sum(report.made for report in reports), sum(report.there for report in reports)
-    yield f"{made} episodes exported, {there} were there already, in {folder}"
+    yield f"{counted(made, 'episode')} exported, {there} there already, in {folder}"
     for name in behind:
         yield f"{name} is in {folder} from an earlier export and isn't registered any more; it stays there."
     if not made + there:

@@ -25,6 +25,7 @@ from flows.signs_of_life import SIGNS_OF_LIFE
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.gallery import GalleryReport
 from rlhfblender_core.gallery.collect import find_experiments
+from rlhfblender_core.wording import counted
 from tasks.gallery import write_page
 from tasks.settings import resolve_places
 
@@ -57,10 +58,8 @@ def gallery(
 def summary(report: GalleryReport) -> str:
     """What was written, in two lines."""
     without = f" ({report.without_video:,} without video)" if report.without_video else ""
-    shown = (
-        f"{report.episodes:,} episodes{without} of {report.checkpoints} checkpoints, {report.experiments} experiments"
-    )
-    return f"{shown}\nOpen in a browser: {report.page}"
+    where = f"{counted(report.checkpoints, 'checkpoint')}, {counted(report.experiments, 'experiment')}"
+    return f"{counted(report.episodes, 'episode')}{without} of {where}\nOpen in a browser: {report.page}"
 
 
 def main() -> int:

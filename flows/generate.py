@@ -43,6 +43,7 @@ from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord
 from rlhfblender_core.report import Report
 from rlhfblender_core.request import LATEST, GenerationRequest
 from rlhfblender_core.rollout_settings import RolloutSettings
+from rlhfblender_core.wording import counted
 from tasks.checkpoints import load_checkpoint
 from tasks.parameters import unwalked
 from tasks.registration import ensure_env_registered, ensure_experiment_registered, index_episodes
@@ -249,7 +250,7 @@ def _report(experiment: str, work: Sequence[CheckpointWork], outcome: Outcome, p
 
 
 def _success(report: Report) -> str:
-    return f"{report.made} episodes made, {report.wanted - report.made} already there, in {report.data_root}"
+    return f"{counted(report.made, 'episode')} made, {report.wanted - report.made} already there, in {report.data_root}"
 
 
 def main() -> int:

@@ -35,6 +35,7 @@ from rlhfblender_core.import_data.plan import check_places
 from rlhfblender_core.import_data.sources import source_folder
 from rlhfblender_core.registry import DEFAULT_PROJECT, open_existing_registry
 from rlhfblender_core.storage import check_writable
+from rlhfblender_core.wording import counted
 from rlhfblender_core.workers import available_cores
 from tasks.import_data import import_batch, import_labels, index_imported
 from tasks.registration import ensure_env_registered, ensure_experiment_registered
@@ -113,7 +114,7 @@ def import_data(  # noqa: PLR0913 (flat parameters make a deployment's form and 
     if printer is not None:
         printer(imported)
     if imported.faults:
-        return Failed(message=f"{len(imported.faults)} problems: {imported.faults[0]}")
+        return Failed(message=f"{counted(len(imported.faults), 'problem')}: {imported.faults[0]}")
     return Completed(message=summary(imported))
 
 
@@ -165,7 +166,9 @@ def summary(imported: Imported) -> str:
     """One line about everything."""
     failed = sum(len(batch.faults) for batch in imported.batches)
     labels = f", {imported.labels} pictures of actions" if imported.labels else ""
-    return f"{imported.made} episodes imported, {imported.there} already there, {failed} not imported{labels}"
+    return (
+        f"{counted(imported.made, 'episode')} imported, {imported.there} already there, {failed} not imported{labels}"
+    )
 
 
 def print_imported(imported: Imported, data_root: str | None = None) -> None:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlhfblender_core.report import CheckpointReport, Report
+from rlhfblender_core.wording import counted
 
 HEADINGS = ("checkpoint", "made", "already there", "failed", "return", "length")
 
@@ -53,6 +54,6 @@ def remarks(report: Report) -> Iterator[str]:
         yield f"warning: {remark}"
     for row in report.checkpoints:
         for warning, episodes in row.warnings.items():
-            yield f"warning: {row.checkpoint}: in {episodes} episodes {warning}"
+            yield f"warning: {row.checkpoint}: in {counted(episodes, 'episode')} {warning}"
         for message in row.failed.values():
             yield f"failed: {row.checkpoint}: {message}"

@@ -39,6 +39,7 @@ from rlhfblender_core.listings import CheckpointListing, EpisodeListing, check_r
 from rlhfblender_core.repair import Remake
 from rlhfblender_core.shards import MAX_SHARD, Shard, cut_shards
 from rlhfblender_core.verify import Findings, Problem, Remedy, check_strangers, index_problems
+from rlhfblender_core.wording import counted
 from rlhfblender_core.workers import available_cores
 from tasks.rollout import ShardTarget, rollout_episodes
 from tasks.settings import Places, resolve_places
@@ -137,7 +138,7 @@ def verify(
     if printer is not None:
         printer(verification)
     if verification.left:
-        return Failed(message=f"{len(verification.left)} problems: {verification.left[0]}")
+        return Failed(message=f"{counted(len(verification.left), 'problem')}: {verification.left[0]}")
     return Completed(message=summary(verification))
 
 
@@ -241,11 +242,13 @@ def _without_index_problems(survey: _Survey, places: Places) -> _Survey:
 
 def summary(verification: Verification) -> str:
     """One line about everything."""
-    checked = f"{verification.episodes} episodes, {verification.files} files checked"
+    checked = f"{counted(verification.episodes, 'episode')}, {counted(verification.files, 'file')} checked"
     mended = len(set(verification.found) - set(verification.left))
     if verification.left:
-        return f"{checked}: {len(verification.left)} problems left, {mended} repaired."
-    return f"{checked}: all {mended} problems repaired." if mended else f"{checked}: nothing is wrong."
+        return f"{checked}: {counted(len(verification.left), 'problem')} left, {mended} repaired."
+    if mended:
+        return f"{checked}: {counted(mended, 'problem')} repaired, nothing is wrong any more."
+    return f"{checked}: nothing is wrong."
 
 
 def print_verification(verification: Verification, *, repair: bool) -> None:
@@ -269,16 +272,20 @@ def main() -> int:
     parser = make_parser(verify.fn, "Check published episodes against their manifests and the registry.", _EXAMPLES)
     arguments = vars(parser.parse_args())
     check_root(resolve_places(arguments["data_root"], arguments["database_url"]).open_root())
-    current_printer.set(lambda verification: print_verification(verification, repair=arguments["repair"]))
+    shown: list[Verification] = []
+
+    def show(verification: Verification) -> None:
+        print_verification(verification, repair=arguments["repair"])
+        shown.append(verification)
+
+    current_printer.set(show)
     state = run_flow(verify, **arguments)
     if state.is_completed():
         say_where_to_look(state)
         return EXIT_DONE
-    message = state.message or "the check failed"
-    if state.name == REFUSED:
-        fail(message, EXIT_WRONG_REQUEST)
-    if " problems: " not in message:
-        fail(message, EXIT_INCOMPLETE)
+    if not shown:
+        message = state.message or "the check failed"
+        fail(message, EXIT_WRONG_REQUEST if state.name == REFUSED else EXIT_INCOMPLETE)
     say_where_to_look(state)
     return EXIT_INCOMPLETE
 

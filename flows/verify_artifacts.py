@@ -8,6 +8,7 @@ from prefect.artifacts import create_table_artifact
 from flows.artifacts import artifact_key, optional
 from rlhfblender_core.layout import CheckpointKey
 from rlhfblender_core.verify import Problem
+from rlhfblender_core.wording import counted
 
 #: More lines than a page shows, and less than the server takes.
 _MOST_PROBLEMS = 1000
@@ -38,7 +39,7 @@ def show_verification(
         create_table_artifact(rows, key=artifact_key("verify", what), description=f"verify: {what}, by checkpoint")
     if problems:
         shown = [_row(problem, mended=problem not in left) for problem in problems[:_MOST_PROBLEMS]]
-        count = f"{len(problems)} problems" + (f", the first {len(shown)}" if len(shown) < len(problems) else "")
+        count = counted(len(problems), "problem") + (f", the first {len(shown)}" if len(shown) < len(problems) else "")
         with optional("table of problems"):
             create_table_artifact(shown, key=artifact_key("problems", what), description=f"verify: {count}")
 

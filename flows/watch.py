@@ -41,6 +41,7 @@ from rlhfblender_core.errors import (
 )
 from rlhfblender_core.registry import ExperimentRecord, open_existing_registry
 from rlhfblender_core.request import GenerationRequest
+from rlhfblender_core.wording import counted
 from tasks.settings import Places, keep_database_url, resolve_places, storage_options
 
 #: What a checkpoint itself is to blame for; looking again changes nothing until its file does.
@@ -66,10 +67,12 @@ class _Outcome:
     @property
     def summary(self) -> str:
         """One line."""
-        parts = [f"{len(self.filled)} checkpoints filled" + (f": {', '.join(self.filled)}" if self.filled else "")]
+        parts = [
+            f"{counted(len(self.filled), 'checkpoint')} filled" + (f": {', '.join(self.filled)}" if self.filled else "")
+        ]
         parts += [f"still being written: {', '.join(self.unsettled)}"] if self.unsettled else []
         parts += [f"can't be used, as told before: {', '.join(self.known)}"] if self.known else []
-        parts += [f"{len(self.problems)} problems: {self.problems[0]}"] if self.problems else []
+        parts += [f"{counted(len(self.problems), 'problem')}: {self.problems[0]}"] if self.problems else []
         return "; ".join(parts)
 
 

@@ -19,6 +19,7 @@ from rlhfblender_core.layout import (
 from rlhfblender_core.manifests import Manifest, parse_manifest
 from rlhfblender_core.rollout_settings import RolloutSettings
 from rlhfblender_core.storage import DataRoot, list_sizes, read_many
+from rlhfblender_core.wording import counted
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def check_same_request(published: Published, settings: RolloutSettings, wanted: 
     key = published.key
     reason = _difference(published.manifests[others[0]], settings)
     raise RegistryConflictError(
-        f"{len(others)} episodes of experiment {key.experiment!r} at {key.checkpoint} were made with {reason}. "
+        f"Experiment {key.experiment!r} at {key.checkpoint} has {counted(len(others), 'episode')} made with {reason}. "
         "Use another --exp, or --overwrite to make them anew."
     )
 

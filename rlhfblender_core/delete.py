@@ -16,6 +16,7 @@ from rlhfblender_core.names import checked_name
 from rlhfblender_core.registry import Registry
 from rlhfblender_core.runs import live_runs
 from rlhfblender_core.storage import DataRoot, list_sizes, remove_files, storage_errors
+from rlhfblender_core.wording import counted
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Deletion:
         size = sum(checkpoint.size for checkpoint in self.checkpoints) / 1e6
         labels = ", ".join(checkpoint.key.checkpoint for checkpoint in self.checkpoints) or "no checkpoints"
         what = f"experiment {self.experiment}" if self.is_whole else f"checkpoints of experiment {self.experiment}"
-        return f"{what} ({labels}): {episodes:,} episodes, {files:,} files, {size:,.1f} MB"
+        return f"{what} ({labels}): {counted(episodes, 'episode')}, {counted(files, 'file')}, {size:,.1f} MB"
 
 
 def plan_deletion(

@@ -5,6 +5,7 @@ from prefect.cache_policies import NO_CACHE
 
 from rlhfblender_core.delete import CheckpointDeletion, Deletion, delete_checkpoint, finish_deletion
 from rlhfblender_core.registry import open_existing_registry
+from rlhfblender_core.wording import counted
 from tasks.retries import RETRY_TRANSIENT
 from tasks.settings import Places
 
@@ -23,7 +24,7 @@ def delete_episodes(deletion: CheckpointDeletion, places: Places) -> None:
     else:
         with registry:
             delete_checkpoint(places.open_root(), registry, deletion)
-    get_run_logger().info("%s: %d episodes deleted", deletion.key.checkpoint, len(deletion.manifests))
+    get_run_logger().info("%s: %s deleted", deletion.key.checkpoint, counted(len(deletion.manifests), "episode"))
 
 
 @task(name="forget-experiment", cache_policy=NO_CACHE, **RETRY_TRANSIENT)

@@ -21,6 +21,7 @@ from rlhfblender_core.export import (
 )
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import open_data_root
+from rlhfblender_core.wording import counted
 from tasks.retries import RETRY_TRANSIENT
 from tasks.settings import Places, storage_options
 
@@ -49,7 +50,9 @@ def number_experiments(
 def export_to_server(checkpoint: ServerCheckpoint, out: str, places: Places) -> CheckpointReport:
     """Writes a checkpoint's episodes in RLHF-Blender's layout."""
     report = export_checkpoint(places.open_root(), open_data_root(out), checkpoint)
-    get_run_logger().info("%s: %d episodes written, %d there already", report.place, report.made, report.there)
+    get_run_logger().info(
+        "%s: %s written, %d there already", report.place, counted(report.made, "episode"), report.there
+    )
     return report
 
 
@@ -71,5 +74,7 @@ def finish_for_server(experiments: Sequence[ServerExperiment], out: str, places:
 def export_to_minari(checkpoint: MinariCheckpoint, out: str, places: Places) -> CheckpointReport:
     """Writes a checkpoint's episodes as a Minari data set."""
     report = export_minari_checkpoint(places.open_root(), open_data_root(out), checkpoint)
-    get_run_logger().info("%s: %d episodes written, %d there already", report.place, report.made, report.there)
+    get_run_logger().info(
+        "%s: %s written, %d there already", report.place, counted(report.made, "episode"), report.there
+    )
     return report

@@ -6,6 +6,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from rlhfblender_core.gallery import GalleryReport, write_gallery
+from rlhfblender_core.wording import counted
 from tasks.retries import RETRY_TRANSIENT
 from tasks.settings import Places
 
@@ -14,5 +15,5 @@ from tasks.settings import Places
 def write_page(experiments: Sequence[str], places: Places) -> GalleryReport:
     """Writes the page and its data from what is published now."""
     report = write_gallery(places.open_root(), experiments)
-    get_run_logger().info("%s shows %d episodes", report.page, report.episodes)
+    get_run_logger().info("%s shows %s", report.page, counted(report.episodes, "episode"))
     return report

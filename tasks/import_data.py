@@ -12,6 +12,7 @@ from rlhfblender_core.import_data.sources import SourceCheckpoint
 from rlhfblender_core.publish import episode_record
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.runs import open_run
+from rlhfblender_core.wording import counted
 from tasks.retries import RETRY_TRANSIENT
 from tasks.settings import Places
 
@@ -31,7 +32,7 @@ def import_batch(
         batch = import_episodes(root, source, numbers, target, run.folder)
     for line in batch.faults:
         get_run_logger().warning("%s", line)
-    get_run_logger().info("%s: %d episodes imported", target.key.checkpoint, len(batch.made))
+    get_run_logger().info("%s: %s imported", target.key.checkpoint, counted(len(batch.made), "episode"))
     return batch
 
 
@@ -52,4 +53,4 @@ def index_imported(plan: ImportPlan, places: Places) -> None:
     ]
     with open_registry(places.database_url) as registry:
         registry.record_episodes(records)
-    get_run_logger().info("%d episodes are registered", len(records))
+    get_run_logger().info("Registered: %s", counted(len(records), "episode"))

@@ -21,6 +21,7 @@ from rlhfblender_core.registry import open_registry
 from rlhfblender_core.shards import Shard, StagedShard
 from rlhfblender_core.sharing import Making, taken_in_hand
 from rlhfblender_core.storage import DataRoot
+from rlhfblender_core.wording import counted
 from tasks.engines import Engine, check_goes_on, engine_of
 from tasks.parameters import unwalked
 from tasks.retries import RETRY_LONG, RETRY_TRANSIENT
@@ -132,5 +133,6 @@ def write_artifacts(staged: StagedShard, target: ShardTarget) -> PublishedShard:
     with open_registry(target.places.database_url, create=False, reached_before=True) as registry:
         registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes])
     steps = sum(episode.manifest.episode_length for episode in staged.episodes)
-    get_run_logger().info("%s: %d episodes, %d steps published", staged.name, len(published.episodes), steps)
+    made = counted(len(published.episodes), "episode")
+    get_run_logger().info("%s: %s, %s published", staged.name, made, counted(steps, "step"))
     return published

@@ -32,8 +32,8 @@ class WaitingCheckpoints:
     @property
     def summary(self) -> str:
         """One line for a log."""
-        text = f"{len(self.complete)} checkpoints have their episodes"
-        text += f", {len(self.ready)} to fill: {', '.join(self.ready)}" if self.ready else ", none to fill"
+        text = f"checkpoints with their episodes: {len(self.complete)}"
+        text += f", to fill: {', '.join(self.ready)}" if self.ready else ", none to fill"
         return text + (f", still being written: {', '.join(self.unsettled)}" if self.unsettled else "")
 
 
