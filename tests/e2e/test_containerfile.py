@@ -50,7 +50,7 @@ def test_mujoco_renders_without_a_screen(image: Any, volume: Path, backend: str)
 
 def test_a_worker_takes_runs_and_says_whether_it_is_healthy(image: Any, volume: Path, prefect_server: str) -> None:
     environment = {**os.environ, "PREFECT_API_URL": prefect_server}
-    deploy = "-m prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --name generate/on-demand"
+    deploy = "-m prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --name on-demand"
     ask = "-m prefect --no-prompt deployment run generate/on-demand --param env=CartPole-v1 --param random=true"
     for command in (["deployments/set_up.py"], deploy.split(), [*ask.split(), "--param", "exp=in-a-container"]):
         done = subprocess.run([sys.executable, *command], cwd=REPOSITORY, env=environment, check=False)
