@@ -44,28 +44,38 @@ class OwnNotice:
         self._lock = threading.Lock()  # also for telling: an older notice mustn't arrive after a newer one
         self._making: dict[str, str] = {}
         self._in_hand: dict[str, set[int]] = {}
+        self._is_over = False
+
+    def end(self) -> None:
+        """Tells nothing from now on: the run is over, and where it told it is about to be removed."""
+        with self._lock:
+            self._is_over = True
 
     def make(self, digests: Mapping[str, str]) -> None:
         """Tells that episodes are made of these requests, by checkpoint."""
         with self._lock:
             self._making.update(digests)
-            self._tell(self._content())
+            self._say()
 
     def take(self, checkpoint: str, episodes: Iterable[int]) -> None:
         """Tells that this run has the episodes in hand."""
         with self._lock:
             self._in_hand.setdefault(checkpoint, set()).update(episodes)
-            self._tell(self._content())
+            self._say()
 
     def drop(self, checkpoint: str, episodes: Iterable[int]) -> None:
         """Tells that it hasn't any more."""
         with self._lock:
             self._in_hand[checkpoint].difference_update(episodes)
-            self._tell(self._content())
+            self._say()
 
     def repeat(self) -> None:
         """Tells it again."""
         with self._lock:
+            self._say()
+
+    def _say(self) -> None:
+        if not self._is_over:
             self._tell(self._content())
 
     def _content(self) -> bytes:

@@ -81,10 +81,19 @@ def open_run(root: DataRoot, experiment: str | None = None) -> Iterator[Run]:
             folder = _named(new)
     notice = OwnNotice(partial(_tell, root, experiment, folder))
     try:
-        with keep_marker(root, experiment, folder.name, notice):
+        with keep_marker(root, experiment, folder.name, notice), _told_no_longer(notice):
             yield Run(folder, notice)
     finally:
         _discard(folder, lock)
+
+
+@contextlib.contextmanager
+def _told_no_longer(notice: OwnNotice) -> Iterator[None]:
+    """Threads of a stopped run that let go of something now must not write where it is being removed."""
+    try:
+        yield
+    finally:
+        notice.end()
 
 
 def _tell(root: DataRoot, experiment: str | None, folder: Path, content: bytes) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rlhfblender_core.layout import RUNS
+from rlhfblender_core.notices import OwnNotice
 from rlhfblender_core.runs import is_alive, live_runs, machine_folder, open_run, open_scratch, remove_dead_runs
 from rlhfblender_core.storage import open_data_root
 
@@ -112,3 +113,23 @@ def test_many_runs_come_and_go_side_by_side(tmp_path: Path) -> None:
         thread.join()
     assert errors == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_told_while_a_run_ends_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Threads of a stopped run still let go of what they had in hand."""
+    root = open_data_root(str(tmp_path / "data"))
+    for _ in range(30):
+        over = threading.Event()
+        with open_run(root, "E") as run:
+            run.notice.take("c", [1])
+            thread = threading.Thread(target=_tell_until, args=(run.notice, over))
+            thread.start()
+        over.set()
+        thread.join()
+        run.notice.drop("c", [1])
+        assert not (tmp_path / "data" / RUNS).exists()
+
+
+def _tell_until(notice: OwnNotice, over: threading.Event) -> None:
+    while not over.is_set():
+        notice.drop("c", [1])
