@@ -140,7 +140,8 @@ def summary(
     folder = target.local_folder
     for report in reports:
         for reason, count in report.left_out.items():
-            yield f"left out: {report.key.experiment} at {report.key.checkpoint}, {counted(count, 'episode')}, each {reason}"
+            episodes = counted(count, "episode")
+            yield f"left out: {report.key.experiment} at {report.key.checkpoint}, {episodes}, each {reason}"
     made, there = sum(report.made for report in reports), sum(report.there for report in reports)
     yield f"{counted(made, 'episode')} exported, {there} there already, in {folder}"
     for name in behind:

@@ -13,7 +13,6 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
@@ -199,15 +198,19 @@ def main() -> int:
     names = ("exp", "env", "project", "source_exp", "overwrite")
     request = ImportRequest(folder, *(arguments[name] for name in names))
     make_plan(request, resolve_places(arguments["data_root"], arguments["database_url"]))
-    current_printer.set(partial(print_imported, data_root=arguments["data_root"]))
+    shown: list[Imported] = []
+
+    def show(imported: Imported) -> None:
+        print_imported(imported, data_root=arguments["data_root"])
+        shown.append(imported)
+
+    current_printer.set(show)
     state = run_flow(import_data, **{**arguments, "folder": str(folder)})
     if state.is_completed():
         return EXIT_DONE
-    message = state.message or "the import failed"
-    if state.name == REFUSED:
-        fail(message, EXIT_WRONG_REQUEST)
-    if " problems: " not in message:
-        fail(message, EXIT_INCOMPLETE)
+    if not shown:
+        message = state.message or "the import failed"
+        fail(message, EXIT_WRONG_REQUEST if state.name == REFUSED else EXIT_INCOMPLETE)
     return EXIT_INCOMPLETE
 
 

@@ -67,9 +67,8 @@ class _Outcome:
     @property
     def summary(self) -> str:
         """One line."""
-        parts = [
-            f"{counted(len(self.filled), 'checkpoint')} filled" + (f": {', '.join(self.filled)}" if self.filled else "")
-        ]
+        filled = f": {', '.join(self.filled)}" if self.filled else ""
+        parts = [f"{counted(len(self.filled), 'checkpoint')} filled{filled}"]
         parts += [f"still being written: {', '.join(self.unsettled)}"] if self.unsettled else []
         parts += [f"can't be used, as told before: {', '.join(self.known)}"] if self.known else []
         parts += [f"{counted(len(self.problems), 'problem')}: {self.problems[0]}"] if self.problems else []

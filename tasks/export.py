@@ -50,9 +50,7 @@ def number_experiments(
 def export_to_server(checkpoint: ServerCheckpoint, out: str, places: Places) -> CheckpointReport:
     """Writes a checkpoint's episodes in RLHF-Blender's layout."""
     report = export_checkpoint(places.open_root(), open_data_root(out), checkpoint)
-    get_run_logger().info(
-        "%s: %s written, %d there already", report.place, counted(report.made, "episode"), report.there
-    )
+    _log(report)
     return report
 
 
@@ -74,7 +72,10 @@ def finish_for_server(experiments: Sequence[ServerExperiment], out: str, places:
 def export_to_minari(checkpoint: MinariCheckpoint, out: str, places: Places) -> CheckpointReport:
     """Writes a checkpoint's episodes as a Minari data set."""
     report = export_minari_checkpoint(places.open_root(), open_data_root(out), checkpoint)
-    get_run_logger().info(
-        "%s: %s written, %d there already", report.place, counted(report.made, "episode"), report.there
-    )
+    _log(report)
     return report
+
+
+def _log(report: CheckpointReport) -> None:
+    written = counted(report.made, "episode")
+    get_run_logger().info("%s: %s written, %d there already", report.place, written, report.there)

@@ -86,7 +86,7 @@ def test_the_command_exports_and_says_what_to_do_with_it(data: DataSet, export: 
     out = tmp_path / "out"
     result = export("--exp", "E", "--to", "rlhfblender", out)
     assert result.code == 0, result.err
-    assert result.out.splitlines()[0] == f"2 episodes exported, 0 were there already, in {out}"
+    assert result.out.splitlines()[0] == f"2 episodes exported, 0 there already, in {out}"
     assert len(server_contract.check_folder(out)) == 2
     data.counting("unseen", no_render=True)
     data.counting("gone")

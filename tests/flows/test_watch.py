@@ -67,12 +67,12 @@ def test_a_look_makes_what_is_new_and_leaves_what_is_being_written(
 ) -> None:
     fresh = save(models, trained_cartpole / "rl_model_256_steps.zip", age=0)
     state = look(data_root)
-    assert state.message == "1 checkpoints filled: study/128; still being written: study/256"
+    assert state.message == "1 checkpoint filled: study/128; still being written: study/256"
     assert made(data_root) == ["128"]
     before = snapshot(data_root)
     os.utime(fresh, (time.time() - 120,) * 2)
     state = look(data_root, exp=[experiment])
-    assert state.message == "1 checkpoints filled: study/256"
+    assert state.message == "1 checkpoint filled: study/256"
     after = snapshot(data_root)
     assert {path: after[path] for path in before} == before
     assert made(data_root) == ["128", "256"]
@@ -87,7 +87,7 @@ def test_a_broken_checkpoint_does_not_keep_the_others_from_being_made(
     os.utime(broken, (time.time() - 3600,) * 2)
     state = look(data_root)
     assert state.is_failed()
-    assert state.message.startswith("1 checkpoints filled: study/128; 1 problems: study/256: ")
+    assert state.message.startswith("1 checkpoint filled: study/128; 1 problem: study/256: ")
     assert made(data_root) == ["128"]
     assert [run.state.name for run in children_of(state)] == ["Completed"]
     # Told once; a run that fails every quarter of an hour would hide the next one that breaks.
@@ -100,7 +100,7 @@ def test_a_broken_checkpoint_does_not_keep_the_others_from_being_made(
     assert look(shutil.copytree(data_root, data_root.with_name("other"))).is_failed()
     assert look(data_root).is_completed()
     save(models, trained_cartpole / "rl_model_256_steps.zip", age=3600)
-    assert look(data_root).message == "1 checkpoints filled: study/256"
+    assert look(data_root).message == "1 checkpoint filled: study/256"
 
 
 def test_a_model_that_changed_since_its_episodes_were_made_is_left_alone(
