@@ -55,8 +55,12 @@ def seen(browser: Any, team: Team, trained_cartpole: Path) -> Seen:
         deployment = client.read_deployment_by_name("generate/on-demand")
         overview, results = artifacts["overview-ui-study"], artifacts["results-ui-study"]
         run = client.read_flow_run(overview.flow_run_id)
-        states = [task.state.type.value for task in client.read_task_runs() if task.flow_run_id == run.id]
-    assert set(states) == {"COMPLETED"}
+
+        def all_completed() -> bool:
+            tasks = [task for task in client.read_task_runs() if task.flow_run_id == run.id]
+            return {task.state.type.value for task in tasks} == {"COMPLETED"}
+
+        wait_for(all_completed, 30, team.folder / "server.log")  # the server records states once a second
     address = team.environment["PREFECT_API_URL"].removesuffix("/api")
     return Seen(address, str(run.id), str(deployment.id), str(overview.id), str(results.id))
 
