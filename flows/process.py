@@ -28,6 +28,7 @@ EXIT_STOPPED = 128
 #: How long a stopped command may take to clean up, in seconds.
 _GRACE_S = 10
 _STOPPED = "Stopped. What is published stays; run the same command again to finish."
+_INTERRUPTED = "The environment, or a package that it uses, raised KeyboardInterrupt. What is published stays."
 
 
 def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
@@ -77,6 +78,8 @@ def run_command(module: str, *, is_flow: bool = True) -> NoReturn:
         try:
             code = _exit_code(module, is_flow=is_flow)
         except KeyboardInterrupt:
+            if not received:
+                fail(_INTERRUPTED, EXIT_INCOMPLETE)
             code = EXIT_INCOMPLETE
         except SystemExit:
             if not received:

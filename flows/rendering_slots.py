@@ -12,6 +12,8 @@ from prefect import get_client, get_run_logger
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
+from rlhfblender_core.wording import counted
+
 RENDERING = "rendering"
 
 #: A killed run's slot is free again after so many seconds.
@@ -35,5 +37,5 @@ def _limit_exists() -> bool:
         except ObjectNotFound:
             return False
     if limit.active and limit.active_slots >= limit.limit:
-        get_run_logger().info("Waiting for a rendering slot: %d runs hold one each", limit.active_slots)
+        get_run_logger().info("Waiting for a rendering slot: held by %s", counted(limit.active_slots, "run"))
     return True

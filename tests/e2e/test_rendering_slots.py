@@ -1,5 +1,6 @@
 """The limit ``rendering``: so many runs roll out at once, whoever started them; the others wait, and go on."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -52,16 +53,35 @@ def says_that_it_waits(team: Team, experiment: str) -> list[str]:
     return [log.message for log in logs if log.message.startswith("Waiting for a rendering slot")]
 
 
+_HOLDER = """
+import sys
+from prefect.concurrency.sync import concurrency
+with concurrency("rendering", lease_duration=60):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def slot_held(team: Team) -> Iterator[None]:
+    """As a run holds it, by another process: in this one Prefect would send all later events to the team's server."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDER], env=team.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        yield
+        holder.stdin.close()
+
+
 @pytest.mark.usefixtures("one_slot")
 def test_a_run_waits_for_a_slot_and_goes_on_when_it_is_free(team: Team) -> None:
-    from prefect.concurrency.sync import concurrency
-
-    # Held as a run holds it, by this process.
-    with team.client(), concurrency("rendering", lease_duration=60):
+    with slot_held(team):
         waiting = start(team, "waits-for-a-slot", 1)
         log = team.folder / "waits-for-a-slot.log"
         (message,) = wait_for(lambda: says_that_it_waits(team, "waits-for-a-slot"), 120, log)
-        assert message == "Waiting for a rendering slot: 1 runs hold one each"
+        assert message == "Waiting for a rendering slot: held by 1 run"
         time.sleep(2)
         assert waiting.poll() is None
         assert team.episodes("waits-for-a-slot") == 0

@@ -57,3 +57,15 @@ def test_a_server_that_does_not_answer_is_named_in_one_line(command_line: Callab
     assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
     assert f"Prefect's server at {address} can't be reached" in result.err
     assert not data_root.exists()
+
+
+def test_an_interrupt_that_nobody_sent_is_told() -> None:
+    script = (
+        "import signal, sys, types\n"
+        "from flows import process\n"
+        "sys.modules['rude'] = types.SimpleNamespace(main=lambda: signal.default_int_handler(2, None))\n"
+        "process.run_command('rude')"
+    )
+    result = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "raised KeyboardInterrupt" in result.stderr
