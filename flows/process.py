@@ -11,9 +11,12 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import sys
+import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NoReturn
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
@@ -125,13 +128,13 @@ def _stopped_by_signals() -> Iterator[list[int]]:
 
     def stop(number: int, _frame: object) -> None:
         received.append(number)
-        _end_in_time(number)
         raise KeyboardInterrupt
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     numbers = [signal.Signals[name] for name in names]
     # Ignored ones (`nohup`) stay so.
     before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    watched = _end_in_time(before)
     for number in before:
         signal.signal(number, stop)
     try:
@@ -139,24 +142,45 @@ def _stopped_by_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if not received:  # else what follows has to end in time, too
+            signal.set_wakeup_fd(-1)
+            watched.close()
 
 
-def _end_in_time(number: int) -> None:
-    """Ends the process after a while, whatever hangs: the next run cleans up as after a kill.
+def _end_in_time(numbers: Collection[int]) -> socket.socket:
+    """Ends the process a while after one of these signals came, whatever hangs: the next run cleans up as after a kill.
 
-    An exception that a signal raises just anywhere can leave a lock of Python's own import machinery locked for good
-    (seen once in 60 runs), and a thread that hangs in an environment can't be ended.
+    A thread that hangs in an environment can't be ended, and an exception that a signal raises just anywhere can leave
+    a lock of Python's own import machinery locked for good (seen once in 60 runs). Python tells of signals through a
+    socket, whoever handles them: during a flow, Prefect keeps SIGTERM for itself.
+
+    Args:
+        numbers: of the signals.
+
+    Returns:
+        the socket; closing it ends the watch.
     """
-    if not hasattr(signal, "SIGALRM"):  # Windows
+    told, tells = socket.socketpair()
+    tells.settimeout(0)
+    signal.set_wakeup_fd(tells.fileno(), warn_on_full_buffer=False)
+    if hasattr(os, "register_at_fork"):  # what is told to a process that an environment forks doesn't concern this one
+        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    threading.Thread(target=_end_after_signal, args=(told, numbers), name="end-in-time", daemon=True).start()
+    return tells
+
+
+def _end_after_signal(told: socket.socket, numbers: Collection[int]) -> None:
+    with told:
+        came = told.recv(1)
+        while came and came[0] not in numbers:
+            came = told.recv(1)
+    if not came:
         return
-
-    def end(_number: int, _frame: object) -> None:
-        with contextlib.suppress(SystemExit):
-            fail(_STOPPED, EXIT_STOPPED + number)
-        os._exit(EXIT_STOPPED + number)
-
-    signal.signal(signal.SIGALRM, end)
-    signal.alarm(_GRACE_S)
+    time.sleep(_GRACE_S)
+    code = EXIT_STOPPED + came[0]
+    with contextlib.suppress(SystemExit):
+        fail(_STOPPED, code)
+    os._exit(code)
 
 
 def _hide_main_module() -> None:

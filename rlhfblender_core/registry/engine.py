@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
@@ -80,9 +80,12 @@ def shown_url(url: URL) -> str:
 
 def sqlite_file(url: URL) -> Path | None:
     """The file of an SQLite database; None for other databases and those in memory."""
-    if url.drivername != "sqlite" or not url.database or url.database == ":memory:":
+    database = url.database or ""
+    if url.drivername == "sqlite" and database.startswith("file:") and "uri" in url.query:
+        database = "" if url.query.get("mode") == "memory" else unquote(urlsplit(database).path)
+    if url.drivername != "sqlite" or database in ("", ":memory:"):
         return None
-    return Path(url.database)
+    return Path(database)
 
 
 def readable_url(url: URL) -> URL:

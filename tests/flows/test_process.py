@@ -8,12 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 # A command that doesn't let itself be interrupted, like one that hangs in a lock or in an environment.
 _DEAF = """
-import sys, time, types
+import signal, sys, time, types
 from flows import process
 process._GRACE_S = 1
 def main():
+    if {handled_by_others}:
+        def handle(*_):
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGTERM, handle)
     while True:
         try:
             print("ready", flush=True)
@@ -25,9 +31,11 @@ process.run_command("deaf")
 """
 
 
-def test_a_stopped_command_that_hangs_is_ended_after_a_while() -> None:
+@pytest.mark.parametrize("handled_by_others", [False, True])  # True: Prefect handles SIGTERM during a flow
+def test_a_stopped_command_that_hangs_is_ended_after_a_while(*, handled_by_others: bool) -> None:
+    script = _DEAF.format(handled_by_others=handled_by_others)
     with subprocess.Popen(
-        [sys.executable, "-c", _DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -35,6 +43,29 @@ def test_a_stopped_command_that_hangs_is_ended_after_a_while() -> None:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert err == "error: Stopped. What is published stays; run the same command again to finish.\n"
+
+
+def test_a_signal_to_a_process_that_an_environment_forked_does_not_end_the_command() -> None:
+    script = (
+        "import os, signal, sys, time, types\n"
+        "from flows import process\n"
+        "process._GRACE_S = 0.1\n"
+        "def main():\n"
+        "    ready, tell = os.pipe()\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        os.write(tell, b'.')\n"
+        "        time.sleep(60)\n"
+        "    os.read(ready, 1)\n"
+        "    os.kill(child, signal.SIGTERM)\n"
+        "    os.waitpid(child, 0)\n"
+        "    time.sleep(1)\n"
+        "    return 0\n"
+        "sys.modules['forking'] = types.SimpleNamespace(main=main)\n"
+        "process.run_command('forking')"
+    )
+    result = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:

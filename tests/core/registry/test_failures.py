@@ -135,14 +135,19 @@ def test_a_registry_on_a_read_only_disk_can_be_read(small_disk: Path) -> None:
             existing.ensure_environment(EnvironmentRecord(env_id="B-v0"))
 
 
-def test_a_read_only_database_can_be_read(new_sqlite_url: str) -> None:
+def test_a_read_only_database_can_be_read(new_sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_registry(new_sqlite_url) as registry:
         registry.ensure_environment(ENVIRONMENT)
-    file = new_sqlite_url.removeprefix("sqlite:///")
-    with open_registry(f"sqlite:///file:{file}?mode=ro&uri=true") as registry:
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:///file:{new_sqlite_url.removeprefix('sqlite:///')}?mode=ro&uri=true"
+    with open_registry(url) as registry:
         assert len(registry.list_environments()) == 1
         with pytest.raises(RegistryNotUsableError, match="it is read-only"):
             registry.ensure_environment(EnvironmentRecord(env_id="B-v0"))
+    existing = open_existing_registry(url)
+    assert existing is not None
+    existing.close()
+    assert not list(tmp_path.glob("file:*"))
 
 
 def test_a_missing_driver_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
