@@ -170,13 +170,13 @@ def _end_in_time(numbers: Collection[int]) -> socket.socket:
 
 
 def _end_after_signal(told: socket.socket, numbers: Collection[int]) -> None:
-    with told:
+    came = told.recv(1)
+    while came and came[0] not in numbers:
         came = told.recv(1)
-        while came and came[0] not in numbers:
-            came = told.recv(1)
     if not came:
+        told.close()
         return
-    time.sleep(_GRACE_S)
+    time.sleep(_GRACE_S)  # the socket stays open: more signals may come
     code = EXIT_STOPPED + came[0]
     with contextlib.suppress(SystemExit):
         fail(_STOPPED, code)

@@ -40,8 +40,9 @@ def start_template(*, trained: bool) -> None:
     if _CAN_FORK:
         multiprocessing.set_forkserver_preload(list(_TEMPLATE_TRAINED if trained else _TEMPLATE))
         _keep_socket_in_scratch()
-        multiprocessing.resource_tracker.ensure_running()  # it unblocks interrupts when it starts
         with interrupts_blocked():
+            multiprocessing.resource_tracker.ensure_running()
+        with interrupts_blocked():  # again: the tracker's start unblocks them
             multiprocessing.forkserver.ensure_running()
 
 
@@ -82,7 +83,7 @@ def end_pool(pool: ProcessPoolExecutor) -> None:
 
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Has processes that are started inside not hear Ctrl-C until they ignore it by themselves.
+    """Has processes that are started inside not hear Ctrl-C or a closed terminal until they ignore both by themselves.
 
     A new process inherits the blocked signals of the thread that starts it; one that is interrupted while Python
     starts would print a traceback.
@@ -90,7 +91,7 @@ def interrupts_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
@@ -108,7 +109,9 @@ def _start_worker(progress_folder: Path, variables: Mapping[str, str]) -> None:
     # The template has those of the moment when it was started.
     os.environ.clear()
     os.environ.update(variables)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides what Ctrl-C means
+    for name in ("SIGINT", "SIGHUP"):  # the main process decides what they mean
+        if hasattr(signal, name):
+            signal.signal(signal.Signals[name], signal.SIG_IGN)
     keep_quiet()
     start_counter(progress_folder)
 
