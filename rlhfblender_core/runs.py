@@ -42,7 +42,7 @@ _NOTICE = "notice"
 _NEW = ".new-"
 #: A folder that got no further than its first name is dead after so many seconds; that it is locked is judged sooner,
 #: but not in the moment between making and locking it.
-_NEW_FOR, _UNLOCKED_FOR = 3600.0, 10.0
+_NEW_FOR, _UNLOCKED_FOR = 3600.0, 5.0
 _TRIES = 100
 
 
@@ -203,7 +203,7 @@ def live_runs(root: DataRoot, experiment: str, silent_for: float = EXPIRY_S) -> 
     base = runs_folder(root)
     if not root.is_local:
         return [name for name in live_markers(root, experiment, silent_for) if not _died_here(base / name)]
-    return [folder.name for folder in _folders(base) if _may_work_on(folder, experiment) and _may_be_alive(folder)]
+    return [folder.name for folder in _started(base) if _may_work_on(folder, experiment) and is_alive(folder)]
 
 
 def read_notices(root: DataRoot, experiment: str, run: Run | None = None) -> dict[str, Notice]:
@@ -230,6 +230,17 @@ def _folders(base: Path) -> list[Path]:
         return sorted(base.iterdir())
     except FileNotFoundError:
         return []
+
+
+def _started(base: Path) -> list[Path]:
+    """The folders, once each is locked whose run is alive: in a moment, unless it was killed in that moment."""
+    deadline = time.monotonic() + _UNLOCKED_FOR
+    while True:
+        folders = _folders(base)
+        settled = all(is_alive(folder) for folder in folders if folder.name.startswith(_NEW))
+        if settled or time.monotonic() > deadline:
+            return folders
+        time.sleep(0.01)
 
 
 def _may_be_alive(folder: Path) -> bool:

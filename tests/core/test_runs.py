@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from rlhfblender_core import runs
 from rlhfblender_core.layout import RUNS
 from rlhfblender_core.notices import OwnNotice
 from rlhfblender_core.runs import is_alive, live_runs, machine_folder, open_run, open_scratch, remove_dead_runs
@@ -60,6 +62,30 @@ def test_a_folder_whose_run_died_before_it_had_its_name_is_removed_in_seconds(tm
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     remove_dead_runs(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".new-young"]
+
+
+def test_a_run_killed_before_its_folder_had_a_name_is_not_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_UNLOCKED_FOR", 0.3)
+    root = open_data_root(str(tmp_path))
+    with open_run(root) as run:
+        dead = tmp_path / RUNS / ".new-dead"
+        dead.mkdir()
+        (dead / "lock").touch()
+        assert live_runs(root, "exp") == [run.folder.name]
+
+
+def test_a_run_that_just_starts_is_waited_for(tmp_path: Path) -> None:
+    root = open_data_root(str(tmp_path))
+    folder = tmp_path / RUNS / ".new-starting"
+    folder.mkdir(parents=True)
+    lock = FileLock(folder / "lock", thread_local=False)
+    later = threading.Timer(0.3, lock.acquire)
+    later.start()
+    assert live_runs(root, "exp") == [".new-starting"]
+    later.join()
+    lock.release()
 
 
 def test_what_a_killed_process_kept_in_the_temporary_folder_is_removed_by_the_next_one(
