@@ -38,7 +38,7 @@ from rlhfblender_core.layout import CheckpointKey
 from rlhfblender_core.listings import CheckpointListing, EpisodeListing, check_root
 from rlhfblender_core.repair import Remake
 from rlhfblender_core.shards import MAX_SHARD, Shard, cut_shards
-from rlhfblender_core.verify import Findings, Problem, Remedy, check_strangers, index_problems
+from rlhfblender_core.verify import Findings, Problem, Remedy, index_problems
 from rlhfblender_core.wording import counted
 from rlhfblender_core.workers import available_cores
 from tasks.rollout import ShardTarget, rollout_episodes
@@ -46,6 +46,7 @@ from tasks.settings import Places, resolve_places
 from tasks.verify import (
     check_files,
     check_registry,
+    find_files_of_others,
     find_published,
     list_episodes,
     plan_repair,
@@ -179,10 +180,7 @@ def _survey(exp: str | None, places: Places, at_once: int) -> _Survey:
             for part in _parts(listing)
         ]
         findings = sum(_results(checks), Findings())
-    strangers = sum(map(check_strangers, listings), Findings())
-    for problem in strangers.problems:
-        get_run_logger().warning("%s", problem)
-    findings += strangers
+    findings += find_files_of_others(exp, listings, places)
     findings += Findings(check_registry(listings, findings.records, places))
     return _Survey(tuple(listings), findings)
 

@@ -103,7 +103,7 @@ def made_meanwhile(root: DataRoot, key: CheckpointKey, digest: str, episodes: Co
     return frozenset(made)
 
 
-def _numbers(sizes: dict[str, int], extension: str) -> dict[int, int]:
+def _numbers(sizes: Mapping[str, int], extension: str) -> dict[int, int]:
     numbered = {parse_episode_number(name, extension): size for name, size in sizes.items()}
     return {number: size for number, size in numbered.items() if number is not None}
 

@@ -1,6 +1,6 @@
 """What there is of experiments and checkpoints, from the names of files alone; nothing is opened here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rlhfblender_core.errors import InvalidParameterError, StorageNotUsableError
@@ -15,7 +15,7 @@ from rlhfblender_core.layout import (
 )
 from rlhfblender_core.names import is_name
 from rlhfblender_core.registry import EpisodeRecord, Registry
-from rlhfblender_core.storage import DataRoot, list_folders, list_sizes
+from rlhfblender_core.storage import DataRoot, Entries, list_entries, list_folders
 
 _FOLDERS = (MANIFESTS, *(kind.value for kind in ArtifactKind))
 
@@ -44,7 +44,7 @@ class CheckpointListing:
     Attributes:
         key: experiment and checkpoint.
         episodes: by number.
-        strangers: paths of files that no data set has.
+        strangers: paths of files, and of folders, that no data set has.
         in_progress: another run works on the experiment: files without manifest are its own.
     """
 
@@ -91,15 +91,39 @@ def find_keys(root: DataRoot, registry: Registry | None, experiment: str | None)
     return sorted(keys)
 
 
+def find_strangers(root: DataRoot, experiment: str | None) -> list[str]:
+    """Paths of files beside the folders of experiments and checkpoints, and of folders that can't be theirs.
+
+    Args:
+        root: the data root.
+        experiment: beside whose checkpoints to look; None for all.
+    """
+    found: list[str] = []
+    for folder in _FOLDERS:
+        experiments: Iterable[str] = (experiment or "",)
+        if experiment is None:
+            entries = list_entries(root, folder)
+            experiments = filter(is_name, entries.folders)
+            found += _strangers_among(folder, entries)
+        for name in experiments:
+            found += _strangers_among(f"{folder}/{name}", list_entries(root, f"{folder}/{name}"))
+    return found
+
+
+def _strangers_among(folder: str, entries: Entries) -> list[str]:
+    files = [f"{folder}/{name}" for name in sorted(entries.sizes)]
+    return files + [f"{folder}/{name}/" for name in entries.folders if not is_name(name)]
+
+
 def list_checkpoint(
     root: DataRoot, key: CheckpointKey, rows: Sequence[EpisodeRecord], *, in_progress: bool
 ) -> CheckpointListing:
     """Six listings of a checkpoint, sorted by episode."""
-    manifests, strangers = _split(manifest_folder(key), list_sizes(root, manifest_folder(key)), ".json")
+    manifests, strangers = _split(manifest_folder(key), list_entries(root, manifest_folder(key)), ".json")
     kinds: dict[int, list[ArtifactKind]] = {}
     for kind in ArtifactKind:
         folder = artifact_folder(kind, key)
-        numbers, others = _split(folder, list_sizes(root, folder), EXTENSIONS[kind])
+        numbers, others = _split(folder, list_entries(root, folder), EXTENSIONS[kind])
         strangers += others
         for number in numbers:
             kinds.setdefault(number, []).append(kind)
@@ -116,8 +140,10 @@ def list_checkpoint(
     )
 
 
-def _split(folder: str, names: dict[str, int], extension: str) -> tuple[list[int], list[str]]:
-    """Numbers of the episodes whose files lie there, and paths of the other files."""
-    numbers = {name: parse_episode_number(name, extension) for name in sorted(names)}
+def _split(folder: str, entries: Entries, extension: str) -> tuple[list[int], list[str]]:
+    """Numbers of the episodes whose files lie there, and paths of everything else."""
+    numbers = {name: parse_episode_number(name, extension) for name in sorted(entries.sizes)}
     others = [f"{folder}/{name}" for name, number in numbers.items() if number is None]
+    # A folder with the name of an episode's file is found to be no such file.
+    others += [f"{folder}/{name}/" for name in entries.folders if parse_episode_number(name, extension) is None]
     return [number for number in numbers.values() if number is not None], others

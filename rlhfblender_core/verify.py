@@ -70,13 +70,19 @@ class Findings:
         return Findings(self.problems + other.problems, self.records + other.records, self.files + other.files)
 
 
-def check_strangers(listing: CheckpointListing) -> Findings:
-    """Problems of files that no data set has; hidden ones (of file managers) don't matter."""
+def check_strangers(paths: Iterable[str]) -> Findings:
+    """Problems of files and folders that no data set has; hidden ones (of file managers) don't matter.
+
+    Args:
+        paths: of them; a folder's ends with a slash.
+    """
     return Findings(
         tuple(
-            Problem(path, "is no file of a data set; move it away", Remedy.BY_HAND)
-            for path in listing.strangers
-            if not path.rpartition("/")[2].startswith(_TEMPORARY)
+            Problem(
+                path, f"is no {'folder' if path.endswith('/') else 'file'} of a data set; move it away", Remedy.BY_HAND
+            )
+            for path in paths
+            if not path.rstrip("/").rpartition("/")[2].startswith(_TEMPORARY)
         )
     )
 

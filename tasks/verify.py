@@ -6,11 +6,11 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from rlhfblender_core.layout import CheckpointKey
-from rlhfblender_core.listings import CheckpointListing, EpisodeListing, find_keys, list_checkpoint
+from rlhfblender_core.listings import CheckpointListing, EpisodeListing, find_keys, find_strangers, list_checkpoint
 from rlhfblender_core.registry import EpisodeRecord, open_existing_registry, open_registry
 from rlhfblender_core.repair import Remake, Sources, plan_remakes, rebuild_index, remove_orphans
 from rlhfblender_core.runs import live_runs
-from rlhfblender_core.verify import Findings, Problem, check_episodes, check_index
+from rlhfblender_core.verify import Findings, Problem, check_episodes, check_index, check_strangers
 from tasks.retries import RETRY_TRANSIENT
 from tasks.settings import Places, cache_folder, storage_options
 
@@ -56,6 +56,15 @@ def check_files(listing: CheckpointListing, episodes: Sequence[EpisodeListing], 
         logger.warning("%s", problem)
     first, last = episodes[0].number, episodes[-1].number
     logger.info("%s %s: episodes %d–%d, %d files checked", key.experiment, key.checkpoint, first, last, findings.files)
+    return findings
+
+
+@task(name="find-strangers", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
+def find_files_of_others(experiment: str | None, listings: Sequence[CheckpointListing], places: Places) -> Findings:
+    """Names what lies among the data and is no part of it."""
+    paths = find_strangers(places.open_root(), experiment)
+    findings = check_strangers([*paths, *(path for listing in listings for path in listing.strangers)])
+    _logged(findings.problems)
     return findings
 
 

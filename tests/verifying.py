@@ -4,7 +4,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from rlhfblender_core.listings import find_keys, list_checkpoint
+from rlhfblender_core.listings import find_keys, find_strangers, list_checkpoint
 from rlhfblender_core.publish import publish_shard
 from rlhfblender_core.registry import open_existing_registry, open_registry
 from rlhfblender_core.repair import Sources, plan_remakes, rebuild_index, remove_orphans
@@ -29,12 +29,12 @@ def survey(root: DataRoot, database_url: str, experiment: str | None = None) -> 
         if registry is not None:
             stack.enter_context(registry)
         listings = []
-        findings = Findings()
+        findings = check_strangers(find_strangers(root, experiment))
         for key in find_keys(root, registry, experiment):
             rows = [] if registry is None else registry.list_episodes(key.experiment, key.checkpoint)
             listing = list_checkpoint(root, key, rows, in_progress=bool(live_runs(root, key.experiment)))
             listings.append(listing)
-            findings += check_strangers(listing) + check_episodes(root, listing, listing.episodes)
+            findings += check_strangers(listing.strangers) + check_episodes(root, listing, listing.episodes)
         return findings + Findings(check_index(root, registry, listings, findings.records))
 
 

@@ -63,7 +63,7 @@ def find_experiments(root: DataRoot, wanted: Sequence[str]) -> list[str]:
         raise DataNotUsableError(
             f"{root.shown('').rstrip('/')} has no episodes. Run generate.py first, or give another --data-root."
         )
-    return sorted(set(wanted)) if wanted else there
+    return sorted(set(wanted) or there)
 
 
 def find_checkpoints(root: DataRoot, experiment: str) -> Iterator[Checkpoint]:

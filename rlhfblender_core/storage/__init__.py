@@ -19,8 +19,10 @@ from rlhfblender_core.storage.files import (
     remove_tree,
 )
 from rlhfblender_core.storage.reading import (
+    Entries,
     check_writable,
     fetch_file,
+    list_entries,
     list_folders,
     list_sizes,
     modified_at,
@@ -40,6 +42,7 @@ from rlhfblender_core.storage.root import (
 
 __all__ = [
     "DataRoot",
+    "Entries",
     "cause_of",
     "check_writable",
     "fetch_file",
@@ -49,6 +52,7 @@ __all__ = [
     "install_hint",
     "is_not_found",
     "is_refusal",
+    "list_entries",
     "list_folders",
     "list_sizes",
     "make_folder",

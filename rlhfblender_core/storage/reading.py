@@ -5,7 +5,8 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -82,30 +83,58 @@ def read_each(root: DataRoot, paths: Sequence[str]) -> dict[str, bytes | str]:
         return contents
 
 
-def list_sizes(root: DataRoot, folder: str) -> dict[str, int]:
-    """Sizes in bytes of the files right in a folder, by name; empty if there is no such folder."""
+@dataclass(frozen=True)
+class Entries:
+    """What lies right in a folder.
+
+    Attributes:
+        sizes: in bytes of the files, by name.
+        folders: names, sorted.
+    """
+
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
+
+
+def list_entries(root: DataRoot, folder: str) -> Entries:
+    """What lies right in a folder; nothing if there is no such folder."""
     if root.is_local:
         return _list_local(root, root.local_folder / folder)
     with storage_errors(root):
         try:
             entries = root.fs.ls(root.full_path(folder), detail=True, refresh=True)
         except FileNotFoundError:
-            return {}
-        names = {entry["name"]: int(entry["size"]) for entry in entries if entry["type"] == "file"}
+            return Entries()
     # Some servers, and people who make folders in a bucket, keep an empty object "folder/" in the folder.
-    return {name.rpartition("/")[2]: size for name, size in names.items() if not name.endswith("/")}
+    sizes = {
+        entry["name"].rpartition("/")[2]: int(entry["size"])
+        for entry in entries
+        if entry["type"] == "file" and not entry["name"].endswith("/")
+    }
+    folders = (entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory")
+    return Entries(sizes, tuple(sorted(folders)))
 
 
-def _list_local(root: DataRoot, folder: Path) -> dict[str, int]:
+def list_sizes(root: DataRoot, folder: str) -> Mapping[str, int]:
+    """Sizes in bytes of the files right in a folder, by name; empty if there is no such folder."""
+    return list_entries(root, folder).sizes
+
+
+def list_folders(root: DataRoot, folder: str) -> tuple[str, ...]:
+    """Names of the folders right in a folder, sorted; empty if there is no such folder."""
+    return list_entries(root, folder).folders
+
+
+def _list_local(root: DataRoot, folder: Path) -> Entries:
     with storage_errors(root):
         try:
-            files = list(folder.iterdir())
+            paths = list(folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):
-            return {}
-        sizes = {}
-        for file in files:
+            return Entries()
+        sizes, folders = {}, []
+        for path in paths:
             try:
-                status = file.stat()
+                status = path.stat()
             except FileNotFoundError:  # another run's temporary file, which has its name by now
                 continue
             except OSError as error:
@@ -113,18 +142,10 @@ def _list_local(root: DataRoot, folder: Path) -> dict[str, int]:
                     raise
                 continue
             if _is_file(status):
-                sizes[file.name] = status.st_size
-        return sizes
-
-
-def list_folders(root: DataRoot, folder: str) -> list[str]:
-    """Names of the folders right in a folder, sorted; empty if there is no such folder."""
-    with storage_errors(root):
-        try:
-            entries = root.fs.ls(root.full_path(folder), detail=True)
-        except FileNotFoundError:
-            return []
-        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory")
+                sizes[path.name] = status.st_size
+            elif stat.S_ISDIR(status.st_mode):
+                folders.append(path.name)
+        return Entries(sizes, tuple(sorted(folders)))
 
 
 def fetch_file(root: DataRoot, path: str, folder: Path) -> Path:

@@ -63,15 +63,29 @@ def test_files_without_manifest_and_row_belong_to_nobody_and_are_removed(root: D
     assert not list(root.local_folder.rglob("99.*"))
 
 
-def test_files_that_are_no_data_sets_are_named_and_left_alone(root: DataRoot) -> None:
-    stranger = root.local_folder / "renders/E/random/holiday.mp4"
-    stranger.write_bytes(b"beach")
-    (stranger.parent / ".DS_Store").write_bytes(b"")
-    assert problems(root, database(root)) == [
-        "renders/E/random/holiday.mp4: is no file of a data set; move it away",
+def test_what_is_no_data_sets_is_named_and_left_alone(root: DataRoot) -> None:
+    strangers = [
+        "renders/beach.mp4",
+        "renders/E/beach.mp4",
+        "renders/E/random/beach.mp4",
+        "renders/E/random/summer/1.mp4",
+        "episodes/beach?/random/0.npz",
     ]
+    for path in [*strangers, "renders/E/random/.DS_Store", "renders/.cache/x", "README.md"]:
+        file = root.local_folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"waves")
+    assert sorted(problems(root, database(root))) == [
+        "episodes/beach?/: is no folder of a data set; move it away",
+        "renders/E/beach.mp4: is no file of a data set; move it away",
+        "renders/E/random/beach.mp4: is no file of a data set; move it away",
+        "renders/E/random/summer/: is no folder of a data set; move it away",
+        "renders/beach.mp4: is no file of a data set; move it away",
+    ]
+    found = [problem.path for problem in survey(root, database(root), "E").problems]
+    assert sorted(found) == ["renders/E/beach.mp4", "renders/E/random/beach.mp4", "renders/E/random/summer/"]
     repair(root, database(root))
-    assert stranger.exists()
+    assert all((root.local_folder / path).exists() for path in strangers)
 
 
 def test_rows_are_rebuilt_from_the_manifests(root: DataRoot) -> None:
