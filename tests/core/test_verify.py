@@ -214,8 +214,10 @@ def test_each_of_180_files_is_named_alone_when_damaged_and_all_are_repaired(
             found = survey_of_episode(root, number)
         assert [problem.path for problem in found] == [path]
         (root.local_folder / path).write_bytes(content)
+    # All of them, but for one file of an episode: where nothing is left, the registry's row is what is wrong.
     for path in before:
-        damage(root.local_folder / path)
+        if not path.startswith("rewards/"):
+            damage(root.local_folder / path)
     repair(root, database(root))
     assert problems(root, database(root)) == []
     assert snapshot(root.local_folder) == before

@@ -46,10 +46,18 @@ def test_a_wrong_parameter_is_refused_before_there_is_a_run(team: Team) -> None:
     assert len(team.flow_runs()) == before
 
 
+def refused(team: Team, exp: str) -> list[Any]:
+    return [run for run in team.flow_runs() if run.state.name == "Refused" and run.parameters.get("exp") == exp]
+
+
+def ask_for_no_agent(team: Team, exp: str) -> None:
+    flags = ("--param", "env=CartPole-v1", "--param", f"exp={exp}", "--watch")
+    assert team.prefect("deployment", "run", "generate/on-demand", *flags).returncode == 1
+
+
 def test_a_run_whose_request_is_wrong_says_so_in_one_line(team: Team) -> None:
-    asked = team.prefect("deployment", "run", "generate/on-demand", "--param", "env=CartPole-v1", "--watch")
-    assert asked.returncode == 1
-    (run,) = [run for run in team.flow_runs() if run.state.name == "Refused"]
+    ask_for_no_agent(team, "agentless")
+    (run,) = refused(team, "agentless")
     assert run.state.message.startswith("Give --random for a random agent, or --model-path")
     assert "\n" not in run.state.message
     from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
@@ -129,6 +137,7 @@ def test_a_run_whose_process_is_killed_is_tried_three_times(team: Team) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_worker_killed_amid_a_run_and_started_again_finishes_it(team: Team) -> None:
+    ask_for_no_agent(team, "over")
     worker = team.processes[-1]
     asked = team.prefect(
         *("deployment", "run", "generate/on-demand", *CARTPOLE, "--param", "exp=killed", "--param", "num_episodes=900")
@@ -157,7 +166,7 @@ def test_a_worker_killed_amid_a_run_and_started_again_finishes_it(team: Team) ->
     # None is left "Running"; shards that were complete may be hits in the cache.
     assert {"Completed", "Crashed"} <= {task.state.name for task in tasks} <= {"Completed", "Crashed", "Cached"}
     # What is over is not taken for lost.
-    assert [run.run_count for run in team.flow_runs() if run.state.name == "Refused"] == [1]
+    assert [run.run_count for run in refused(team, "over")] == [1]
 
 
 def test_a_schedule_fires(team: Team) -> None:
