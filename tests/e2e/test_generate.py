@@ -199,12 +199,13 @@ def test_after_a_kill_no_process_is_left_and_the_same_command_finishes(
 def peak_memory(process: "subprocess.Popen[str]") -> int:
     """Largest sum of the memory of the command and its workers, in bytes, until it ends.
 
-    Without mapped files: a process's share in those depends on what else runs on the machine.
+    Without mapped files: a process's share in those depends on what else runs on the machine. What is seen once only is
+    a process that is being started: until it is another program, it has its parent's memory, which counts twice.
     """
-    peak = 0
+    peak = before = 0
 
     def look() -> None:
-        nonlocal peak
+        nonlocal peak, before
         while process.poll() is None:
             total = 0
             for pid in processes_of(process.pid):
@@ -213,7 +214,8 @@ def peak_memory(process: "subprocess.Popen[str]") -> int:
                 except OSError:
                     continue
                 total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss_Anon:"))
-            peak = max(peak, total * 1024)
+            peak = max(peak, min(before, total) * 1024)
+            before = total
             time.sleep(0.05)
 
     watcher = threading.Thread(target=look)
