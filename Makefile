@@ -35,10 +35,12 @@ PREFECT := PREFECT_API_URL=$(PREFECT_API_URL) $(BIN)/prefect --no-prompt
 # Where the server listens: 0.0.0.0 lets other machines in (there is no password).
 HOST ?= 127.0.0.1
 PORT ?= 4200
-# A server of a team records more than its defaults keep up with; the UI asks the host that it came from.
+# A server of a team records more than its defaults keep up with; the UI asks the host that it came from. New schedules
+# are looked for every few seconds: one that is due within the minute would be missed otherwise.
 SERVER_SETTINGS := DO_NOT_TRACK=1 \
 	PREFECT_SERVER_ANALYTICS_ENABLED=false \
 	PREFECT_SERVER_UI_API_URL=/api \
+	PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS=5 \
 	PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE=50 \
 	PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE=50 \
 	PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL=1

@@ -250,7 +250,9 @@ def _report(experiment: str, work: Sequence[CheckpointWork], outcome: Outcome, p
 
 
 def _success(report: Report) -> str:
-    return f"{counted(report.made, 'episode')} made, {report.wanted - report.made} already there, in {report.data_root}"
+    return (
+        f"{counted(report.made, 'episode')} made, {report.wanted - report.made:,} already there, in {report.data_root}"
+    )
 
 
 def main() -> int:

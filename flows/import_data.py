@@ -165,9 +165,7 @@ def summary(imported: Imported) -> str:
     """One line about everything."""
     failed = sum(len(batch.faults) for batch in imported.batches)
     labels = f", {imported.labels} pictures of actions" if imported.labels else ""
-    return (
-        f"{counted(imported.made, 'episode')} imported, {imported.there} already there, {failed} not imported{labels}"
-    )
+    return f"{counted(imported.made, 'episode')} imported, {imported.there:,} already there, {failed:,} not imported{labels}"
 
 
 def print_imported(imported: Imported, data_root: str | None = None) -> None:
@@ -178,7 +176,7 @@ def print_imported(imported: Imported, data_root: str | None = None) -> None:
         for column, found in enumerate((batch.made, batch.there, batch.faults)):
             row[column] += len(found)
     for checkpoint, (made, there, failed) in counts.items():
-        print(f"{checkpoint}: {made} imported, {there} already there, {failed} not imported")
+        print(f"{checkpoint}: {made:,} imported, {there:,} already there, {failed:,} not imported")
     for line in imported.remarks:
         print(f"note: {line}")
     for line in imported.faults:
