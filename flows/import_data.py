@@ -165,7 +165,8 @@ def summary(imported: Imported) -> str:
     """One line about everything."""
     failed = sum(len(batch.faults) for batch in imported.batches)
     labels = f", {imported.labels} pictures of actions" if imported.labels else ""
-    return f"{counted(imported.made, 'episode')} imported, {imported.there:,} already there, {failed:,} not imported{labels}"
+    made, there = counted(imported.made, "episode"), f"{imported.there:,} already there"
+    return f"{made} imported, {there}, {failed:,} not imported{labels}"
 
 
 def print_imported(imported: Imported, data_root: str | None = None) -> None:
