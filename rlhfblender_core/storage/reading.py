@@ -120,9 +120,9 @@ def list_sizes(root: DataRoot, folder: str) -> Mapping[str, int]:
     return list_entries(root, folder).sizes
 
 
-def list_folders(root: DataRoot, folder: str) -> tuple[str, ...]:
+def list_folders(root: DataRoot, folder: str) -> list[str]:
     """Names of the folders right in a folder, sorted; empty if there is no such folder."""
-    return list_entries(root, folder).folders
+    return list(list_entries(root, folder).folders)
 
 
 def _list_local(root: DataRoot, folder: Path) -> Entries:
