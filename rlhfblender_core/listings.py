@@ -1,6 +1,6 @@
 """What there is of experiments and checkpoints, from the names of files alone; nothing is opened here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlhfblender_core.errors import InvalidParameterError, StorageNotUsableError
@@ -100,11 +100,12 @@ def find_strangers(root: DataRoot, experiment: str | None) -> list[str]:
     """
     found: list[str] = []
     for folder in _FOLDERS:
-        experiments: Iterable[str] = (experiment or "",)
         if experiment is None:
             entries = list_entries(root, folder)
-            experiments = filter(is_name, entries.folders)
             found += _strangers_among(folder, entries)
+            experiments = [name for name in entries.folders if is_name(name)]
+        else:
+            experiments = [experiment]
         for name in experiments:
             found += _strangers_among(f"{folder}/{name}", list_entries(root, f"{folder}/{name}"))
     return found

@@ -76,15 +76,12 @@ def check_strangers(paths: Iterable[str]) -> Findings:
     Args:
         paths: of them; a folder's ends with a slash.
     """
-    return Findings(
-        tuple(
-            Problem(
-                path, f"is no {'folder' if path.endswith('/') else 'file'} of a data set; move it away", Remedy.BY_HAND
-            )
-            for path in paths
-            if not path.rstrip("/").rpartition("/")[2].startswith(_TEMPORARY)
-        )
-    )
+    problems = []
+    for path in paths:
+        if not path.rstrip("/").rpartition("/")[2].startswith(_TEMPORARY):
+            kind = "folder" if path.endswith("/") else "file"
+            problems.append(Problem(path, f"is no {kind} of a data set; move it away", Remedy.BY_HAND))
+    return Findings(tuple(problems))
 
 
 def check_episodes(root: DataRoot, listing: CheckpointListing, episodes: Sequence[EpisodeListing]) -> Findings:

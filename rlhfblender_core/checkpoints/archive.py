@@ -30,7 +30,7 @@ _DAMAGED = (
     zlib.error,
     struct.error,
     EOFError,
-    NotImplementedError,
+    NotImplementedError,  # a method of compression that zipfile doesn't know
     RuntimeError,
     ValueError,
     KeyError,

@@ -55,7 +55,7 @@ def make_environment(spec: EnvironmentSpec, *, render: bool) -> Environment:
         with quiet_output():
             return _make(spec, render=render)
     except BaseException:
-        # An entry point that turned out unusable leaves its id free for another try.
+        # Also when interrupted: an entry point that turned out unusable leaves its id free for another try.
         if spec.entry_point is not None and (env_id := split_module(spec.env_id)[1]) not in known_before:
             registry.pop(env_id, None)
         raise
@@ -73,7 +73,7 @@ def _make(spec: EnvironmentSpec, *, render: bool) -> Environment:
             if missing := _missing_mode(env.metadata):
                 raise _no_rendering(spec.env_id, missing)
             check_mujoco_rendering(env.unwrapped)
-    except BaseException:
+    except BaseException:  # an interrupt, too, must leave no simulator or window open
         close_environment(env)
         raise
     return env

@@ -85,7 +85,7 @@ def write_entries(file: Path, entries: Sequence[ExperimentEntry], gone: Set[str]
             for statement, values in _statements(connection, entries, gone):
                 connection.execute(statement, values)
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # an interrupt, too, must leave no transaction open
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise

@@ -98,7 +98,7 @@ def _encode(file: Path, target: Path, facts: VideoFacts, shown: str) -> None:
         writer.close()
     except VideoError as error:
         raise DataNotUsableError(f"{shown}: can't be encoded as H.264: {one_line(error)}") from error
-    except BaseException:
+    except BaseException:  # an interrupt, too, must leave no encoder running
         writer.abort()
         raise
 

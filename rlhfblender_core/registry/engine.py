@@ -72,8 +72,7 @@ def secrets_in(url: URL) -> list[str]:
 def shown_url(url: URL) -> str:
     """How messages name the database: the file, or the server and database, without user and password."""
     if url.drivername == "sqlite":
-        database = url.database or "in memory"
-        return unquote(database.removeprefix("file:")) if database.startswith("file:") else database
+        return str(sqlite_file(url) or "in memory")
     host = url.host or url.query.get("host") or "localhost"
     return f"{url.database or 'postgres'} on {host}{f':{url.port}' if url.port else ''}"
 

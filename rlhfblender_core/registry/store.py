@@ -77,7 +77,7 @@ def open_existing_registry(url: str, *, reached_before: bool = False) -> "Regist
     try:
         with translated_errors(target, opening=not reached_before):
             there = is_registry(engine)
-    except BaseException:
+    except BaseException:  # an interrupt, too, must leave no connection open
         engine.dispose()
         raise
     if not there:
@@ -99,7 +99,7 @@ def _opened(engine: Engine, *, reached_before: bool) -> "Registry":
     try:
         with translated_errors(engine.url, opening=not reached_before):
             ensure_schema(engine)
-    except BaseException:
+    except BaseException:  # an interrupt, too, must leave no connection open
         engine.dispose()
         raise
     return Registry(engine)

@@ -20,6 +20,7 @@ Command = Any
 Snapshot = Callable[[Path], dict[str, str]]
 EVENTS = "ENVIRONMENTS_FOR_TESTS_EVENTS"
 COUNTING = ("--env", "Mine-v0", "--env-gym-entrypoint", "environments_for_tests.counting:Counting", "--random")
+IN_PROCESS = ("--runner", "inprocess")
 PROCESSES = ("--runner", "process", "--workers", 2)
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
@@ -98,9 +99,6 @@ def test_the_default_data_root_is_the_folder_data_here(command: Command) -> None
     assert re.search(r"^Run: http://127\.0\.0\.1:\d+/runs/flow-run/[0-9a-f-]{36}$", result.stdout, re.MULTILINE)
     assert [path.name for path in command.folder.iterdir()] == ["data"]
     assert (command.folder / "data" / "manifests" / "e" / "random" / "0.json").exists()
-
-
-IN_PROCESS = ("--runner", "inprocess")
 
 
 @needs_proc

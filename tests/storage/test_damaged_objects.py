@@ -38,14 +38,10 @@ def flip(content: bytearray) -> None:
 
 
 def rotate(root: DataRoot, paths: list[str]) -> None:
-    """Each file in the place of the next one of its kind."""
-    by_folder: dict[str, list[str]] = {}
-    for path in paths:
-        by_folder.setdefault(path.partition("/")[0], []).append(path)
-    for same in by_folder.values():
-        contents = [read_bytes(root, path) for path in same]
-        for path, content in zip(same, contents[1:] + contents[:1], strict=True):
-            publish_bytes(root, path, content)
+    """Each file in the place of the one before it."""
+    contents = [read_bytes(root, path) for path in paths]
+    for path, content in zip(paths, contents[1:] + contents[:1], strict=True):
+        publish_bytes(root, path, content)
 
 
 DAMAGES: dict[str, Damage] = {
