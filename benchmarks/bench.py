@@ -17,15 +17,15 @@ from pathlib import Path
 
 from rlhfblender_core.checkpoints.fetch import fetch_checkpoint
 from rlhfblender_core.checkpoints.find import find_checkpoints
+from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey
+from rlhfblender_core.dataset.manifests import Manifest
+from rlhfblender_core.dataset.publish import publish_shard
 from rlhfblender_core.environments import EnvironmentSpec, describe_environment
-from rlhfblender_core.layout import ArtifactKind, CheckpointKey
-from rlhfblender_core.manifests import Manifest
-from rlhfblender_core.publish import publish_shard
-from rlhfblender_core.rollout_settings import RolloutSettings, TrainedAgent
-from rlhfblender_core.runs import open_run
-from rlhfblender_core.shards import Shard, cut_shards, roll_out_shard
+from rlhfblender_core.rollout.settings import RolloutSettings, TrainedAgent
+from rlhfblender_core.rollout.shards import Shard, cut_shards, roll_out_shard
+from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.storage import DataRoot
-from rlhfblender_core.workers import Workers, available_cores
+from rlhfblender_core.workers.pool import Workers, available_cores
 
 HERE = Path(__file__).parent
 GENERATE = HERE.parent / "flows" / "generate.py"

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from rlhfblender_core.dataset.video import _encoder_command
 from rlhfblender_core.environments import EnvironmentSpec, make_environment
-from rlhfblender_core.video import _encoder_command
 
 
 def run(env_id: str, model: str | None, episodes: range, max_steps: int, out: Path) -> tuple[int, float]:

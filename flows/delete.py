@@ -5,7 +5,7 @@ finished by the same command.
 """
 
 if __name__ == "__main__":  # before what takes long to import
-    from flows.process import start_command
+    from flows.cli.process import start_command
 
     start_command("flows.delete")
 
@@ -20,18 +20,18 @@ from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.command_line import REFUSED, make_parser, run_flow
-from flows.forms import shown_as_form
-from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
-from flows.secret_parameters import DatabaseUrl
+from flows.cli.arguments import REFUSED, make_parser, run_flow
+from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
+from flows.cli.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
+from flows.ui.parameter_forms import shown_as_form
 from rlhfblender_core.delete import Deletion, plan_deletion
 from rlhfblender_core.errors import InvalidParameterError, RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.registry import open_existing_registry
-from rlhfblender_core.runs import open_run
-from rlhfblender_core.sharing import DELETED, Making, check_same_settings
+from rlhfblender_core.runs.folders import open_run
+from rlhfblender_core.runs.sharing import DELETED, Making, check_same_settings
+from tasks.config import Places, resolve_places
 from tasks.delete import delete_episodes, forget_experiment
-from tasks.settings import Places, resolve_places
 
 
 def run_name() -> str:

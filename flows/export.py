@@ -5,7 +5,7 @@
 """
 
 if __name__ == "__main__":  # before what takes long to import
-    from flows.process import start_command
+    from flows.cli.process import start_command
 
     start_command("flows.export")
 
@@ -21,11 +21,11 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows.command_line import REFUSED, make_parser, run_flow
-from flows.forms import shown_as_form
-from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
-from flows.secret_parameters import DatabaseUrl
+from flows.cli.arguments import REFUSED, make_parser, run_flow
+from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
+from flows.cli.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
+from flows.ui.parameter_forms import shown_as_form
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.export import (
     CheckpointReport,
@@ -40,9 +40,9 @@ from rlhfblender_core.export import (
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.wording import counted
-from rlhfblender_core.workers import available_cores
+from rlhfblender_core.workers.pool import available_cores
+from tasks.config import Places, resolve_places
 from tasks.export import export_to_minari, export_to_server, find_sources, finish_for_server, number_experiments
-from tasks.settings import Places, resolve_places
 
 #: Files are fetched from object storage while others are written.
 _REMOTE_THREADS = 8

@@ -5,7 +5,7 @@ request was wrong, 1: anything else.
 """
 
 if __name__ == "__main__":  # before what takes long to import
-    from flows.process import start_command
+    from flows.cli.process import start_command
 
     start_command("flows.gallery")
 
@@ -18,16 +18,16 @@ from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.command_line import REFUSED, make_parser, run_flow
-from flows.forms import shown_as_form
-from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
+from flows.cli.arguments import REFUSED, make_parser, run_flow
+from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
 from flows.signs_of_life import SIGNS_OF_LIFE
+from flows.ui.parameter_forms import shown_as_form
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.gallery import GalleryReport
 from rlhfblender_core.gallery.collect import find_experiments
 from rlhfblender_core.wording import counted
+from tasks.config import resolve_places
 from tasks.gallery import write_page
-from tasks.settings import resolve_places
 
 
 def run_name() -> str:

@@ -5,7 +5,7 @@ schedule: the same flow, with parameters named like the flags.
 """
 
 if __name__ == "__main__":  # before what takes long to import
-    from flows.process import start_command
+    from flows.cli.process import start_command
 
     start_command("flows.generate")
 
@@ -22,32 +22,32 @@ from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.artifacts import progress_in_ui, show_in_ui, tag_run
-from flows.command_line import REFUSED, make_parser, run_flow, say_where_to_look
-from flows.forms import shown_as_form
+from flows.cli.arguments import REFUSED, make_parser, run_flow, say_where_to_look
+from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
+from flows.cli.progress import TerminalDisplay, current_display
+from flows.cli.secret_parameters import DatabaseUrl
+from flows.execution.crashed_task_runs import end_lost_tasks
+from flows.execution.prefect_steps import CheckpointWork, Outcome, run_shards
+from flows.execution.rendering_limit import rendering_slot
+from flows.execution.task_runners import RunnerChoice, RunnerKind, open_runner
 from flows.head_start import head_start, means_of
 from flows.jobs import Job, make_job, warm_up
-from flows.lost_tasks import end_lost_tasks
-from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
-from flows.progress import TerminalDisplay, current_display
-from flows.rendering_slots import rendering_slot
-from flows.runners import RunnerChoice, RunnerKind, open_runner
-from flows.secret_parameters import DatabaseUrl
-from flows.shard_runs import CheckpointWork, Outcome, run_shards
 from flows.signs_of_life import SIGNS_OF_LIFE
+from flows.ui.generate_artifacts import progress_in_ui, show_in_ui, tag_run
+from flows.ui.parameter_forms import shown_as_form
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.errors import OutOfReachError, RequestError, TransientError, one_line
-from rlhfblender_core.plan import GenerationPlan
-from rlhfblender_core.progress import ProgressCounter
+from rlhfblender_core.planning.plan import GenerationPlan
+from rlhfblender_core.planning.request import LATEST, GenerationRequest
 from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord
-from rlhfblender_core.report import Report
-from rlhfblender_core.request import LATEST, GenerationRequest
-from rlhfblender_core.rollout_settings import RolloutSettings
+from rlhfblender_core.report.summary import Report
+from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.wording import counted
+from rlhfblender_core.workers.progress import ProgressCounter
 from tasks.checkpoints import load_checkpoint
+from tasks.config import Places, resolve_places
 from tasks.parameters import unwalked
 from tasks.registration import ensure_env_registered, ensure_experiment_registered, index_episodes
-from tasks.settings import Places, resolve_places
 
 #: More than so many are counted in a run's name.
 _NAMED_CHECKPOINTS = 3

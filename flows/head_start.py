@@ -7,13 +7,13 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
+from flows.cli.temporary_server import is_starting
+from flows.execution.prefect_steps import begin_shards
+from flows.execution.task_runners import Means, RunnerChoice, open_means
 from flows.jobs import Job
-from flows.runners import Means, RunnerChoice, open_means
-from flows.shard_runs import begin_shards
-from flows.temporary_server import is_starting
-from rlhfblender_core.debris import remove_debris
+from rlhfblender_core.runs.cleanup import remove_debris
 from rlhfblender_core.storage import DataRoot
-from tasks.settings import Places
+from tasks.config import Places
 
 #: So many shards per worker: the first start of a server, which makes its database, takes as long.
 _SHARDS_AHEAD = 3

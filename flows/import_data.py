@@ -5,7 +5,7 @@ some are not, 2: the request was wrong.
 """
 
 if __name__ == "__main__":  # before what takes long to import
-    from flows.process import start_command
+    from flows.cli.process import start_command
 
     start_command("flows.import_data")
 
@@ -23,11 +23,11 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows.command_line import REFUSED, make_parser, run_flow
-from flows.forms import shown_as_form
-from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
-from flows.secret_parameters import DatabaseUrl
+from flows.cli.arguments import REFUSED, make_parser, run_flow
+from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
+from flows.cli.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
+from flows.ui.parameter_forms import shown_as_form
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.import_data import ImportedBatch, ImportPlan, ImportRequest, plan_import
 from rlhfblender_core.import_data.plan import check_places
@@ -35,10 +35,10 @@ from rlhfblender_core.import_data.sources import source_folder
 from rlhfblender_core.registry import DEFAULT_PROJECT, open_existing_registry
 from rlhfblender_core.storage import check_writable
 from rlhfblender_core.wording import counted
-from rlhfblender_core.workers import available_cores
+from rlhfblender_core.workers.pool import available_cores
+from tasks.config import Places, resolve_places
 from tasks.import_data import import_batch, import_labels, index_imported
 from tasks.registration import ensure_env_registered, ensure_experiment_registered
-from tasks.settings import Places, resolve_places
 
 #: Episodes in one task: their videos are decoded, which takes a second or so each.
 _BATCH = 8

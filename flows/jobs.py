@@ -3,17 +3,17 @@
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from flows.runners import RunnerChoice
-from flows.shard_runs import CheckpointWork
-from rlhfblender_core.catalogue import check_same_request, read_published
-from rlhfblender_core.layout import CheckpointKey
-from rlhfblender_core.plan import GenerationPlan, plan_generation
+from flows.execution.prefect_steps import CheckpointWork
+from flows.execution.task_runners import RunnerChoice
+from rlhfblender_core.dataset.layout import CheckpointKey
+from rlhfblender_core.dataset.published import check_same_request, read_published
+from rlhfblender_core.planning.plan import GenerationPlan, plan_generation
+from rlhfblender_core.planning.request import GenerationRequest
 from rlhfblender_core.registry import open_existing_registry
-from rlhfblender_core.request import GenerationRequest
-from rlhfblender_core.sharing import Making
+from rlhfblender_core.runs.sharing import Making
 from rlhfblender_core.storage import check_writable
-from rlhfblender_core.worker_processes import start_template
-from tasks.settings import Places, cache_folder, storage_options
+from rlhfblender_core.workers.processes import start_template
+from tasks.config import Places, cache_folder, storage_options
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ takes a second, where a flow would need fifteen to start (``docs/decisions.md``)
 """
 
 if __name__ == "__main__":  # before what takes long to import
-    from flows.process import start_command
+    from flows.cli.process import start_command
 
     start_command("flows.register", is_flow=False)
 
@@ -18,9 +18,9 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from flows.command_line import make_parser
-from flows.process import EXIT_DONE
-from flows.secret_parameters import DatabaseUrl
+from flows.cli.arguments import make_parser
+from flows.cli.process import EXIT_DONE
+from flows.cli.secret_parameters import DatabaseUrl
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.names import checked_name
@@ -34,7 +34,7 @@ from rlhfblender_core.register import (
     register_environment,
 )
 from rlhfblender_core.registry import DEFAULT_PROJECT, EnvironmentRecord, open_existing_registry
-from tasks.settings import Places, resolve_places
+from tasks.config import Places, resolve_places
 
 _PIPE_WIDTH = 10_000
 

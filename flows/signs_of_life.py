@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import emit_event
 from prefect.settings import get_current_settings
 
-import flows.readable_logs  # noqa: F401 (its import is what it is for)
+import flows.ui.log_filters  # noqa: F401 (its import is what it is for)
 
 _EVERY_S = 30.0
 _stops: dict[UUID, threading.Event] = {}

@@ -5,7 +5,7 @@
 """
 
 if __name__ == "__main__":  # before what takes long to import
-    from flows.process import start_command
+    from flows.cli.process import start_command
 
     start_command("flows.verify")
 
@@ -24,25 +24,25 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows.command_line import REFUSED, make_parser, run_flow, say_where_to_look
-from flows.forms import shown_as_form
-from flows.lost_tasks import end_lost_tasks
-from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
-from flows.runners import RunnerChoice, open_means, open_runner
-from flows.secret_parameters import DatabaseUrl
+from flows.cli.arguments import REFUSED, make_parser, run_flow, say_where_to_look
+from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
+from flows.cli.secret_parameters import DatabaseUrl
+from flows.execution.crashed_task_runs import end_lost_tasks
+from flows.execution.task_runners import RunnerChoice, open_means, open_runner
 from flows.signs_of_life import SIGNS_OF_LIFE
-from flows.verify_artifacts import show_verification
-from rlhfblender_core.debris import remove_debris
+from flows.ui.parameter_forms import shown_as_form
+from flows.ui.verify_artifacts import show_verification
+from rlhfblender_core.dataset.layout import CheckpointKey
+from rlhfblender_core.dataset.listings import CheckpointListing, EpisodeListing, check_root
 from rlhfblender_core.errors import EpisodesFailedError, RequestError, RLHFBlenderError, one_line
-from rlhfblender_core.layout import CheckpointKey
-from rlhfblender_core.listings import CheckpointListing, EpisodeListing, check_root
 from rlhfblender_core.repair import Remake
-from rlhfblender_core.shards import MAX_SHARD, Shard, cut_shards
+from rlhfblender_core.rollout.shards import MAX_SHARD, Shard, cut_shards
+from rlhfblender_core.runs.cleanup import remove_debris
 from rlhfblender_core.verify import Findings, Problem, Remedy, index_problems
 from rlhfblender_core.wording import counted
-from rlhfblender_core.workers import available_cores
+from rlhfblender_core.workers.pool import available_cores
+from tasks.config import Places, resolve_places
 from tasks.rollout import ShardTarget, rollout_episodes
-from tasks.settings import Places, resolve_places
 from tasks.verify import (
     check_files,
     check_registry,

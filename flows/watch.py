@@ -5,7 +5,7 @@ of an hour, fills the data set as it goes. Each look is one run: it makes what i
 """
 
 if __name__ == "__main__":  # before what takes long to import
-    from flows.process import start_command
+    from flows.cli.process import start_command
 
     start_command("flows.watch")
 
@@ -20,17 +20,16 @@ from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.command_line import REFUSED, make_parser, run_flow, say_where_to_look
-from flows.forms import shown_as_form
+from flows.cli.arguments import REFUSED, make_parser, run_flow, say_where_to_look
+from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
+from flows.cli.progress import TerminalDisplay, current_display
+from flows.cli.secret_parameters import DatabaseUrl
+from flows.execution.crashed_task_runs import end_lost_tasks
 from flows.generate import generate
 from flows.jobs import make_plan
-from flows.looks import Finding, Seen, show_look, told_before
-from flows.lost_tasks import end_lost_tasks
-from flows.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
-from flows.progress import TerminalDisplay, current_display
-from flows.secret_parameters import DatabaseUrl
 from flows.signs_of_life import SIGNS_OF_LIFE
-from rlhfblender_core.checkpoints.waiting import find_waiting
+from flows.ui.parameter_forms import shown_as_form
+from flows.ui.watch_artifacts import Finding, Seen, show_look, told_before
 from rlhfblender_core.errors import (
     CheckpointNotUsableError,
     InvalidParameterError,
@@ -39,10 +38,11 @@ from rlhfblender_core.errors import (
     SpacesDifferError,
     one_line,
 )
+from rlhfblender_core.planning.request import GenerationRequest
+from rlhfblender_core.planning.unfilled_checkpoints import find_waiting
 from rlhfblender_core.registry import ExperimentRecord, open_existing_registry
-from rlhfblender_core.request import GenerationRequest
 from rlhfblender_core.wording import counted
-from tasks.settings import Places, keep_database_url, resolve_places, storage_options
+from tasks.config import Places, keep_database_url, resolve_places, storage_options
 
 #: What a checkpoint itself is to blame for; looking again changes nothing until its file does.
 _BROKEN = (CheckpointNotUsableError, SpacesDifferError)

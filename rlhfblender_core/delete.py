@@ -8,13 +8,13 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlhfblender_core.debris import remove_debris
+from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, artifact_folder, manifest_folder
+from rlhfblender_core.dataset.listings import find_keys
 from rlhfblender_core.errors import InvalidParameterError
-from rlhfblender_core.layout import ArtifactKind, CheckpointKey, artifact_folder, manifest_folder
-from rlhfblender_core.listings import find_keys
 from rlhfblender_core.names import checked_name
 from rlhfblender_core.registry import Registry
-from rlhfblender_core.runs import live_runs
+from rlhfblender_core.runs.cleanup import remove_debris
+from rlhfblender_core.runs.folders import live_runs
 from rlhfblender_core.storage import DataRoot, list_sizes, remove_files, storage_errors
 from rlhfblender_core.wording import counted
 

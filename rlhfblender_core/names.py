@@ -1,6 +1,6 @@
 """Names that people choose, and the path segments they become.
 
-Only here is decided which names are allowed. Where files of a name lie is in :mod:`rlhfblender_core.layout`.
+Only here is decided which names are allowed. Where files of a name lie is in :mod:`rlhfblender_core.dataset.layout`.
 """
 
 import re

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhfblender_core.action_labels import check_pictured, find_pictures, read_picture, store_pictures
+from rlhfblender_core.dataset.action_labels import check_pictured, find_pictures, read_picture, store_pictures
 from rlhfblender_core.environments import Space, action_dimensions, space_from_description
-from rlhfblender_core.plan import plan_generation
+from rlhfblender_core.planning.plan import plan_generation
+from rlhfblender_core.planning.request import GenerationRequest
 from rlhfblender_core.registry import (
     DEFAULT_PROJECT,
     CheckpointRecord,
@@ -24,7 +25,6 @@ from rlhfblender_core.registry import (
     open_existing_registry,
     open_registry,
 )
-from rlhfblender_core.request import GenerationRequest
 from rlhfblender_core.storage import DataRoot, check_writable
 
 

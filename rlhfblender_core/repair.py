@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhfblender_core.dataset.layout import RANDOM, CheckpointKey, EpisodeKey
+from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.environments import EnvironmentSpec, describe_environment
 from rlhfblender_core.errors import DataNotUsableError, RequestError, one_line
-from rlhfblender_core.layout import RANDOM, CheckpointKey, EpisodeKey
-from rlhfblender_core.manifests import Manifest
-from rlhfblender_core.plan import plan_generation
+from rlhfblender_core.planning.plan import plan_generation
+from rlhfblender_core.planning.request import DEFAULT_SETTINGS, RANDOM_BASELINE, GenerationRequest
 from rlhfblender_core.registry import (
     CheckpointRecord,
     EnvironmentRecord,
@@ -22,9 +23,8 @@ from rlhfblender_core.registry import (
     ExperimentRecord,
     Registry,
 )
-from rlhfblender_core.request import DEFAULT_SETTINGS, RANDOM_BASELINE, GenerationRequest
-from rlhfblender_core.rollout_settings import RolloutSettings
-from rlhfblender_core.runs import live_runs, no_run_starting
+from rlhfblender_core.rollout.settings import RolloutSettings
+from rlhfblender_core.runs.folders import live_runs, no_run_starting
 from rlhfblender_core.storage import DataRoot, remove_files
 from rlhfblender_core.verify import Findings, Problem, Remedy, index_problems, read_manifests
 

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from rlhfblender_core.episode_checks import find_fault
+from rlhfblender_core.dataset.episode_checks import find_fault
+from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
+from rlhfblender_core.dataset.listings import CheckpointListing, EpisodeListing
+from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
+from rlhfblender_core.dataset.publish import episode_record
 from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError
-from rlhfblender_core.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
-from rlhfblender_core.listings import CheckpointListing, EpisodeListing
-from rlhfblender_core.manifests import Manifest, parse_manifest
-from rlhfblender_core.publish import episode_record
 from rlhfblender_core.registry import EpisodeRecord, Registry
-from rlhfblender_core.runs import live_runs, open_scratch
+from rlhfblender_core.runs.folders import live_runs, open_scratch
 from rlhfblender_core.storage import DataRoot, cause_of, fetch_file, list_sizes, read_each, storage_errors
 
 _TEMPORARY = (".", "~")

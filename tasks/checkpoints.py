@@ -3,10 +3,10 @@
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from rlhfblender_core.rollout_settings import RolloutSettings
+from rlhfblender_core.rollout.settings import RolloutSettings
+from tasks.config import Places
 from tasks.engines import engine_of
 from tasks.retries import RETRY_TRANSIENT
-from tasks.settings import Places
 
 
 @task(  # not cached: the worker that loads it here has it loaded for the episodes

@@ -6,8 +6,8 @@ from prefect.cache_policies import NO_CACHE
 from rlhfblender_core.delete import CheckpointDeletion, Deletion, delete_checkpoint, finish_deletion
 from rlhfblender_core.registry import open_existing_registry
 from rlhfblender_core.wording import counted
+from tasks.config import Places
 from tasks.retries import RETRY_TRANSIENT
-from tasks.settings import Places
 
 
 @task(

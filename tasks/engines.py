@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.errors import RunStoppedError
-from rlhfblender_core.layout import CheckpointKey
-from rlhfblender_core.rollout_settings import RolloutSettings
-from rlhfblender_core.runs import Run, live_runs, open_run, open_scratch, spread
-from rlhfblender_core.shards import Shard, StagedShard, check_agent, roll_out_shard
-from rlhfblender_core.sharing import Making, check_same_settings
+from rlhfblender_core.rollout.settings import RolloutSettings
+from rlhfblender_core.rollout.shards import Shard, StagedShard, check_agent, roll_out_shard
+from rlhfblender_core.runs.folders import Run, live_runs, open_run, open_scratch, spread
+from rlhfblender_core.runs.sharing import Making, check_same_settings
 from rlhfblender_core.storage import DataRoot
-from rlhfblender_core.workers import Begun, Workers
+from rlhfblender_core.workers.pool import Begun, Workers
 
 
 @dataclass(frozen=True)

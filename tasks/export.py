@@ -22,8 +22,8 @@ from rlhfblender_core.export import (
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import open_data_root
 from rlhfblender_core.wording import counted
+from tasks.config import Places, storage_options
 from tasks.retries import RETRY_TRANSIENT
-from tasks.settings import Places, storage_options
 
 
 @task(name="find-experiments", cache_policy=NO_CACHE, **RETRY_TRANSIENT)

@@ -7,8 +7,8 @@ from prefect.cache_policies import NO_CACHE
 
 from rlhfblender_core.gallery import GalleryReport, write_gallery
 from rlhfblender_core.wording import counted
+from tasks.config import Places
 from tasks.retries import RETRY_TRANSIENT
-from tasks.settings import Places
 
 
 @task(name="write-gallery", cache_policy=NO_CACHE, **RETRY_TRANSIENT)

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from rlhfblender_core.catalogue import read_published
+from rlhfblender_core.dataset.publish import episode_record
+from rlhfblender_core.dataset.published import read_published
 from rlhfblender_core.import_data import ImportedBatch, ImportPlan, import_action_labels, import_episodes
 from rlhfblender_core.import_data.episodes import ImportTarget
 from rlhfblender_core.import_data.sources import SourceCheckpoint
-from rlhfblender_core.publish import episode_record
 from rlhfblender_core.registry import open_registry
-from rlhfblender_core.runs import open_run
+from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.wording import counted
+from tasks.config import Places
 from tasks.retries import RETRY_TRANSIENT
-from tasks.settings import Places
 
 
 @task(  # not cached: what is published is found by its manifest

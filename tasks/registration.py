@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from rlhfblender_core.catalogue import Published
-from rlhfblender_core.publish import index_published
+from rlhfblender_core.dataset.publish import index_published
+from rlhfblender_core.dataset.published import Published
 from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, open_registry
-from rlhfblender_core.report import CheckpointReport, report_checkpoint
+from rlhfblender_core.report.summary import CheckpointReport, report_checkpoint
+from tasks.config import Places
 from tasks.retries import RETRY_TRANSIENT
-from tasks.settings import Places
 
 
 @task(  # not cached: asking the registry is the cheapest way to know

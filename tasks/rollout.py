@@ -13,19 +13,19 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 
-from rlhfblender_core.catalogue import made_meanwhile
+from rlhfblender_core.dataset.manifests import canonical_digest
+from rlhfblender_core.dataset.publish import PublishedShard, episode_record, publish_shard
+from rlhfblender_core.dataset.published import made_meanwhile
 from rlhfblender_core.errors import EpisodesFailedError, OutOfReachError, TransientError, one_line
-from rlhfblender_core.manifests import canonical_digest
-from rlhfblender_core.publish import PublishedShard, episode_record, publish_shard
 from rlhfblender_core.registry import open_registry
-from rlhfblender_core.shards import Shard, StagedShard
-from rlhfblender_core.sharing import Making, taken_in_hand
+from rlhfblender_core.rollout.shards import Shard, StagedShard
+from rlhfblender_core.runs.sharing import Making, taken_in_hand
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.wording import counted
+from tasks.config import Places
 from tasks.engines import Engine, check_goes_on, engine_of
 from tasks.parameters import unwalked
 from tasks.retries import RETRY_LONG, RETRY_TRANSIENT
-from tasks.settings import Places
 
 
 @dataclass(frozen=True)

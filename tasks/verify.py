@@ -5,14 +5,20 @@ from collections.abc import Sequence
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from rlhfblender_core.layout import CheckpointKey
-from rlhfblender_core.listings import CheckpointListing, EpisodeListing, find_keys, find_strangers, list_checkpoint
+from rlhfblender_core.dataset.layout import CheckpointKey
+from rlhfblender_core.dataset.listings import (
+    CheckpointListing,
+    EpisodeListing,
+    find_keys,
+    find_strangers,
+    list_checkpoint,
+)
 from rlhfblender_core.registry import EpisodeRecord, open_existing_registry, open_registry
 from rlhfblender_core.repair import Remake, Sources, plan_remakes, rebuild_index, remove_orphans
-from rlhfblender_core.runs import live_runs
+from rlhfblender_core.runs.folders import live_runs
 from rlhfblender_core.verify import Findings, Problem, check_episodes, check_index, check_strangers
+from tasks.config import Places, cache_folder, storage_options
 from tasks.retries import RETRY_TRANSIENT
-from tasks.settings import Places, cache_folder, storage_options
 
 
 @task(name="find-checkpoints", cache_policy=NO_CACHE, **RETRY_TRANSIENT)

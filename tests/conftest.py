@@ -20,8 +20,7 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent
-REPOSITORY = TESTS.parent
+REPOSITORY = Path(__file__).parents[1]
 
 # pytest-xdist's workers inherit the environment of the process that starts them, and with it this folder.
 if "RLHFBLENDER_TESTS_HOME" not in os.environ:
@@ -37,18 +36,18 @@ for _name in list(os.environ):
         del os.environ[_name]
 os.environ["PREFECT_HOME"] = str(HOME / "prefect")
 os.environ["RLHFBLENDER_CACHE"] = str(HOME / "cache")
+# Commands that tests start know this package, and with it the environments made for tests.
+os.environ["PYTHONPATH"] = str(REPOSITORY)
 
 # Shells start what runs in the background with SIGINT ignored, and processes inherit that: Ctrl-C couldn't be tested.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-sys.path.insert(0, str(TESTS))
-
 import tasks.prefect_defaults  # noqa: E402, F401 (sets Prefect's variables, before anything imports it)
 
-from deploying import team  # noqa: E402, F401 (a fixture)
+from tests.support.deploying import team  # noqa: E402, F401 (a fixture)
 
-pytest_plugins = ["databases"]
+pytest_plugins = ["tests.support.databases"]
 
 _SERVER_START_S = 180
 
@@ -181,7 +180,7 @@ def data_root(tmp_path: Path) -> Path:
 @pytest.fixture
 def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """Runs the command line of a flow (``"verify"``) in this process; with ``prefect``, on the session's server."""
-    from flows.process import run_command
+    from flows.cli.process import run_command
 
     main = vars(sys.modules["__main__"])
     if "__file__" in main:  # the command hides it from its worker processes

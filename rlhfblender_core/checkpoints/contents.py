@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.checkpoints.algorithms import Algorithm, parse_algorithm, policy_family, recognised_algorithm
-from rlhfblender_core.checkpoints.allow_list import ACTIVATIONS, EXTRACTORS, POLICIES, Name
-from rlhfblender_core.checkpoints.archive import VARIABLES, WEIGHTS, ModelArchive, read_archive, refusal
-from rlhfblender_core.checkpoints.pickles import load_inert
-from rlhfblender_core.checkpoints.spaces import SpaceInfo, pickled_space_info
-from rlhfblender_core.checkpoints.stand_ins import DamagedPickleError, RefusedPickleError, StandIn, resolved
-from rlhfblender_core.checkpoints.weights import WeightShapes, scan_weights
 from rlhfblender_core.errors import CheckpointNotUsableError
+from rlhfblender_core.untrusted.allow_list import ACTIVATIONS, EXTRACTORS, POLICIES, Name
+from rlhfblender_core.untrusted.model_zip import VARIABLES, WEIGHTS, ModelArchive, read_archive, refusal
+from rlhfblender_core.untrusted.pickles import load_inert
+from rlhfblender_core.untrusted.placeholders import DamagedPickleError, RefusedPickleError, StandIn, resolved
+from rlhfblender_core.untrusted.spaces import SpaceInfo, pickled_space_info
+from rlhfblender_core.untrusted.weights import WeightShapes, scan_weights
 
 _SERIALIZED = ":serialized:"
 #: Inference needs no optimiser, and the device is ours to choose.

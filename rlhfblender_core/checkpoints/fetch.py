@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhfblender_core.checkpoints.archive import MAX_ARCHIVE_BYTES, refusal
 from rlhfblender_core.checkpoints.contents import read_contents
 from rlhfblender_core.checkpoints.find import CheckpointFile, Companions
 from rlhfblender_core.checkpoints.listing import is_local, open_filesystem, storage_errors
 from rlhfblender_core.checkpoints.settings import MAX_YAML_BYTES, SettingsFile, agent_settings
-from rlhfblender_core.checkpoints.vecnormalize import MAX_FILE_BYTES, read_statistics
 from rlhfblender_core.errors import CheckpointNotUsableError
+from rlhfblender_core.untrusted.model_zip import MAX_ARCHIVE_BYTES, refusal
+from rlhfblender_core.untrusted.vecnormalize import MAX_FILE_BYTES, read_statistics
 from rlhfblender_core.wrappers.specs import AgentSettings, WrapperSpec
 
 _NO_VELOCITY = re.compile(r".*NoVel-v\d+")

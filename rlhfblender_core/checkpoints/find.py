@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rlhfblender_core.checkpoints.listing import Folder, open_folder
+from rlhfblender_core.dataset.layout import BEST, FINAL
 from rlhfblender_core.errors import CheckpointNotUsableError
-from rlhfblender_core.layout import BEST, FINAL
 from rlhfblender_core.names import path_segment
 
 #: The word for "the latest one" among wanted checkpoints.

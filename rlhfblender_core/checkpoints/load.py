@@ -12,14 +12,14 @@ from typing import Any
 from gymnasium import spaces
 
 from rlhfblender_core.checkpoints.algorithms import CONTRIB, Algorithm
-from rlhfblender_core.checkpoints.archive import refusal
 from rlhfblender_core.checkpoints.contents import ClassName, ModelContents, read_contents, serialized
 from rlhfblender_core.checkpoints.fetch import CheckpointRef, sha256_of
 from rlhfblender_core.checkpoints.match import check_policy_spaces
-from rlhfblender_core.checkpoints.vecnormalize import read_statistics, trusted_statistics
 from rlhfblender_core.errors import CheckpointNotUsableError, RLHFBlenderError, one_line
 from rlhfblender_core.policies.observations import ObservationPipeline
 from rlhfblender_core.policies.protocol import Policy
+from rlhfblender_core.untrusted.model_zip import refusal
+from rlhfblender_core.untrusted.vecnormalize import read_statistics, trusted_statistics
 
 #: Extractors of actor and critic were one until Stable-Baselines3 1.7, and are still when they are shared.
 _MAY_BE_MISSING = ("pi_features_extractor.", "vf_features_extractor.")

@@ -8,8 +8,8 @@ from gymnasium import spaces
 
 from rlhfblender_core.checkpoints.contents import ModelContents, read_contents
 from rlhfblender_core.checkpoints.fetch import CheckpointRef
-from rlhfblender_core.checkpoints.spaces import SpaceInfo, channels_first, difference, space_info, stacked
 from rlhfblender_core.errors import SpacesDifferError
+from rlhfblender_core.untrusted.spaces import SpaceInfo, channels_first, difference, space_info, stacked
 from rlhfblender_core.wrappers.preview import wrapped_spaces
 
 _MUJOCO = frozenset(

@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from rlhfblender_core.dataset.video import frame_fault
 from rlhfblender_core.environments.headless import render_failure
 from rlhfblender_core.environments.make import Environment, close_environment, make_environment
 from rlhfblender_core.environments.observations import flatten_observation
@@ -22,7 +23,6 @@ from rlhfblender_core.environments.registration import entry_point_text
 from rlhfblender_core.environments.spaces import SpaceDescription, describe_space
 from rlhfblender_core.environments.spec import EnvironmentSpec
 from rlhfblender_core.errors import EnvironmentNotUsableError, one_line
-from rlhfblender_core.video import frame_fault
 
 DEFAULT_FPS = 30.0
 

@@ -1,7 +1,7 @@
 """Observations of any supported space as named columns of fixed dtype and shape, and back.
 
 A plain space is the one column ``obs``; a Dict is one column per key (``obs.position``, nested ``obs.arm.angle``), a
-Tuple one per index (``obs.0``). How columns are stored is in :mod:`rlhfblender_core.columns`.
+Tuple one per index (``obs.0``). How columns are stored is in :mod:`rlhfblender_core.dataset.npz`.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Handing the data over: to RLHF-Blender's server, to Minari."""
 
-from rlhfblender_core.export.ledger import locked
-from rlhfblender_core.export.minari import MinariCheckpoint, export_minari_checkpoint, plan_minari_export
+from rlhfblender_core.export.index import locked
+from rlhfblender_core.export.minari.dataset import MinariCheckpoint, export_minari_checkpoint, plan_minari_export
 from rlhfblender_core.export.request import (
     CheckpointReport,
     ExperimentSource,
@@ -10,8 +10,13 @@ from rlhfblender_core.export.request import (
     find_experiments,
     open_target,
 )
-from rlhfblender_core.export.server import ServerExperiment, finish_server_export, left_behind, plan_server_export
-from rlhfblender_core.export.server_episodes import ServerCheckpoint, export_checkpoint
+from rlhfblender_core.export.rlhfblender.episodes import ServerCheckpoint, export_checkpoint
+from rlhfblender_core.export.rlhfblender.folder import (
+    ServerExperiment,
+    finish_server_export,
+    left_behind,
+    plan_server_export,
+)
 
 __all__ = [
     "CheckpointReport",

@@ -7,8 +7,8 @@ from typing import Literal
 
 from fsspec.utils import get_protocol
 
+from rlhfblender_core.dataset.layout import CheckpointKey, manifest_folder
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
-from rlhfblender_core.layout import CheckpointKey, manifest_folder
 from rlhfblender_core.names import checked_name
 from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, Registry
 from rlhfblender_core.storage import DataRoot, check_writable, list_sizes, open_data_root

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlhfblender_core.catalogue import Published, read_published
+from rlhfblender_core.dataset.layout import MANIFESTS, RANDOM, ArtifactKind, CheckpointKey
+from rlhfblender_core.dataset.manifests import Manifest
+from rlhfblender_core.dataset.published import Published, read_published
 from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.gallery.curves import EpisodeCurves, read_curves
 from rlhfblender_core.gallery.escape import JsonValue, link
-from rlhfblender_core.layout import MANIFESTS, RANDOM, ArtifactKind, CheckpointKey
-from rlhfblender_core.manifests import Manifest
 from rlhfblender_core.storage import DataRoot, list_folders, read_many
 
 #: Episodes whose curves are in memory at the same time.

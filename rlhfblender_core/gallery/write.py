@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+from rlhfblender_core.dataset.layout import ArtifactKind
 from rlhfblender_core.gallery.collect import (
     Checkpoint,
     each_curves,
@@ -19,7 +20,6 @@ from rlhfblender_core.gallery.collect import (
 )
 from rlhfblender_core.gallery.curves import spark
 from rlhfblender_core.gallery.escape import JsonValue, escaped, script_json
-from rlhfblender_core.layout import ArtifactKind
 from rlhfblender_core.storage import DataRoot, list_sizes, publish_bytes, publish_many_bytes, remove_files
 
 INDEX_PATH = "gallery/index.html"

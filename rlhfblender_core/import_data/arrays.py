@@ -13,9 +13,9 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from rlhfblender_core.checkpoints.pickles import DamagedPickleError, RefusedPickleError
 from rlhfblender_core.errors import DataNotUsableError, one_line
-from rlhfblender_core.import_data.plain_values import read_objects
+from rlhfblender_core.untrusted.pickles import DamagedPickleError, RefusedPickleError
+from rlhfblender_core.untrusted.plain_values import read_objects
 
 _COPY_BYTES = 1 << 20
 #: Of an array that is held in memory as a whole: rewards, flags, pickles. Observations stream through.
@@ -126,12 +126,12 @@ class MemberColumn:
         self.shape, self._is_fortran, self.dtype = header
 
     def header(self) -> dict[str, Any]:
-        """See :class:`rlhfblender_core.columns.Column`."""
+        """See :class:`rlhfblender_core.dataset.npz.Column`."""
         descr = npy_format.dtype_to_descr(self.dtype)
         return {"descr": descr, "fortran_order": self._is_fortran, "shape": self.shape}
 
     def chunks(self) -> Iterator[bytes]:
-        """See :class:`rlhfblender_core.columns.Column`."""
+        """See :class:`rlhfblender_core.dataset.npz.Column`."""
         left = self.dtype.itemsize * math.prod(self.shape)
         with self._archive.open(self._member) as stream:
             _read_header(stream)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhfblender_core.columns import Column, TextColumn, WholeArray
+from rlhfblender_core.dataset.infos import info_to_json
+from rlhfblender_core.dataset.npz import Column, TextColumn, WholeArray
 from rlhfblender_core.import_data.arrays import FaultError, Members
-from rlhfblender_core.infos import info_to_json
 
 #: Handled one by one, or never read by anybody.
 _OWN = frozenset(

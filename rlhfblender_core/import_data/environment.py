@@ -8,6 +8,8 @@ import json
 import re
 from typing import Any
 
+from rlhfblender_core.dataset.layout import ArtifactKind
+from rlhfblender_core.dataset.manifests import EnvironmentRecordInManifest
 from rlhfblender_core.environments import (
     EnvironmentSpec,
     check_action_names,
@@ -20,8 +22,6 @@ from rlhfblender_core.errors import DataNotUsableError, EnvironmentNotUsableErro
 from rlhfblender_core.import_data.arrays import open_members
 from rlhfblender_core.import_data.source_database import SourceFacts
 from rlhfblender_core.import_data.sources import SourceExperiment
-from rlhfblender_core.layout import ArtifactKind
-from rlhfblender_core.manifests import EnvironmentRecordInManifest
 from rlhfblender_core.registry import EnvironmentRecord, JsonDict
 
 #: Of actions that are counted.

@@ -8,9 +8,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhfblender_core.catalogue import Published, read_published
-from rlhfblender_core.columns import WholeArray, write_npy, write_npz
-from rlhfblender_core.episode_files import discard_staged, staged_path
+from rlhfblender_core.dataset.episode_writer import discard_staged, staged_path
+from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
+from rlhfblender_core.dataset.manifests import (
+    ArtifactRecord,
+    EnvironmentRecordInManifest,
+    Manifest,
+    PolicyRecord,
+    canonical_digest,
+    file_digest,
+)
+from rlhfblender_core.dataset.npz import WholeArray, write_npy, write_npz
+from rlhfblender_core.dataset.publish import publish_shard
+from rlhfblender_core.dataset.published import Published, read_published
 from rlhfblender_core.errors import DataNotUsableError, one_line
 from rlhfblender_core.import_data.arrays import open_members, read_numbers
 from rlhfblender_core.import_data.columns import EpisodeColumns, convert_columns
@@ -21,17 +31,7 @@ from rlhfblender_core.import_data.pictures import (
     thumbnail_from_video,
 )
 from rlhfblender_core.import_data.sources import SourceCheckpoint, SourceEpisode
-from rlhfblender_core.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
-from rlhfblender_core.manifests import (
-    ArtifactRecord,
-    EnvironmentRecordInManifest,
-    Manifest,
-    PolicyRecord,
-    canonical_digest,
-    file_digest,
-)
-from rlhfblender_core.publish import publish_shard
-from rlhfblender_core.shards import StagedEpisode, StagedShard
+from rlhfblender_core.rollout.shards import StagedEpisode, StagedShard
 from rlhfblender_core.storage import DataRoot, full_disk_errors
 
 #: Raised whenever a conversion gives other bytes than before.

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from rlhfblender_core.action_labels import PICTURE_EXTENSIONS, Picture, read_picture, store_pictures
+from rlhfblender_core.dataset.action_labels import PICTURE_EXTENSIONS, Picture, read_picture, store_pictures
+from rlhfblender_core.dataset.layout import ACTION_LABELS, action_label_path
 from rlhfblender_core.errors import DataNotUsableError, InvalidNameError, one_line
-from rlhfblender_core.layout import ACTION_LABELS, action_label_path
 from rlhfblender_core.storage import DataRoot
 
 #: ``0_left.png``: RLHF-Blender's way to give an order.

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from rlhfblender_core.dataset.thumbnails import ThumbnailPicker, write_thumbnail
+from rlhfblender_core.dataset.video import VideoError, VideoWriter, ffmpeg_program, frame_times, read_frames
 from rlhfblender_core.errors import DataNotUsableError, one_line
-from rlhfblender_core.thumbnails import ThumbnailPicker, write_thumbnail
-from rlhfblender_core.video import VideoError, VideoWriter, ffmpeg_program, frame_times, read_frames
 
 _STREAM = re.compile(
     r"Stream #0:\d+\S*.*?: Video: (?P<codec>\w+).*?, (?P<pixels>\w+).*?, (?P<width>\d{1,5})x(?P<height>\d{1,5})"

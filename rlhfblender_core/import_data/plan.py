@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhfblender_core.dataset.layout import FINAL, RANDOM, CheckpointKey
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError, RegistryConflictError
 from rlhfblender_core.import_data.environment import made_with, new_environment, remarks_on_registered
 from rlhfblender_core.import_data.episodes import ImportTarget
@@ -14,7 +15,6 @@ from rlhfblender_core.import_data.sources import (
     data_folder,
     find_source_experiments,
 )
-from rlhfblender_core.layout import FINAL, RANDOM, CheckpointKey
 from rlhfblender_core.names import checked_name, path_segment
 from rlhfblender_core.registry import (
     DEFAULT_PROJECT,

@@ -16,10 +16,10 @@ from urllib.parse import quote
 
 import numpy as np
 
+from rlhfblender_core.dataset.layout import DATABASE_FILE
 from rlhfblender_core.environments import EnvironmentSpec, space_from_description, split_env_kwargs
 from rlhfblender_core.environments.make import RENDER_MODE_KWARG
 from rlhfblender_core.errors import InvalidParameterError
-from rlhfblender_core.layout import DATABASE_FILE
 from rlhfblender_core.registry import JsonDict
 
 _MAX_TEXT = 1_000_000

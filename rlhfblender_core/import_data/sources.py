@@ -14,8 +14,8 @@ from typing import Literal
 
 from fsspec.utils import get_protocol
 
+from rlhfblender_core.dataset.layout import ArtifactKind, parse_episode_number
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
-from rlhfblender_core.layout import ArtifactKind, parse_episode_number
 
 Layout = Literal["documented", "server"]
 

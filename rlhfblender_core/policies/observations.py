@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from rlhfblender_core.checkpoints.vecnormalize import Moments, ObservationStatistics
 from rlhfblender_core.errors import SpacesDifferError
+from rlhfblender_core.untrusted.vecnormalize import Moments, ObservationStatistics
 
 _IMAGE_SIDES = 3
 _WHITE = 255

@@ -1,7 +1,7 @@
 """Publishing and removing files below a data root.
 
 Files appear complete or not at all. On a local disk: written elsewhere on the same disk, flushed, moved. On object
-storage: one PUT, which is atomic. What the paths mean is in :mod:`rlhfblender_core.layout`.
+storage: one PUT, which is atomic. What the paths mean is in :mod:`rlhfblender_core.dataset.layout`.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Reading and listing files below a data root. What the paths mean is in :mod:`rlhfblender_core.layout`."""
+"""Reading and listing files below a data root. What the paths mean is in :mod:`rlhfblender_core.dataset.layout`."""
 
 import contextlib
 import errno

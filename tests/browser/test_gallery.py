@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from core.gallery.synthetic import Synthetic
 from PIL import Image
 
 from rlhfblender_core.gallery import INDEX_PATH, write_gallery
+from tests.support.synthetic import Synthetic
 
 _FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploying import REPOSITORY, Team, wait_for
+
+from tests.support.deploying import REPOSITORY, Team, wait_for
 
 pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(600)]
 

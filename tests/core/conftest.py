@@ -3,14 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generating import generate, request
-from verifying import EPISODES, database
 
+from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.environments import EnvironmentSpec
-from rlhfblender_core.layout import CheckpointKey
-from rlhfblender_core.rollout_settings import RolloutSettings
-from rlhfblender_core.shards import Shard, close_session
+from rlhfblender_core.rollout.settings import RolloutSettings
+from rlhfblender_core.rollout.shards import Shard, close_session
 from rlhfblender_core.storage import open_data_root
+from tests.support.generating import generate, request
+from tests.support.verifying import EPISODES, database
 
 SettingsMaker = Callable[..., RolloutSettings]
 
@@ -22,7 +22,9 @@ def settings() -> SettingsMaker:
     def make(env: str = "Counting", **fields: Any) -> RolloutSettings:
         known = {"run_seed": 0, "deterministic": False, "max_steps": None, "render": True, "fps": 20.0, "agent": None}
         rollout = {name: fields.pop(name) for name in list(fields) if name in known}
-        spec = EnvironmentSpec(f"{env}ForTests-v0", f"environments_for_tests.counting:{env}", kwargs=fields)
+        spec = EnvironmentSpec(
+            f"{env}ForTests-v0", f"tests.support.environments_for_tests.counting:{env}", kwargs=fields
+        )
         return RolloutSettings(environment=spec, **{**known, **rollout})
 
     return make

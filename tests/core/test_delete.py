@@ -5,15 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from generating import generate, register, request
-from verifying import problems
 
 from rlhfblender_core import delete
 from rlhfblender_core.delete import Deletion, delete_checkpoint, finish_deletion, plan_deletion
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.registry import open_registry
-from rlhfblender_core.runs import open_run
+from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.storage import DataRoot, open_data_root
+from tests.support.generating import generate, register, request
+from tests.support.verifying import problems
 
 Snapshot = Callable[[Path], dict[str, str]]
 

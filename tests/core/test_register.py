@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rlhfblender_core.action_labels import load_pictures
+from rlhfblender_core.dataset.action_labels import load_pictures
 from rlhfblender_core.errors import (
     DataNotUsableError,
     EnvironmentNotUsableError,
@@ -23,7 +23,7 @@ from rlhfblender_core.register import (
 from rlhfblender_core.registry import EnvironmentRecord, open_existing_registry, open_registry
 from rlhfblender_core.storage import open_data_root
 
-COUNTING = {"env": "Count_ing-v0", "env_gym_entrypoint": "environments_for_tests.counting:Counting"}
+COUNTING = {"env": "Count_ing-v0", "env_gym_entrypoint": "tests.support.environments_for_tests.counting:Counting"}
 Register = Callable[..., EnvironmentRecord]
 
 
@@ -88,7 +88,10 @@ def test_an_imported_environment_is_told_later_how_it_is_made(register: Register
 
 def test_an_environment_that_is_found_as_it_is_registered_stays_that_one(register: Register) -> None:
     before = register(env="CartPole-v1", env_gym_entrypoint=None)
-    for other in ({}, {"env_gym_entrypoint": None, "additional_gym_packages": ["environments_for_tests"]}):
+    for other in (
+        {},
+        {"env_gym_entrypoint": None, "additional_gym_packages": ["tests.support.environments_for_tests"]},
+    ):
         with pytest.raises(RegistryConflictError, match="found without them"):
             register(env="CartPole-v1", **other)
     assert register(env="CartPole-v1", env_gym_entrypoint=None) == before

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from generating import KEY, generate, request
-from verifying import EPISODES, database, problems, repair, survey
 
 from rlhfblender_core import verify
+from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
+from rlhfblender_core.dataset.manifests import canonical_digest
 from rlhfblender_core.errors import RegistryNotUsableError
-from rlhfblender_core.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
-from rlhfblender_core.manifests import canonical_digest
 from rlhfblender_core.registry import open_existing_registry
 from rlhfblender_core.storage import DataRoot, open_data_root
 from rlhfblender_core.verify import Remedy
+from tests.support.generating import KEY, generate, request
+from tests.support.verifying import EPISODES, database, problems, repair, survey
 
 Snapshot = Callable[[Path], dict[str, str]]
 
@@ -224,7 +224,7 @@ def test_each_of_180_files_is_named_alone_when_damaged_and_all_are_repaired(
 
 
 def survey_of_episode(root: DataRoot, number: int) -> tuple:
-    from rlhfblender_core.listings import list_checkpoint
+    from rlhfblender_core.dataset.listings import list_checkpoint
     from rlhfblender_core.verify import check_episodes
 
     listing = list_checkpoint(root, KEY, [], in_progress=False)

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from generating import generate, request
-from verifying import EPISODES, database, problems, repair, survey
 
+from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path
 from rlhfblender_core.errors import InvalidParameterError
-from rlhfblender_core.layout import ArtifactKind, EpisodeKey, artifact_path
 from rlhfblender_core.repair import remove_orphans
-from rlhfblender_core.runs import open_run
+from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.storage import DataRoot, open_data_root
 from rlhfblender_core.verify import Remedy
+from tests.support.generating import generate, request
+from tests.support.verifying import EPISODES, database, problems, repair, survey
 
 Snapshot = Callable[[Path], dict[str, str]]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from containers import image, volume  # noqa: F401 (fixtures)
 
-TESTS = Path(__file__).parents[1]
-REPOSITORY = TESTS.parent
+from tests.support.containers import image, volume  # noqa: F401 (fixtures)
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def alone(tmp_path: Path) -> Command:
     """The command on a machine without a Prefect server."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    return Command(folder, {"PYTHONPATH": str(TESTS), "PREFECT_HOME": str(tmp_path / "prefect")})
+    return Command(folder, {"PYTHONPATH": str(REPOSITORY), "PREFECT_HOME": str(tmp_path / "prefect")})
 
 
 @pytest.fixture
@@ -62,4 +62,4 @@ def no_torch(tmp_path: Path) -> Callable[[], dict[str, Any]]:
         package = tmp_path / "blocked" / name
         package.mkdir(parents=True)
         (package / "__init__.py").write_text("raise RuntimeError(f'{__name__} was imported')")
-    return lambda: {"PYTHONPATH": f"{tmp_path / 'blocked'}{os.pathsep}{TESTS}"}
+    return lambda: {"PYTHONPATH": f"{tmp_path / 'blocked'}{os.pathsep}{REPOSITORY}"}

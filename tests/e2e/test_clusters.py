@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from terminal import complaints
+
+from tests.support.terminal import complaints
 
 Command = Any
 Snapshot = Callable[[Path], dict[str, str]]
-DRAWING = ("--env", "D-v0", "--env-gym-entrypoint", "environments_for_tests.counting:Drawing", "--random")
+DRAWING = ("--env", "D-v0", "--env-gym-entrypoint", "tests.support.environments_for_tests.counting:Drawing", "--random")
 JOB = (*DRAWING, "--env-kwargs", "length:120", "--num-episodes", 16)
-TESTS = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def free_port() -> int:
@@ -35,7 +36,7 @@ def dask_process(log: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes
         log.open("wb") as stream,
         subprocess.Popen(
             [sys.executable, "-m", "distributed.cli." + arguments[0], *arguments[1:]],
-            env={**variables, "PYTHONPATH": str(TESTS), "PREFECT_HOME": str(log.with_suffix(".home"))},
+            env={**variables, "PYTHONPATH": str(REPOSITORY), "PREFECT_HOME": str(log.with_suffix(".home"))},
             stdout=stream,
             stderr=stream,
         ) as process,
@@ -91,7 +92,7 @@ def test_ray_makes_the_same_bytes(alone: Command, data_root: Path, tmp_path: Pat
     for runner, root in (("inprocess", tmp_path / "alone"), ("ray", data_root)):
         flags = (*JOB, "--data-root", root, "--runner", runner, "--workers", 2)
         done = subprocess.run(
-            [*own_network, *map(str, (TESTS.parent / "flows" / "generate.py", *flags))],
+            [*own_network, *map(str, (REPOSITORY / "flows" / "generate.py", *flags))],
             cwd=alone.folder,
             env={**os.environ, **alone.environment},
             capture_output=True,

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
-from containers import needs_containers
-from deploying import REPOSITORY, Team, kill_tree, wait_for
-from docker_engine import DockerImage
+
+from tests.support.containers import needs_containers
+from tests.support.deploying import REPOSITORY, Team, kill_tree, wait_for
+from tests.support.docker_engine import DockerImage
 
 FILE = REPOSITORY / "deployments" / "containers.yaml"
 ASK = ("deployment", "run", "generate/on-demand-docker", "--param", "env=CartPole-v1", "--param", "random=true")

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from container_steps import children
-from containers import REPOSITORY, needs_containers
+
+from tests.support.container_steps import children
+from tests.support.containers import REPOSITORY, needs_containers
 
 pytestmark = needs_containers
 

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from deploying import Team, descendants, kill_tree, wait_for
-from documented import of
+
+from tests.support.deploying import Team, descendants, kill_tree, wait_for
+from tests.support.documented import of
 
 PREFECT = of("prefect", "docs/operations.md")
 DEPLOYMENTS = 9

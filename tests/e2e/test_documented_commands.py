@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from documented import REPOSITORY, of
+
+from tests.support.documented import REPOSITORY, of
 
 README, OPERATIONS = of("python", "README.md"), of("python", "docs/operations.md")
-TESTS = REPOSITORY / "tests"
 MY_PACKAGE = """
-from environments_for_tests.counting import Counting
+from tests.support.environments_for_tests.counting import Counting
 
 class MyEnv(Counting):
     def __init__(self, size=5, render_mode=None):
@@ -24,7 +24,7 @@ Reader = Callable[[list[str]], None]
 
 @pytest.fixture
 def variables(tmp_path: Path, prefect_server: str) -> dict[str, str]:
-    paths = os.pathsep.join(map(str, (tmp_path, TESTS)))
+    paths = os.pathsep.join(map(str, (tmp_path, REPOSITORY)))
     return {**os.environ, "PREFECT_API_URL": prefect_server, "PYTHONPATH": paths}
 
 
@@ -88,8 +88,7 @@ def cluster() -> Iterator[str]:
 def bucket(tmp_path: Path, variables: dict[str, str]) -> Iterator[None]:
     """``s3://bucket`` exists, on a server that all commands use."""
     s3fs = pytest.importorskip("s3fs", reason="needs the extra [s3]")
-    sys.path.insert(0, str(TESTS / "storage"))
-    from servers import moto
+    from tests.support.servers import moto
 
     with moto(tmp_path) as server:
         variables |= {**server.environment, "XDG_STATE_HOME": str(tmp_path / "state")}

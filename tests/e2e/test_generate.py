@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from terminal import complaints
 
-from rlhfblender_core.seeding import episode_seed
+from rlhfblender_core.rollout.seeding import episode_seed
+from tests.support.terminal import complaints
 
 Command = Any
 Snapshot = Callable[[Path], dict[str, str]]
 EVENTS = "ENVIRONMENTS_FOR_TESTS_EVENTS"
-COUNTING = ("--env", "Mine-v0", "--env-gym-entrypoint", "environments_for_tests.counting:Counting", "--random")
+COUNTING = (
+    "--env",
+    "Mine-v0",
+    "--env-gym-entrypoint",
+    "tests.support.environments_for_tests.counting:Counting",
+    "--random",
+)
 IN_PROCESS = ("--runner", "inprocess")
 PROCESSES = ("--runner", "process", "--workers", 2)
 

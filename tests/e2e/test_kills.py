@@ -12,17 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from verifying import problems
 
-from rlhfblender_core.layout import RUNS
+from rlhfblender_core.dataset.layout import RUNS
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import open_data_root
+from tests.support.verifying import problems
 
 psutil = pytest.importorskip("psutil")
 
 Command = Any
 Snapshot = Callable[[Path], dict[str, str]]
-FLAGS = ("--env", "Mine-v0", "--env-gym-entrypoint", "environments_for_tests.counting:Drawing", "--random")
+FLAGS = (
+    "--env",
+    "Mine-v0",
+    "--env-gym-entrypoint",
+    "tests.support.environments_for_tests.counting:Drawing",
+    "--random",
+)
 STUDY = (*FLAGS, "--exp", "study", "--env-kwargs", "length:150", "height:120", "width:160")
 EPISODES = ("--num-episodes", 12)
 RUNNERS = {"inprocess": ("inprocess",), "process": ("process", "--workers", 2), "auto": ("auto",)}

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 import yaml
-from documented import REPOSITORY, of
+
+from tests.support.documented import REPOSITORY, of
 
 DOCUMENT = "docs/operations.md"
 TEXT = (REPOSITORY / DOCUMENT).read_text(encoding="utf-8")

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from deploying import REPOSITORY, Team, kill_tree, wait_for
+
+from tests.support.deploying import REPOSITORY, Team, kill_tree, wait_for
 
 pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(600)]
 

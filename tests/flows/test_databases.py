@@ -10,15 +10,21 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from databases import postgres_server
 from prefect.logging.handlers import APILogHandler
 
-from flows.command_line import REFUSED
+from flows.cli.arguments import REFUSED
 from flows.verify import verify
 from rlhfblender_core.registry import open_registry
+from tests.support.databases import postgres_server
 
 CommandLine = Callable[..., Any]
-COUNTING = ("--env", "Counting-v0", "--env-gym-entrypoint", "environments_for_tests.counting:Counting", "--random")
+COUNTING = (
+    "--env",
+    "Counting-v0",
+    "--env-gym-entrypoint",
+    "tests.support.environments_for_tests.counting:Counting",
+    "--random",
+)
 SECRET = "correct-horse-battery-staple"  # nothing else is spelt like this
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generating import generate, request
 
 from rlhfblender_core.storage import open_data_root
+from tests.support.generating import generate, request
 
 Snapshot = Callable[[Path], dict[str, str]]
 NOT_DELETED = "error: Nothing was deleted.\n"

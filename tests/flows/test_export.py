@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import server_contract
-from exporting import DataSet
 
 from flows.export import main
 from rlhfblender_core.delete import delete_checkpoint, finish_deletion, plan_deletion
 from rlhfblender_core.errors import RLHFBlenderError, one_line
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import open_data_root
+from tests.support import server_contract
+from tests.support.exporting import DataSet
 
 
 @dataclass(frozen=True)

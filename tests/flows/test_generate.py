@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from terminal import complaints
 
+from rlhfblender_core.dataset.video import count_frames
 from rlhfblender_core.registry import open_registry
-from rlhfblender_core.seeding import episode_seed
-from rlhfblender_core.video import count_frames
+from rlhfblender_core.rollout.seeding import episode_seed
+from tests.support.terminal import complaints
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
 Command = Callable[..., Any]
 Snapshot = Callable[[Path], dict[str, str]]
-ENV = ("--env", "Mine-v0", "--env-gym-entrypoint", "environments_for_tests.counting:Counting")
+ENV = ("--env", "Mine-v0", "--env-gym-entrypoint", "tests.support.environments_for_tests.counting:Counting")
 COUNTING = (*ENV, "--random", "--exp", "study")
 EVENTS = "ENVIRONMENTS_FOR_TESTS_EVENTS"
 
@@ -61,7 +61,7 @@ def test_the_registry_knows_what_was_made(generate: Command, data_root: Path) ->
         assert experiment is not None
         assert environment is not None
         assert (experiment.env_id, experiment.kind, experiment.project) == ("Mine-v0", "random", "P")
-        assert environment.entry_point == "environments_for_tests.counting:Counting"
+        assert environment.entry_point == "tests.support.environments_for_tests.counting:Counting"
         assert environment.action_names == ("a", "b", "c")
         assert [checkpoint.label for checkpoint in registry.list_checkpoints("study")] == ["random"]
     connection = sqlite3.connect(data_root / "rlhfblender.db")
@@ -112,7 +112,13 @@ def test_asking_for_more_makes_only_the_new_ones_as_if_asked_at_once(
 
 
 def test_bytes_are_the_same_whoever_makes_them(generate: Command, tmp_path: Path, snapshot: Snapshot) -> None:
-    drawing = ("--env", "D-v0", "--env-gym-entrypoint", "environments_for_tests.counting:Drawing", "--random")
+    drawing = (
+        "--env",
+        "D-v0",
+        "--env-gym-entrypoint",
+        "tests.support.environments_for_tests.counting:Drawing",
+        "--random",
+    )
     hands: dict[str, tuple[object, ...]] = {
         "here": ("--runner", "inprocess"),
         "one": ("--runner", "process", "--workers", 1),
@@ -199,13 +205,13 @@ def test_registering_only_makes_no_episode(generate: Command, data_root: Path, s
 
 @pytest.mark.parametrize(("env", "says"), [("Black", "black throughout"), ("Constant", "never changes")])
 def test_videos_that_show_nothing_are_reported(env: str, says: str, generate: Command) -> None:
-    entry_point = f"environments_for_tests.counting:{env}"
+    entry_point = f"tests.support.environments_for_tests.counting:{env}"
     result = succeeded(generate("--env", "V-v0", "--env-gym-entrypoint", entry_point, "--random", "--num-episodes", 2))
     assert f"warning: random: in 2 episodes the video {'is ' if env == 'Black' else ''}{says}" in result.out
 
 
 def test_without_rendering_there_are_no_pictures(generate: Command, data_root: Path) -> None:
-    entry_point = "environments_for_tests.counting:Blind"
+    entry_point = "tests.support.environments_for_tests.counting:Blind"
     blind = ("--env", "B-v0", "--env-gym-entrypoint", entry_point, "--random", "--no-render", "--num-episodes", 2)
     assert ".mp4" not in succeeded(generate(*blind)).out
     assert not (data_root / "renders").exists()
@@ -213,7 +219,7 @@ def test_without_rendering_there_are_no_pictures(generate: Command, data_root: P
 
 
 def test_an_environment_that_its_package_registers(generate: Command) -> None:
-    packages = ("--additional-gym-packages", "environments_for_tests")
+    packages = ("--additional-gym-packages", "tests.support.environments_for_tests")
     succeeded(generate("--env", "ForTests/Counting-v0", *packages, "--random", "--num-episodes", 1))
 
 

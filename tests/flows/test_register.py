@@ -9,7 +9,7 @@ import pytest
 from flows.register import main
 from rlhfblender_core.errors import RLHFBlenderError, one_line
 
-COUNTING = ("--env", "Counted-v0", "--env-gym-entrypoint", "environments_for_tests.counting:Counting")
+COUNTING = ("--env", "Counted-v0", "--env-gym-entrypoint", "tests.support.environments_for_tests.counting:Counting")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_labels_show_in_the_list(register) -> None:
     assert code == 0
     assert "Counted-v0" in out
     assert "up, down, [left]" in out
-    assert "environments_for_tests.counting:Counting" in out, "not folded where it is piped"
+    assert "tests.support.environments_for_tests.counting:Counting" in out, "not folded where it is piped"
 
 
 def test_an_empty_registry_is_listed_and_not_made(register, data_root: Path) -> None:

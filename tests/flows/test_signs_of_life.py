@@ -7,7 +7,7 @@ import pytest
 from prefect import flow, get_client
 
 from flows import signs_of_life
-from flows.command_line import run_flow
+from flows.cli.arguments import run_flow
 
 pytestmark = pytest.mark.usefixtures("prefect")
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generating import generate, request
 
-from flows.command_line import REFUSED
+from flows.cli.arguments import REFUSED
 from flows.delete import delete
 from flows.verify import Verification, current_printer, verify
 from rlhfblender_core.storage import open_data_root
+from tests.support.generating import generate, request
 
 pytestmark = pytest.mark.usefixtures("prefect")
 

@@ -1,19 +1,15 @@
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 # gcsfs reads it when it is imported.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
-from fault_proxy import FaultProxy
-from servers import SERVERS, ObjectStorage
-
 from rlhfblender_core.storage import DataRoot, open_data_root
+from tests.support.fault_proxy import FaultProxy
+from tests.support.servers import SERVERS, ObjectStorage
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,13 @@ pytestmark = [
 
 Contents = Callable[[DataRoot], dict[str, str]]
 CommandLine = Callable[..., Any]
-COUNTING = ("--env", "Counting-v0", "--env-gym-entrypoint", "environments_for_tests.counting:Counting", "--random")
+COUNTING = (
+    "--env",
+    "Counting-v0",
+    "--env-gym-entrypoint",
+    "tests.support.environments_for_tests.counting:Counting",
+    "--random",
+)
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from generating import KEY, generate, request
-from verifying import problems, repair, survey
 
-from rlhfblender_core.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
+from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.storage import DataRoot, publish_bytes, read_bytes, remove_files
+from tests.support.generating import KEY, generate, request
+from tests.support.verifying import problems, repair, survey
 
 pytestmark = [
     pytest.mark.soak,  # the commands' test has a sample

@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import generating
 import pytest
 from conftest import make_bucket, use
-from fault_proxy import FaultProxy
-from servers import ObjectStorage
 
 import tasks.retries
-from rlhfblender_core.manifests import parse_manifest
+from rlhfblender_core.dataset.manifests import parse_manifest
 from rlhfblender_core.storage import DataRoot, list_sizes, open_data_root, read_many
+from tests.support import generating
+from tests.support.fault_proxy import FaultProxy
+from tests.support.servers import ObjectStorage
 
 pytestmark = [pytest.mark.xdist_group("object-storage"), pytest.mark.usefixtures("prefect")]
 

@@ -9,19 +9,16 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-import generating
 import pytest
-from fault_proxy import FaultProxy
-from generating import KEY, generate, request
-from verifying import problems
 
-from rlhfblender_core import debris, markers, sharing
-from rlhfblender_core.catalogue import read_published
 from rlhfblender_core.checkpoints.find import find_checkpoints
+from rlhfblender_core.dataset.published import read_published
 from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError, TransientError
-from rlhfblender_core.runs import open_run
-from rlhfblender_core.shards import cut_shards
-from rlhfblender_core.sharing import in_hand_of_others, taken_in_hand
+from rlhfblender_core.rollout.shards import cut_shards
+from rlhfblender_core.runs import cleanup as debris
+from rlhfblender_core.runs import markers, sharing
+from rlhfblender_core.runs.folders import open_run
+from rlhfblender_core.runs.sharing import in_hand_of_others, taken_in_hand
 from rlhfblender_core.storage import (
     DataRoot,
     list_sizes,
@@ -32,6 +29,10 @@ from rlhfblender_core.storage import (
     read_many,
     remove_files,
 )
+from tests.support import generating
+from tests.support.fault_proxy import FaultProxy
+from tests.support.generating import KEY, generate, request
+from tests.support.verifying import problems
 
 Contents = Callable[[DataRoot], dict[str, str]]
 

@@ -6,15 +6,12 @@ from pathlib import Path
 
 import pytest
 from conftest import use
-from generating import KEY, generate, request
-from servers import ObjectStorage
-from verifying import problems, repair
 
+from rlhfblender_core.dataset.listings import check_root
 from rlhfblender_core.delete import delete_checkpoint, finish_deletion, plan_deletion
 from rlhfblender_core.errors import StorageNotUsableError, TransientError
-from rlhfblender_core.listings import check_root
 from rlhfblender_core.registry import open_existing_registry
-from rlhfblender_core.runs import live_runs, open_run
+from rlhfblender_core.runs.folders import live_runs, open_run
 from rlhfblender_core.storage import (
     DataRoot,
     list_folders,
@@ -28,6 +25,9 @@ from rlhfblender_core.storage import (
     read_many,
     remove_files,
 )
+from tests.support.generating import KEY, generate, request
+from tests.support.servers import ObjectStorage
+from tests.support.verifying import problems, repair
 
 pytestmark = pytest.mark.xdist_group("object-storage")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import s3fs
 
-from rlhfblender_core.checkpoints.waiting import find_waiting
+from rlhfblender_core.planning.unfilled_checkpoints import find_waiting
 from rlhfblender_core.registry import ExperimentRecord
 from rlhfblender_core.storage import DataRoot
 

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from rlhfblender_core.dataset.layout import RUNS, CheckpointKey
 from rlhfblender_core.environments import EnvironmentSpec
 from rlhfblender_core.errors import EnvironmentNotUsableError, RunStoppedError, WorkerLostError
-from rlhfblender_core.layout import RUNS, CheckpointKey
-from rlhfblender_core.rollout_settings import RolloutSettings
-from rlhfblender_core.runs import open_run
-from rlhfblender_core.seeding import episode_seed
-from rlhfblender_core.shards import Shard
-from rlhfblender_core.sharing import Making, in_hand_of_others, taken_in_hand
+from rlhfblender_core.rollout.seeding import episode_seed
+from rlhfblender_core.rollout.settings import RolloutSettings
+from rlhfblender_core.rollout.shards import Shard
+from rlhfblender_core.runs.folders import open_run
+from rlhfblender_core.runs.sharing import Making, in_hand_of_others, taken_in_hand
 from rlhfblender_core.storage import open_data_root
-from rlhfblender_core.workers import Workers
+from rlhfblender_core.workers.pool import Workers
+from tasks.config import Places
 from tasks.engines import engine_of, open_engine
 from tasks.rollout import ShardTarget, begin_episodes
-from tasks.settings import Places
 
 MAKING = Making("E", {"random": "a request"})
 
@@ -35,7 +35,7 @@ def test_a_task_that_comes_after_its_run_is_over_does_no_work(tmp_path: Path) ->
         assert own.staging.parent.name == RUNS
 
 
-SPEC = EnvironmentSpec("Counting-v0", entry_point="environments_for_tests.counting:Counting")
+SPEC = EnvironmentSpec("Counting-v0", entry_point="tests.support.environments_for_tests.counting:Counting")
 SETTINGS = RolloutSettings(SPEC, None, 0, deterministic=False, max_steps=None, render=False, fps=20)
 SHARD = Shard(CheckpointKey("E", "random"), SETTINGS, (0, 1, 2))
 

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhfblender_core.checkpoints import CheckpointFile, Companions, fetch_checkpoint, load_agent
-from rlhfblender_core.checkpoints.pickles import DamagedPickleError, RefusedPickleError, load_inert
 from rlhfblender_core.checkpoints.settings import SettingsFile, agent_settings
 from rlhfblender_core.errors import CheckpointNotUsableError, RequestError
+from rlhfblender_core.untrusted.pickles import DamagedPickleError, RefusedPickleError, load_inert
 
 
 def use(path: Path, model: Any, **companions: str) -> str | None:

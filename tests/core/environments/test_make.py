@@ -316,6 +316,6 @@ def test_own_environments_warnings_are_not_hidden_while_stepping(outside: Path) 
 
 def test_an_id_of_our_own_may_mean_another_class_in_the_next_request() -> None:
     for cls in ("Counting", "Drawing"):
-        env = made("Reused-v0", f"environments_for_tests.counting:{cls}")
+        env = made("Reused-v0", f"tests.support.environments_for_tests.counting:{cls}")
         assert type(env.unwrapped).__name__ == cls
         env.close()

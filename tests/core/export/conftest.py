@@ -2,9 +2,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exporting import DataSet
 
 from rlhfblender_core.storage import open_data_root
+from tests.support.exporting import DataSet
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from core.gallery.synthetic import Synthetic
 
 from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.gallery import INDEX_PATH, write_gallery
 from rlhfblender_core.gallery.escape import link, script_json
 from rlhfblender_core.storage import open_data_root
+from tests.support.synthetic import Synthetic
 
 
 def page_data(root: Path) -> dict:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from core.import_data.conftest import ImportAll
-from core.import_data.making_sources import episode_arrays, make_documented, write_video
 from numpy.lib import format as npy_format
 from PIL import Image
 
-from rlhfblender_core.catalogue import read_published
+from rlhfblender_core.dataset.published import read_published
 from rlhfblender_core.storage import open_data_root
+from tests.core.import_data.conftest import ImportAll
+from tests.support.making_sources import episode_arrays, make_documented, write_video
 
 
 def break_archive(source: Path) -> None:

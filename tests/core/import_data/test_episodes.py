@@ -6,8 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from core.import_data.conftest import ImportAll
-from core.import_data.making_sources import (
+
+from rlhfblender_core.dataset.episode_checks import find_fault
+from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey
+from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
+from rlhfblender_core.dataset.video import frame_times, read_frames
+from rlhfblender_core.import_data.pictures import probe_video
+from tests.core.import_data.conftest import ImportAll
+from tests.support.making_sources import (
     HEIGHT,
     WIDTH,
     encode_otherwise,
@@ -16,12 +22,6 @@ from core.import_data.making_sources import (
     make_documented,
     make_server,
 )
-
-from rlhfblender_core.episode_checks import find_fault
-from rlhfblender_core.import_data.pictures import probe_video
-from rlhfblender_core.layout import ArtifactKind, CheckpointKey
-from rlhfblender_core.manifests import Manifest, parse_manifest
-from rlhfblender_core.video import frame_times, read_frames
 
 Snapshot = Callable[[Path], dict[str, str]]
 

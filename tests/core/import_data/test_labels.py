@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import numpy as np
-from core.import_data.making_sources import write_picture
 
 from rlhfblender_core.import_data import import_action_labels
 from rlhfblender_core.storage import open_data_root
+from tests.support.making_sources import write_picture
 
 
 def test_pictures_become_arrays_under_their_labels(source: Path, target: Path) -> None:

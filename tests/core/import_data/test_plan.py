@@ -1,13 +1,13 @@
 from pathlib import Path
 
 import pytest
-from core.import_data.making_sources import ENV, make_database, make_documented, make_server
 
 from rlhfblender_core.errors import DataNotUsableError, InvalidNameError, InvalidParameterError, RegistryConflictError
 from rlhfblender_core.import_data import ImportPlan, ImportRequest, plan_import
 from rlhfblender_core.import_data.plan import check_places
 from rlhfblender_core.import_data.sources import source_folder
 from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord, open_registry
+from tests.support.making_sources import ENV, make_database, make_documented, make_server
 
 
 def plan(source: Path, **options: str) -> ImportPlan:

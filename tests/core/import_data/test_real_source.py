@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlhfblender_core.episode_checks import find_fault
+from rlhfblender_core.dataset.episode_checks import find_fault
+from rlhfblender_core.dataset.manifests import parse_manifest
 from rlhfblender_core.gallery import write_gallery
 from rlhfblender_core.import_data import ImportRequest, import_action_labels, import_episodes, plan_import
-from rlhfblender_core.manifests import parse_manifest
 from rlhfblender_core.storage import open_data_root
 
 

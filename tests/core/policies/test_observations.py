@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rlhfblender_core.checkpoints.vecnormalize import Moments, ObservationStatistics, read_statistics
 from rlhfblender_core.errors import SpacesDifferError
 from rlhfblender_core.policies.observations import ObservationPipeline
+from rlhfblender_core.untrusted.vecnormalize import Moments, ObservationStatistics, read_statistics
 
 BOX = spaces.Box(-3, 3, (4,), np.float64)
 IMAGE = spaces.Box(0, 255, (36, 40, 3), np.uint8)

@@ -1,0 +1,134 @@
+"""What the command lines of all flows share: flags made from a flow's parameters, its run, where to look at it.
+
+How a command starts and ends is in :mod:`flows.cli.process`.
+"""
+
+import argparse
+import inspect
+import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+from pydantic.fields import FieldInfo
+
+from flows.cli.process import EXIT_WRONG_REQUEST, fail
+from flows.cli.secret_parameters import Secret
+from flows.cli.temporary_server import server_settings
+from rlhfblender_core.errors import OutOfReachError, one_line
+
+if TYPE_CHECKING:
+    from prefect import State
+
+#: Name of the final state of a flow run whose request was wrong.
+REFUSED = "Refused"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, instead of printing the usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with 2."""
+        fail(f"{message[:1].upper()}{message[1:]}. See --help.", EXIT_WRONG_REQUEST)
+
+
+def say_where_to_look(state: "State[Any]") -> None:
+    """Prints where Prefect's UI shows the run; without a server, how to get one.
+
+    Args:
+        state: the run's last.
+    """
+    from prefect.utilities.urls import url_for
+
+    page = url_for("flow-run", state.state_details.flow_run_id)
+    print(f"Run: {page}" if page else _NO_UI)
+
+
+#: A server that is started later shows this run too: temporary ones keep theirs in the same database.
+_NO_UI = "Run: in Prefect's UI, once `make server` runs: http://127.0.0.1:4200 (docs/operations.md)."
+
+
+def make_parser(function: Callable[..., Any], description: str, epilog: str | None = None) -> CommandParser:
+    """A parser with one flag per parameter of a flow: names, types, defaults and help are the flow's.
+
+    A parameter that may be given by position has no flag; one without a default has to be given.
+
+    Args:
+        function: the flow's function; its parameters are ``Annotated[type, Field(description=…)]``.
+        description: what the command does.
+        epilog: examples.
+    """
+    parser = CommandParser(
+        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    hints = get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            _add_flag(parser, name, hints[name], parameter.default)
+        else:
+            parser.add_argument(name, metavar=name.upper(), help=_help(hints[name]))
+    return parser
+
+
+def _help(annotated: Any) -> str:
+    _, *metadata = get_args(annotated)
+    text = next((item.description for item in metadata if isinstance(item, FieldInfo)), None) or ""
+    return text.replace("%", "%%")
+
+
+def _add_flag(parser: argparse.ArgumentParser, name: str, annotated: Any, default: Any) -> None:
+    annotation, *metadata = get_args(annotated)
+    flag = f"--{name.replace('_', '-')}"
+    kind, is_list = _element_type(annotation)
+    options: dict[str, Any] = {"default": default, "help": _help(annotated), "dest": name}
+    if default is inspect.Parameter.empty:
+        options |= {"default": None, "required": True}
+    if kind is bool:
+        parser.add_argument(flag, action="store_true", **options)
+    elif kind is dict:
+        parser.add_argument(flag, nargs="+", metavar="K:V", **options)
+    elif get_origin(kind) is Literal:
+        parser.add_argument(flag, choices=get_args(kind), **options)
+    else:
+        metavar = {int: "N", float: "X"}.get(kind, "TEXT")
+        secret = next((item.keep for item in metadata if isinstance(item, Secret)), None)
+        parser.add_argument(flag, type=secret or kind, nargs="+" if is_list else None, metavar=metavar, **options)
+
+
+def _element_type(annotation: Any) -> tuple[Any, bool]:
+    """The type of one value, and whether several are taken."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        kinds = [argument for argument in arguments if argument is not type(None)]
+        return _element_type(kinds[0]) if len(kinds) == 1 else (_int_or_text, False)
+    if origin is list:
+        return _element_type(arguments[0])[0], True
+    return (dict, False) if origin is dict else (annotation, False)
+
+
+def _int_or_text(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def run_flow(flow: Callable[..., Any], **parameters: Any) -> "State[Any]":
+    """The final state of a flow's run, started from a command line.
+
+    Raises:
+        OutOfReachError: Prefect's server doesn't answer.
+    """
+    import httpx
+    from prefect.settings import PREFECT_API_URL
+
+    with server_settings():
+        try:
+            state: State[Any] = flow(**parameters, return_state=True)
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, httpx.HTTPError):  # Prefect's words for its first request's failure
+                raise
+            raise OutOfReachError(
+                f"Prefect's server at {PREFECT_API_URL.value()} can't be reached ({one_line(error.__cause__)}). Start "
+                "it, or do without: `prefect config unset PREFECT_API_URL`, and the variable."
+            ) from error
+    return state

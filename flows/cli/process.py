@@ -1,0 +1,199 @@
+"""A command as a process: how it starts, how it is stopped, and how it ends.
+
+Nothing that takes long to import is imported here: what a command needs takes a second to load, and Prefect's server
+starts meanwhile. What the command line says is in :mod:`flows.cli.arguments`.
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Collection, Iterator
+from typing import NoReturn
+
+import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
+
+from flows.cli.temporary_server import begin_temporary_server, start_temporary_server
+from rlhfblender_core.errors import OutOfReachError, RLHFBlenderError, TransientError, one_line
+
+EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST = 0, 1, 2
+#: A command that was stopped by a signal exits with this and the signal's number: 130 for Ctrl-C.
+EXIT_STOPPED = 128
+
+#: How long a stopped command may take to clean up, in seconds.
+_GRACE_S = 10
+_STOPPED = "Stopped. What is published stays; run the same command again to finish."
+_INTERRUPTED = "The environment, or a package that it uses, raised KeyboardInterrupt. What is published stays."
+
+
+def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
+    """Runs a module's ``main`` as all that this process does. For the first lines of a command's file.
+
+    Args:
+        module: whose file was started.
+        is_flow: whether it needs Prefect's server.
+    """
+    leave = _Leave()
+    if is_flow:
+        begin_temporary_server()
+    # Nothing of what is imported is garbage, and looking for it takes a fifth of the time that importing does.
+    gc.disable()
+    try:
+        run_command(module, is_flow=is_flow)
+    except SystemExit as end:
+        leave.code = end.code if isinstance(end.code, int) else EXIT_INCOMPLETE
+        raise
+
+
+class _Leave:
+    """Ends the process once everything is cleaned up, instead of taking the interpreter apart for half a second."""
+
+    def __init__(self) -> None:
+        self.code = EXIT_INCOMPLETE  # of an exception that nobody has foreseen
+        atexit.register(self._leave)  # the first that is registered is the last that is called
+
+    def _leave(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # the reader went away, or it is closed
+                stream.flush()
+        os._exit(self.code)
+
+
+def run_command(module: str, *, is_flow: bool = True) -> NoReturn:
+    """Runs a module's ``main``: our errors and signals become one line and an exit code; libraries keep quiet.
+
+    The module is imported by its name, because what is defined in ``__main__`` can't be sent to a cluster by name.
+
+    Args:
+        module: of the command.
+        is_flow: whether it needs Prefect's server.
+    """
+    _hide_main_module()
+    with _stopped_by_signals() as received:
+        try:
+            code = _exit_code(module, is_flow=is_flow)
+        except KeyboardInterrupt:
+            if not received:
+                fail(_INTERRUPTED, EXIT_INCOMPLETE)
+            code = EXIT_INCOMPLETE
+        except SystemExit:
+            if not received:
+                raise
+            code = EXIT_INCOMPLETE  # what was being done when the signal came made another error of it
+        if received and code != EXIT_DONE:
+            fail(_STOPPED, EXIT_STOPPED + received[0])
+    raise SystemExit(code)
+
+
+def _exit_code(module: str, *, is_flow: bool) -> int:
+    try:
+        silence_libraries()
+        command = importlib.import_module(module)
+        silence_libraries()  # those that were loaded now
+        if not gc.isenabled():  # see start_command
+            gc.freeze()
+            gc.enable()
+        if is_flow:
+            start_temporary_server()
+        code: int = command.main()
+    except (TransientError, OutOfReachError) as error:
+        fail(one_line(error), EXIT_INCOMPLETE)
+    except RLHFBlenderError as error:
+        fail(one_line(error), EXIT_WRONG_REQUEST)
+    except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
+        sys.stderr.close()
+        return EXIT_INCOMPLETE
+    return code
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Prints one line on standard error and exits."""
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[list[int]]:
+    """Has a closed terminal and ``kill`` stop the command as Ctrl-C does; gives the numbers of those that came."""
+    received: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [signal.Signals[name] for name in names]
+    # Ignored ones (`nohup`) stay so.
+    before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    watched = _end_in_time(before)
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if not received:  # else what follows has to end in time, too
+            signal.set_wakeup_fd(-1)
+            watched.close()
+
+
+def _end_in_time(numbers: Collection[int]) -> socket.socket:
+    """Ends the process a while after one of these signals came, whatever hangs: the next run cleans up as after a kill.
+
+    A thread that hangs in an environment can't be ended, and an exception that a signal raises just anywhere can leave
+    a lock of Python's own import machinery locked for good (seen once in 60 runs). Python tells of signals through a
+    socket, whoever handles them: during a flow, Prefect keeps SIGTERM for itself.
+
+    Args:
+        numbers: of the signals.
+
+    Returns:
+        the socket; closing it ends the watch.
+    """
+    told, tells = socket.socketpair()
+    tells.settimeout(0)
+    signal.set_wakeup_fd(tells.fileno(), warn_on_full_buffer=False)
+    if hasattr(os, "register_at_fork"):  # what is told to a process that an environment forks doesn't concern this one
+        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    threading.Thread(target=_end_after_signal, args=(told, numbers), name="end-in-time", daemon=True).start()
+    return tells
+
+
+def _end_after_signal(told: socket.socket, numbers: Collection[int]) -> None:
+    came = told.recv(1)
+    while came and came[0] not in numbers:
+        came = told.recv(1)
+    if not came:
+        told.close()
+        return
+    time.sleep(_GRACE_S)  # the socket stays open: more signals may come
+    code = EXIT_STOPPED + came[0]
+    with contextlib.suppress(SystemExit):
+        fail(_STOPPED, code)
+    os._exit(code)
+
+
+def _hide_main_module() -> None:
+    """Keeps worker processes from importing the started file, and Prefect with it, which they don't need."""
+    vars(sys.modules["__main__"]).pop("__file__", None)
+
+
+def silence_libraries() -> None:
+    """Keeps the terminal for what the command itself has to say. Prefect's logs still go to its server."""
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # in processes started from here
+    for name in ("", "prefect", "prefect._internal", "uvicorn", "fastapi"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setLevel(logging.CRITICAL + 1)
+    logging.getLogger().setLevel(logging.CRITICAL + 1)

@@ -1,0 +1,121 @@
+"""What a person sees while a run is under way: a live line on a terminal, plain lines elsewhere."""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from flows.cli.tables import print_report
+from rlhfblender_core.report.summary import Report
+from rlhfblender_core.workers.progress import read_progress
+
+_REFRESH_SECONDS = 0.25
+#: Without a terminal: a line now and then, so that a log file stays readable.
+_PLAIN_SECONDS = 10.0
+
+
+class Display(Protocol):
+    """Shows a run's progress."""
+
+    def watch(self, folder: Path, episodes: int) -> contextlib.AbstractContextManager[None]:
+        """Shows what is counted into the folder, of so many episodes, until the context is left."""
+
+    def say(self, line: str) -> None:
+        """Shows a line while the run goes on."""
+
+    def show(self, report: Report) -> None:
+        """Shows what the run achieved."""
+
+
+class NoDisplay:
+    """Shows nothing: a worker's run is watched in Prefect's UI."""
+
+    @contextlib.contextmanager
+    def watch(self, folder: Path, episodes: int) -> Iterator[None]:  # noqa: ARG002
+        """See :class:`Display`."""
+        yield
+
+    def say(self, line: str) -> None:
+        """See :class:`Display`."""
+
+    def show(self, report: Report) -> None:
+        """See :class:`Display`."""
+
+
+#: The display of the command line that started the flow in this context.
+current_display: ContextVar[Display] = ContextVar("current_display", default=NoDisplay())  # noqa: B039 (it has no state)
+
+
+class TerminalDisplay:
+    """A live line on a terminal, plain lines elsewhere; on standard error, so that results can be piped."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self.has_shown = False
+
+    def say(self, line: str) -> None:
+        """See :class:`Display`."""
+        self._console.print(line, highlight=False, markup=False)
+
+    def show(self, report: Report) -> None:
+        """See :class:`Display`."""
+        print_report(report, Console())
+        self.has_shown = True
+
+    @contextlib.contextmanager
+    def watch(self, folder: Path, episodes: int) -> Iterator[None]:
+        """See :class:`Display`."""
+        stop = threading.Event()
+        show = self._show_live if self._console.is_terminal else self._show_plain
+        thread = threading.Thread(target=show, args=(folder, episodes, stop), name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _show_live(self, folder: Path, episodes: int, stop: threading.Event) -> None:
+        columns = (
+            TextColumn("Rolling out"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("episodes · {task.fields[rate]} ·"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
+        rate = _Rate()
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            task = progress.add_task("episodes", total=episodes, rate="…")
+            while not stop.wait(_REFRESH_SECONDS):
+                steps, done = read_progress(folder)
+                progress.update(task, completed=min(done, episodes), rate=rate.text(steps, done))
+
+    def _show_plain(self, folder: Path, episodes: int, stop: threading.Event) -> None:
+        rate = _Rate()
+        while not stop.wait(_PLAIN_SECONDS):
+            steps, done = read_progress(folder)
+            print(f"{min(done, episodes)}/{episodes} episodes · {rate.text(steps, done)}", file=sys.stderr, flush=True)
+
+
+class _Rate:
+    """Frames per second since the first frame."""
+
+    def __init__(self) -> None:
+        self._started: tuple[float, int] | None = None
+
+    def text(self, steps: int, done: int) -> str:
+        now = time.monotonic()
+        if self._started is None:
+            if steps:
+                self._started = (now, steps)
+            return "…" if steps or done else "starting"  # a cluster's workers count no steps
+        seconds, frames = now - self._started[0], steps - self._started[1]
+        return f"{frames / seconds:,.0f} frames/s" if seconds > 0 else "…"

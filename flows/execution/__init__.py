@@ -1,0 +1,1 @@
+"""Where and how a flow's steps are worked on."""

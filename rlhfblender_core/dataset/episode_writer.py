@@ -1,0 +1,248 @@
+"""The files of one episode while it is rolled out: arrays, cumulative rewards, uncertainty, video, thumbnail.
+
+Which keys the ``.npz`` has and what they mean is decided here. Files are written to a staging folder of the run; where
+they are published is the layout's business.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlhfblender_core.dataset.infos import info_to_json
+from rlhfblender_core.dataset.layout import EXTENSIONS, ArtifactKind
+from rlhfblender_core.dataset.npz import ArrayColumn, Column, TextColumn, WholeArray, write_npy, write_npz
+from rlhfblender_core.dataset.thumbnails import ThumbnailPicker, write_thumbnail
+from rlhfblender_core.dataset.video import Frame, VideoWriter
+from rlhfblender_core.policies.protocol import PolicyStep
+
+#: What a policy may say of a step, and the key it is stored under. float32, as the networks compute.
+_POLICY_FIELDS = {
+    "probs": "probs",
+    "action_mean": "action_mean",
+    "action_std": "action_std",
+    "log_prob": "log_probs",
+    "entropy": "entropy",
+    "value": "values",
+    "q_values": "q_values",
+}
+
+BLACK = "the video is black throughout"
+CONSTANT = "the video never changes"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came back from a step: reward, and whether and how the episode ended with it."""
+
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeSummary:
+    """An episode in numbers.
+
+    Attributes:
+        episode_return: undiscounted sum of rewards.
+        length: number of steps T.
+        frames: frames of the video: T, or 0 without one.
+        frame_shape: (height, width) in pixels, None without a video.
+        warnings: what a person should know of the video.
+    """
+
+    episode_return: float
+    length: int
+    terminated: bool
+    truncated: bool
+    frames: int
+    frame_shape: tuple[int, int] | None
+    warnings: tuple[str, ...]
+
+
+class EpisodeFiles:
+    """Takes one episode step by step; memory doesn't grow with its length.
+
+    Args:
+        folder: an existing folder for the files; they are named by kind, ``renders.mp4`` and so on.
+        fps: frames per second of the video.
+
+    Use as a context manager: leaving it frees the encoder and temporary files, whatever happened.
+    """
+
+    def __init__(self, folder: Path, fps: float) -> None:
+        self._folder = folder
+        self._fps = fps
+        self._observations: dict[str, ArrayColumn] = {}
+        self._policy: dict[str, ArrayColumn] = {}
+        self._actions: ArrayColumn | None = None
+        self._rewards = ArrayColumn(np.float64, (), folder)
+        self._cumulative = ArrayColumn(np.float64, (), folder)
+        self._terminated = ArrayColumn(np.bool_, (), folder)
+        self._truncated = ArrayColumn(np.bool_, (), folder)
+        self._dones = ArrayColumn(np.bool_, (), folder)
+        self._uncertainty = ArrayColumn(np.float32, (), folder)
+        self._infos = TextColumn(folder)
+        self._return = 0.0
+        self._last: Outcome | None = None
+        self._video: VideoWriter | None = None
+        self._thumbnail = ThumbnailPicker()
+        self._changes = _FrameChanges()
+
+    def __enter__(self) -> "EpisodeFiles":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._video is not None:
+            self._video.abort()
+        for column in self._columns():
+            column.close()
+
+    def add_decision(self, observation: Mapping[str, NDArray[Any]], step: PolicyStep) -> None:
+        """The first half of row ``t``: what was observed and what the policy made of it. All values are copied.
+
+        Args:
+            observation: the environment's own, one entry per column (``obs`` or ``obs.<key>``).
+            step: the policy's step.
+        """
+        if self._actions is None:
+            self._start_columns(observation, step)
+        for name, value in observation.items():
+            self._observations[name].append(value)
+        for name, column in self._policy.items():
+            column.append(getattr(step, name))
+        if self._actions is not None:
+            self._actions.append(step.action)
+        self._uncertainty.append(step.uncertainty)
+
+    def add_frame(self, frame: Frame) -> None:
+        """The picture of row ``t``: the state in which the action is taken, (height, width, 3) uint8 RGB."""
+        if self._video is None:
+            height, width = frame.shape[:2]
+            self._video = VideoWriter(self._path(ArtifactKind.RENDERS), height, width, self._fps)
+            self._frame_shape = (height, width)
+        self._video.write(frame)
+        self._thumbnail.offer(frame)
+        self._changes.look(frame)
+
+    def add_outcome(self, outcome: Outcome) -> None:
+        """The second half of row ``t``: what the action brought."""
+        self._return += outcome.reward
+        self._rewards.append(outcome.reward)
+        self._cumulative.append(self._return)
+        self._terminated.append(outcome.terminated)
+        self._truncated.append(outcome.truncated)
+        self._dones.append(outcome.terminated or outcome.truncated)
+        self._infos.append(info_to_json(outcome.info))
+        self._last = outcome
+
+    def finish(self, final_observation: Mapping[str, NDArray[Any]], seed: int) -> EpisodeSummary:
+        """Writes the files.
+
+        Args:
+            final_observation: what the environment returned with the last step; no row shows it.
+            seed: the episode's seed.
+        """
+        if self._last is None or self._actions is None:
+            raise ValueError("an episode has at least one step")
+        length = len(self._rewards)
+        columns: dict[str, Column] = {**self._observations}
+        columns |= {_final_name(name): WholeArray(np.asarray(value)) for name, value in final_observation.items()}
+        columns |= {"actions": self._actions, "rewards": self._rewards, "terminated": self._terminated}
+        columns |= {"truncated": self._truncated, "dones": self._dones, "infos": self._infos}
+        columns |= {_POLICY_FIELDS[name]: column for name, column in self._policy.items()}
+        scalars = {
+            "episode_return": np.float64(self._return),
+            "episode_length": np.int64(length),
+            "seed": np.int64(seed),
+        }
+        columns |= {name: WholeArray(np.asarray(value)) for name, value in scalars.items()}
+        write_npz(self._path(ArtifactKind.EPISODES), columns)
+        write_npy(self._path(ArtifactKind.REWARDS), self._cumulative)
+        write_npy(self._path(ArtifactKind.UNCERTAINTY), self._uncertainty)
+        frames = self._finish_video()
+        return EpisodeSummary(
+            episode_return=self._return,
+            length=length,
+            terminated=self._last.terminated,
+            truncated=self._last.truncated,
+            frames=frames,
+            frame_shape=self._frame_shape if frames else None,
+            warnings=self._changes.warnings(frames),
+        )
+
+    def _finish_video(self) -> int:
+        if self._video is None:
+            return 0
+        video, self._video = self._video, None
+        video.close()
+        if self._thumbnail.frame is not None:
+            write_thumbnail(self._path(ArtifactKind.THUMBNAILS), self._thumbnail.frame)
+        return video.frames
+
+    def _start_columns(self, observation: Mapping[str, NDArray[Any]], step: PolicyStep) -> None:
+        for name, value in observation.items():
+            row = np.asarray(value)
+            self._observations[name] = ArrayColumn(row.dtype, row.shape, self._folder)
+        action = np.asarray(step.action)
+        self._actions = ArrayColumn(action.dtype, action.shape, self._folder)
+        for name in _POLICY_FIELDS:
+            value = getattr(step, name)
+            if value is not None:
+                self._policy[name] = ArrayColumn(np.float32, np.shape(value), self._folder)
+
+    def _path(self, kind: ArtifactKind) -> Path:
+        return staged_path(self._folder, kind)
+
+    def _columns(self) -> list[Column]:
+        fixed = [self._rewards, self._cumulative, self._terminated, self._truncated, self._dones, self._uncertainty]
+        columns: list[Column] = [*fixed, self._infos, *self._observations.values(), *self._policy.values()]
+        return columns if self._actions is None else [*columns, self._actions]
+
+
+def staged_path(folder: Path, kind: ArtifactKind) -> Path:
+    """Where an episode's file of that kind lies in its staging folder."""
+    return folder / f"{kind}{EXTENSIONS[kind]}"
+
+
+def discard_staged(folder: Path) -> None:
+    """Removes a staging folder's files and the folder, as far as they are there."""
+    for kind in ArtifactKind:
+        staged_path(folder, kind).unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rmdir()
+
+
+def _final_name(name: str) -> str:
+    return f"final_{name}"
+
+
+class _FrameChanges:
+    """Notices videos that show nothing: black throughout, or the same frame throughout.
+
+    Costs a comparison per frame only until the first frame that differs.
+    """
+
+    def __init__(self) -> None:
+        self._first: Frame | None = None
+        self._is_black = True
+        self._is_constant = True
+
+    def look(self, frame: Frame) -> None:
+        if self._is_black and frame.any():
+            self._is_black = False
+        if self._first is None:
+            self._first = np.array(frame)
+        elif self._is_constant and not np.array_equal(frame, self._first):
+            self._is_constant = False
+
+    def warnings(self, frames: int) -> tuple[str, ...]:
+        if frames and self._is_black:
+            return (BLACK,)
+        return (CONSTANT,) if frames > 1 and self._is_constant else ()

@@ -1,0 +1,182 @@
+"""Columns that grow by one row per step without growing in memory, and the ``.npz`` they end up in.
+
+A column keeps a small buffer and spills to a temporary file, so that a 100,000-step episode of images costs the same
+memory as a short one. The archive is byte for byte reproducible: fixed timestamps, fixed order, fixed compression.
+What the keys mean is in :mod:`rlhfblender_core.dataset.episode_writer`.
+
+Format: NumPy's ``.npy`` version 1.0 (numpy.lib.format) inside a zip, as ``np.savez_compressed`` writes it.
+"""
+
+import io
+import math
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import DTypeLike, NDArray
+
+#: A column's rows are handed on once they fill this many bytes …
+_BUFFER_BYTES = 1 << 18
+#: … or this many rows.
+_BUFFER_ROWS = 512
+#: What a column holds in memory before it goes to disk.
+_SPOOL_BYTES = 1 << 20
+_COPY_BYTES = 1 << 20
+#: zlib's fastest: frames of games shrink 20-fold already, and a higher level costs more time than it saves space.
+_COMPRESSION_LEVEL = 1
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+class Column(Protocol):
+    """What the archive needs to know of a column."""
+
+    def header(self) -> dict[str, Any]:
+        """The ``.npy`` header: ``descr``, ``fortran_order``, ``shape``."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The array's bytes in C order."""
+
+    def close(self) -> None:
+        """Frees the temporary file."""
+
+
+class ArrayColumn:
+    """Rows of one dtype and shape.
+
+    Args:
+        dtype: NumPy dtype of the rows; no objects.
+        shape: shape of one row, ``()`` for scalars.
+        spool_folder: where a long column's temporary file goes.
+    """
+
+    def __init__(self, dtype: DTypeLike, shape: tuple[int, ...], spool_folder: Path) -> None:
+        self.dtype = np.dtype(dtype)
+        self.shape = shape
+        row_bytes = max(1, self.dtype.itemsize * math.prod(shape))
+        rows = max(1, min(_BUFFER_ROWS, _BUFFER_BYTES // row_bytes))
+        self._buffer: NDArray[Any] = np.empty((rows, *shape), self.dtype)
+        self._used = 0
+        self._flushed = 0
+        self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=str(spool_folder))  # noqa: SIM115 (closed by close)
+
+    def __len__(self) -> int:
+        return self._flushed + self._used
+
+    def append(self, row: Any) -> None:
+        """Adds one row; its values are copied."""
+        if self._used == len(self._buffer):
+            self._flush()
+        self._buffer[self._used] = row
+        self._used += 1
+
+    def _flush(self) -> None:
+        self._spool.write(self._buffer[: self._used].tobytes())
+        self._flushed += self._used
+        self._used = 0
+
+    def header(self) -> dict[str, Any]:
+        """See :class:`Column`."""
+        descr = npy_format.dtype_to_descr(self.dtype)
+        return {"descr": descr, "fortran_order": False, "shape": (len(self), *self.shape)}
+
+    def chunks(self) -> Iterator[bytes]:
+        """See :class:`Column`."""
+        self._flush()
+        yield from _read_through(self._spool)
+
+    def close(self) -> None:
+        """See :class:`Column`."""
+        self._spool.close()
+
+
+class TextColumn:
+    """Rows of text of any length; becomes a fixed-width unicode array, NumPy's only text without pickles.
+
+    Args:
+        spool_folder: where a long column's temporary file goes.
+    """
+
+    def __init__(self, spool_folder: Path) -> None:
+        self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=str(spool_folder))  # noqa: SIM115 (closed by close)
+        self._lengths: list[int] = []
+        self._width = 1
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def append(self, text: str) -> None:
+        """Adds one text."""
+        encoded = text.encode("utf-32-le", errors="surrogatepass")
+        self._spool.write(encoded)
+        self._lengths.append(len(encoded))
+        self._width = max(self._width, len(encoded) // 4)
+
+    def header(self) -> dict[str, Any]:
+        """See :class:`Column`."""
+        return {"descr": f"<U{self._width}", "fortran_order": False, "shape": (len(self),)}
+
+    def chunks(self) -> Iterator[bytes]:
+        """See :class:`Column`."""
+        self._spool.seek(0)
+        for length in self._lengths:
+            yield self._spool.read(length).ljust(4 * self._width, b"\0")
+
+    def close(self) -> None:
+        """See :class:`Column`."""
+        self._spool.close()
+
+
+class WholeArray:
+    """An array that is there already, as a column."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = np.asarray(array, order="C")
+        if self._array.dtype.hasobject:
+            raise TypeError("object arrays would need pickles to load")
+
+    def header(self) -> dict[str, Any]:
+        """See :class:`Column`."""
+        return npy_format.header_data_from_array_1_0(self._array)
+
+    def chunks(self) -> Iterator[bytes]:
+        """See :class:`Column`."""
+        yield self._array.tobytes()
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def write_npz(path: Path, columns: Mapping[str, Column]) -> None:
+    """Writes an archive that ``np.load(path, allow_pickle=False)`` reads, one member per column, in order."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION_LEVEL) as archive:
+        for name, column in columns.items():
+            member = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            member.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(member, "w", force_zip64=True) as stream:
+                stream.write(_npy_header(column.header()))
+                for chunk in column.chunks():
+                    stream.write(chunk)
+
+
+def write_npy(path: Path, column: Column) -> None:
+    """Writes a ``.npy`` file that ``np.load(path, allow_pickle=False)`` reads."""
+    with path.open("wb") as stream:
+        stream.write(_npy_header(column.header()))
+        for chunk in column.chunks():
+            stream.write(chunk)
+
+
+def _npy_header(header: dict[str, Any]) -> bytes:
+    stream = io.BytesIO()
+    npy_format.write_array_header_1_0(stream, header)
+    return stream.getvalue()
+
+
+def _read_through(stream: "tempfile.SpooledTemporaryFile[bytes] | BinaryIO") -> Iterator[bytes]:
+    stream.seek(0)
+    while chunk := stream.read(_COPY_BYTES):
+        yield chunk

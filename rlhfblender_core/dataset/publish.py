@@ -1,0 +1,119 @@
+"""Publishing: files of finished episodes go to their places, then their manifests, then the registry's index."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhfblender_core.dataset.episode_writer import discard_staged
+from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path, manifest_path
+from rlhfblender_core.dataset.manifests import Manifest
+from rlhfblender_core.dataset.published import Published, read_published
+from rlhfblender_core.registry import EpisodeRecord, Registry
+from rlhfblender_core.rollout.shards import StagedEpisode, StagedShard
+from rlhfblender_core.storage import DataRoot, publish_files, read_each, remove_files, storage_errors
+
+_STAGED_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class PublishedShard:
+    """What came of a shard, in numbers; small enough for Prefect to keep.
+
+    Attributes:
+        key: experiment and checkpoint.
+        episodes: numbers of the episodes published.
+        failures: message by number of those that the environment or policy broke off.
+    """
+
+    key: CheckpointKey
+    episodes: tuple[int, ...]
+    failures: Mapping[int, str]
+
+
+def publish_shard(root: DataRoot, staged: StagedShard) -> PublishedShard:
+    """Publishes a shard's episodes, in the place of any that are there; doing it again after a failure is fine.
+
+    Raises:
+        StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
+    """
+    _withdraw(root, [episode.manifest for episode in staged.episodes])
+    publish_files(root, {path: file for episode in staged.episodes for path, file in episode.files().items()})
+    with storage_errors(root):
+        # Written in the staging folder too: a run that dies here leaves nothing beside the published files.
+        commits = {manifest_path(_key(episode.manifest)): _stage_manifest(episode) for episode in staged.episodes}
+    publish_files(root, commits)
+    for episode in staged.episodes:
+        (episode.folder / _STAGED_MANIFEST).unlink(missing_ok=True)
+        discard_staged(episode.folder)
+    return PublishedShard(staged.key, tuple(episode.manifest.episode for episode in staged.episodes), staged.failures)
+
+
+def _stage_manifest(episode: StagedEpisode) -> Path:
+    file = episode.folder / _STAGED_MANIFEST
+    episode.folder.mkdir(exist_ok=True)  # an earlier try may have removed it
+    file.write_bytes(episode.manifest.content)
+    return file
+
+
+def _withdraw(root: DataRoot, manifests: Collection[Manifest]) -> None:
+    """Takes back the commits of other episodes in these places, so that no manifest ever describes another's files.
+
+    Asked now, not before they were rolled out: another run may have published since. A manifest that is the same
+    describes the same bytes, and stays true while they are replaced by themselves.
+    """
+    paths = {manifest_path(_key(manifest)): manifest for manifest in manifests}
+    there = read_each(root, list(paths))
+    replaced = {path: paths[path] for path, content in there.items() if content != paths[path].content}
+    remove_files(root, replaced)
+    remove_files(
+        root,
+        [
+            artifact_path(kind, _key(manifest))
+            for manifest in replaced.values()
+            for kind in ArtifactKind
+            if kind not in manifest.artifacts
+        ],
+    )
+
+
+def index_published(root: DataRoot, registry: Registry, before: Published) -> Published:
+    """Brings the index's rows of a checkpoint to its manifests: a run may have died between the two.
+
+    Args:
+        root: the data root.
+        registry: the registry.
+        before: what was read earlier; manifests that the registry confirms aren't read again.
+
+    Returns:
+        what is published now.
+
+    Raises:
+        InvalidParameterError: the checkpoint isn't registered.
+    """
+    key = before.key
+    rows = {row.number: row.manifest_sha256 for row in registry.list_episodes(key.experiment, key.checkpoint)}
+    known = {number: manifest for number, manifest in before.manifests.items() if rows.get(number) == manifest.sha256}
+    published = read_published(root, key, known)
+    changed = [manifest for number, manifest in published.manifests.items() if rows.get(number) != manifest.sha256]
+    registry.record_episodes([episode_record(manifest) for manifest in changed])
+    return published
+
+
+def episode_record(manifest: Manifest) -> EpisodeRecord:
+    """The registry's row for a published episode."""
+    return EpisodeRecord(
+        experiment=manifest.experiment,
+        checkpoint=manifest.checkpoint,
+        number=manifest.episode,
+        seed=manifest.seed,
+        episode_return=manifest.episode_return,
+        episode_length=manifest.episode_length,
+        terminated=manifest.terminated,
+        truncated=manifest.truncated,
+        request_digest=manifest.request_digest,
+        manifest_sha256=manifest.sha256,
+    )
+
+
+def _key(manifest: Manifest) -> EpisodeKey:
+    return EpisodeKey(manifest.experiment, manifest.checkpoint, manifest.episode)

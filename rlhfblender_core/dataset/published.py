@@ -1,0 +1,146 @@
+"""What is published: read from the manifests and the listings beside them, never from the registry."""
+
+import contextlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from rlhfblender_core.dataset.layout import (
+    EXTENSIONS,
+    ArtifactKind,
+    CheckpointKey,
+    EpisodeKey,
+    artifact_folder,
+    artifact_path,
+    manifest_folder,
+    manifest_path,
+    parse_episode_number,
+)
+from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
+from rlhfblender_core.errors import DataNotUsableError, RegistryConflictError
+from rlhfblender_core.rollout.settings import RolloutSettings
+from rlhfblender_core.storage import DataRoot, list_sizes, read_many
+from rlhfblender_core.wording import counted
+
+
+@dataclass(frozen=True)
+class Published:
+    """A checkpoint's episodes as they lie on the data root.
+
+    Attributes:
+        key: experiment and checkpoint.
+        manifests: by episode number; an episode exists if and only if it is in here.
+        sizes: bytes of the files that are there, by kind and episode number.
+    """
+
+    key: CheckpointKey
+    manifests: dict[int, Manifest]
+    sizes: dict[ArtifactKind, dict[int, int]]
+
+    def is_complete(self, episode: int) -> bool:
+        """Whether the episode exists and all its files are there with the sizes recorded."""
+        manifest = self.manifests.get(episode)
+        return manifest is not None and all(
+            self.sizes[kind].get(episode) == record.size for kind, record in manifest.artifacts.items()
+        )
+
+    def missing(self, wanted: Iterable[int]) -> tuple[int, ...]:
+        """Which of the episodes have to be made."""
+        return tuple(episode for episode in wanted if not self.is_complete(episode))
+
+    def orphans(self) -> tuple[str, ...]:
+        """Paths of files that belong to no episode: what a dead run had moved before its commit."""
+        return tuple(
+            artifact_path(kind, EpisodeKey(self.key.experiment, self.key.checkpoint, episode))
+            for kind, sizes in self.sizes.items()
+            for episode in sorted(sizes)
+            if episode not in self.manifests or kind not in self.manifests[episode].artifacts
+        )
+
+
+def read_published(root: DataRoot, key: CheckpointKey, known: Mapping[int, Manifest] | None = None) -> Published:
+    """Reads what is published of a checkpoint: six listings and its manifests.
+
+    Args:
+        root: the data root.
+        key: experiment and checkpoint.
+        known: manifests by episode that needn't be read again, if they are still there.
+
+    Raises:
+        DataNotUsableError: a manifest can't be read.
+    """
+    numbers = _numbers(list_sizes(root, manifest_folder(key)), ".json")
+    manifests = {number: manifest for number, manifest in (known or {}).items() if number in numbers}
+    unread = [number for number in numbers if number not in manifests]
+    paths = {manifest_path(EpisodeKey(key.experiment, key.checkpoint, number)): number for number in unread}
+    manifests |= {paths[path]: parse_manifest(content, path) for path, content in read_many(root, paths).items()}
+    return Published(
+        key=key,
+        manifests=manifests,
+        sizes={kind: list_numbers(root, kind, key) for kind in ArtifactKind},
+    )
+
+
+def list_numbers(root: DataRoot, kind: ArtifactKind, key: CheckpointKey) -> dict[int, int]:
+    """Bytes of a checkpoint's files of one kind, by episode number."""
+    return _numbers(list_sizes(root, artifact_folder(kind, key)), EXTENSIONS[kind])
+
+
+def made_meanwhile(root: DataRoot, key: CheckpointKey, digest: str, episodes: Collection[int]) -> frozenset[int]:
+    """Those among the episodes that another run has published by now, from the same request.
+
+    Args:
+        root: the data root.
+        key: experiment and checkpoint.
+        digest: of the request.
+        episodes: those that weren't there before.
+    """
+    paths = {manifest_path(EpisodeKey(key.experiment, key.checkpoint, number)): number for number in episodes}
+    made = set()
+    for path, content in read_many(root, paths).items():
+        with contextlib.suppress(DataNotUsableError):  # damaged: it is made again
+            if parse_manifest(content, path).request_digest == digest:
+                made.add(paths[path])
+    return frozenset(made)
+
+
+def _numbers(sizes: Mapping[str, int], extension: str) -> dict[int, int]:
+    numbered = {parse_episode_number(name, extension): size for name, size in sizes.items()}
+    return {number: size for number, size in numbered.items() if number is not None}
+
+
+def check_same_request(published: Published, settings: RolloutSettings, wanted: Iterable[int]) -> None:
+    """Makes sure that what is there came from the same request.
+
+    Raises:
+        RegistryConflictError: an episode among ``wanted`` was made otherwise; the message says what differs.
+    """
+    others = [
+        n for n in wanted if n in published.manifests and published.manifests[n].request_digest != settings.digest
+    ]
+    if not others:
+        return
+    key = published.key
+    reason = _difference(published.manifests[others[0]], settings)
+    raise RegistryConflictError(
+        f"Experiment {key.experiment!r} at {key.checkpoint} has {counted(len(others), 'episode')} made with {reason}. "
+        "Use another --exp, or --overwrite to make them anew."
+    )
+
+
+def _difference(manifest: Manifest, settings: RolloutSettings) -> str:
+    """What was different when the episode was made, in words."""
+    identity = settings.identity()
+    agent = settings.agent
+    before_and_now = {
+        "another environment": (manifest.environment.id, settings.environment.env_id),
+        "another checkpoint file": (manifest.policy.checkpoint_sha256, agent.ref.sha256 if agent else None),
+        f"--seed {manifest.run_seed}": (manifest.run_seed, settings.run_seed),
+        f"--max-steps-per-episode {manifest.max_steps}": (manifest.max_steps, settings.max_steps),
+        f"fps {manifest.fps}": (manifest.fps, identity["fps"]),
+        "other --deterministic": (manifest.policy.deterministic, settings.deterministic and agent is not None),
+        "other environment kwargs": (
+            manifest.environment.kwargs | manifest.environment.spec_kwargs,
+            dict(settings.environment.kwargs) | dict(settings.environment.spec_kwargs),
+        ),
+    }
+    return next((what for what, (before, now) in before_and_now.items() if before != now), "other settings")

@@ -1,0 +1,146 @@
+"""What an export folder keeps about itself: the numbers that the server knows things by, and what was exported.
+
+The ids of experiments, the numbers of checkpoints and the names of environments are written before the first file: a
+run that dies half-way must not leave a folder that another experiment gets later. What was exported of a checkpoint is
+written after its files.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rlhfblender_core.dataset.layout import CheckpointKey
+from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError
+from rlhfblender_core.storage import DataRoot, full_disk_errors, make_folder, publish_bytes, read_bytes, storage_errors
+
+#: Hidden from the server, which reads ``data/`` and the database.
+FOLDER = ".rlhfblender-export"
+_LOCK_PATIENCE_S = 2
+_STAGING = "staging-"
+
+
+@dataclass
+class Numbers:
+    """By which names and numbers the server knows what is exported; once given, they stay.
+
+    Attributes:
+        environments: ``env_name`` by registration id.
+        experiments: id by name.
+        checkpoints: number by label, by experiment.
+    """
+
+    environments: dict[str, str] = field(default_factory=dict)
+    experiments: dict[str, int] = field(default_factory=dict)
+    checkpoints: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One exported episode: the digest of what it was made from, and the sizes of its files by path."""
+
+    source: str
+    sizes: Mapping[str, int]
+
+
+@contextmanager
+def locked(target: DataRoot) -> Iterator[None]:
+    """Keeps other exports out of the folder, which is made if needed, and clears away what a killed one left.
+
+    Raises:
+        StorageNotUsableError: another export is writing to it.
+    """
+    folder = target.local_folder / FOLDER
+    with storage_errors(target):
+        make_folder(folder)
+    try:
+        with FileLock(folder / "lock", timeout=_LOCK_PATIENCE_S):
+            for left in folder.glob(f"{_STAGING}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            yield
+    except Timeout as error:
+        raise StorageNotUsableError(
+            f"Another export is writing to {target.url}. Wait for it, or choose another folder."
+        ) from error
+
+
+@contextmanager
+def staging_folder(target: DataRoot) -> Iterator[Path]:
+    """A folder for unfinished files, on the target's disk; the caller has locked the target."""
+    with (
+        full_disk_errors(),
+        tempfile.TemporaryDirectory(dir=target.local_folder / FOLDER, prefix=_STAGING) as staging,
+    ):
+        yield Path(staging)
+
+
+def read_numbers(target: DataRoot) -> Numbers:
+    """The numbers given so far; none in a new folder.
+
+    Raises:
+        DataNotUsableError: the file isn't ours.
+    """
+    content = _read(target, _NUMBERS)
+    try:
+        return Numbers(**content)
+    except TypeError as error:
+        raise _damaged(target, _NUMBERS) from error
+
+
+def write_numbers(target: DataRoot, numbers: Numbers) -> None:
+    """Keeps the numbers; nothing is written where nothing has changed."""
+    _write(target, _NUMBERS, vars(numbers))
+
+
+def read_exported(target: DataRoot, key: CheckpointKey) -> dict[int, Exported]:
+    """What was exported of a checkpoint, by episode."""
+    content = _read(target, _exported_path(key))
+    try:
+        return {int(number): Exported(**record) for number, record in content.items()}
+    except (TypeError, ValueError) as error:
+        raise _damaged(target, _exported_path(key)) from error
+
+
+def write_exported(target: DataRoot, key: CheckpointKey, exported: Mapping[int, Exported]) -> None:
+    """Keeps what was exported; nothing is written where nothing has changed."""
+    content = {
+        str(number): {"source": exported[number].source, "sizes": dict(exported[number].sizes)}
+        for number in sorted(exported)
+    }
+    _write(target, _exported_path(key), content)
+
+
+_NUMBERS = f"{FOLDER}/numbers.json"
+
+
+def _exported_path(key: CheckpointKey) -> str:
+    return f"{FOLDER}/episodes/{key.experiment}/{key.checkpoint}.json"
+
+
+def _read(target: DataRoot, path: str) -> dict[str, Any]:
+    try:
+        content = json.loads(read_bytes(target, path))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise _damaged(target, path) from error
+    if not isinstance(content, dict):
+        raise _damaged(target, path)
+    return content
+
+
+def _write(target: DataRoot, path: str, content: Mapping[str, Any]) -> None:
+    if content != _read(target, path):
+        publish_bytes(target, path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _damaged(target: DataRoot, path: str) -> DataNotUsableError:
+    return DataNotUsableError(
+        f"{target.shown(path)} is damaged, so it isn't known what was exported. Export to a new folder."
+    )

@@ -1,0 +1,247 @@
+"""Minari data sets: one per checkpoint, below a folder that Minari takes as its own (``MINARI_DATASETS_PATH``).
+
+A data set is built aside and takes its place when it is whole. Pictures stay what they were: Minari's lossy encoding is
+off. Minari is an extra; this module imports it where it is needed.
+"""
+
+import dataclasses
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey
+from rlhfblender_core.dataset.manifests import Manifest
+from rlhfblender_core.dataset.published import Published, read_published
+from rlhfblender_core.environments import EnvironmentSpec, Space, space_from_description
+from rlhfblender_core.environments.registration import entry_point_text, find_registration
+from rlhfblender_core.errors import DataNotUsableError, EnvironmentNotUsableError, InvalidParameterError
+from rlhfblender_core.export.index import staging_folder
+from rlhfblender_core.export.minari.episodes import minari_fields, minari_space
+from rlhfblender_core.export.request import CheckpointReport, ExperimentSource
+from rlhfblender_core.names import path_segment
+from rlhfblender_core.planning.environment import spec_of
+from rlhfblender_core.registry import CheckpointRecord
+from rlhfblender_core.storage import DataRoot, fetch_file, make_folder
+
+#: Part of what decides whether a data set is up to date; raised when the same episodes would be another.
+_RECIPE = 1
+_NAMESPACE_FILE = "namespace_metadata.json"
+#: Our own entries in a data set's metadata.
+_SOURCE, _KEY = "rlhfblender_source", "rlhfblender_checkpoint"
+
+DAMAGED = "is damaged; run `python flows/verify.py --repair`"
+
+
+@dataclass(frozen=True)
+class MinariCheckpoint:
+    """A checkpoint as a Minari data set.
+
+    Attributes:
+        dataset_id: what ``minari.load_dataset`` takes: ``<environment>/<experiment>/<checkpoint>-v0``.
+        source: its experiment.
+        checkpoint: as registered.
+        env_spec: Gymnasium's spec of the environment, as JSON; None where the environment isn't installed here.
+    """
+
+    dataset_id: str
+    source: ExperimentSource
+    checkpoint: CheckpointRecord
+    env_spec: str | None
+
+    @property
+    def key(self) -> CheckpointKey:
+        """Experiment and checkpoint, ours."""
+        return CheckpointKey(self.checkpoint.experiment, self.checkpoint.label)
+
+
+def plan_minari_export(sources: Sequence[ExperimentSource]) -> tuple[MinariCheckpoint, ...]:
+    """One data set per checkpoint. Environments' packages are imported: not to be done in several threads at once.
+
+    Raises:
+        InvalidParameterError: Minari isn't installed, or two checkpoints' data sets would have the same id.
+    """
+    _import_minari()
+    planned: dict[str, MinariCheckpoint] = {}
+    for source in sources:
+        env_spec = _env_spec(source)
+        for checkpoint in source.checkpoints:
+            names = (path_segment(source.record.env_id), source.record.name, f"{checkpoint.label}-v0")
+            dataset_id = "/".join(re.sub(r"[^-\w]", "-", name) for name in names)
+            if dataset_id in planned:
+                other = planned[dataset_id].key.experiment
+                raise InvalidParameterError(
+                    f"Experiments {other!r} and {source.record.name!r} would be the same Minari data set, "
+                    f"{dataset_id}. Export them to different folders."
+                )
+            planned[dataset_id] = MinariCheckpoint(dataset_id, source, checkpoint, env_spec)
+    return tuple(planned.values())
+
+
+def _import_minari() -> Any:
+    try:
+        import h5py  # noqa: F401 (Minari's files)
+        import minari
+    except ImportError as error:
+        raise InvalidParameterError(
+            "--to minari needs a package that is missing. Install it: pip install 'rlhfblender-data[minari]'."
+        ) from error
+    return minari
+
+
+def export_minari_checkpoint(root: DataRoot, target: DataRoot, checkpoint: MinariCheckpoint) -> CheckpointReport:
+    """Brings a checkpoint's data set up to date.
+
+    Args:
+        root: the data root.
+        target: folder of the data sets, locked by the caller.
+        checkpoint: which one.
+
+    Raises:
+        DataNotUsableError: the environment is registered without spaces, or the data set there isn't ours.
+    """
+    published = read_published(root, checkpoint.key)
+    numbers = [number for number in sorted(published.manifests) if published.is_complete(number)]
+    digests = {str(number): _digest(published, number) for number in numbers}
+    before = _read_source(target, checkpoint)
+    unchanged = before is not None and before == {"recipe": _RECIPE, "episodes": digests}
+    if not unchanged:
+        _build(root, target, checkpoint, [published.manifests[number] for number in numbers], digests)
+    earlier = (before or {}).get("episodes", {})
+    there = sum(earlier.get(number) == digest for number, digest in digests.items())
+    return CheckpointReport(
+        checkpoint.key,
+        made=len(numbers) - there,
+        there=there,
+        left_out=dict(Counter(DAMAGED for number in published.manifests if number not in numbers)),
+        place=checkpoint.dataset_id,
+    )
+
+
+def _digest(published: Published, number: int) -> str:
+    return published.manifests[number].sha256
+
+
+def _read_source(target: DataRoot, checkpoint: MinariCheckpoint) -> dict[str, Any] | None:
+    """What the data set that is there was made from; None if there is none."""
+    file = target.local_folder / checkpoint.dataset_id / "data" / "metadata.json"
+    try:
+        metadata = json.loads(file.read_text())
+        owner, source = metadata[_KEY], metadata[_SOURCE]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataNotUsableError(f"{file.parent} isn't an export of ours. Choose another folder.") from error
+    if owner != [checkpoint.key.experiment, checkpoint.key.checkpoint]:
+        raise DataNotUsableError(f"{file.parent} is the export of {' at '.join(owner)}. Choose another folder.")
+    return dict(source) if (file.parent / "main_data.hdf5").exists() else {}
+
+
+def _build(
+    root: DataRoot,
+    target: DataRoot,
+    checkpoint: MinariCheckpoint,
+    manifests: Sequence[Manifest],
+    digests: dict[str, str],
+) -> None:
+    place = target.local_folder / checkpoint.dataset_id
+    with staging_folder(target) as staging:
+        new, old = staging / "new", staging / "old"
+        new.mkdir()
+        _write(root, new / "data", checkpoint, manifests, digests)
+        _make_namespaces(target, checkpoint.dataset_id, staging)
+        if place.exists():
+            place.rename(old)
+        new.rename(place)
+
+
+def _write(
+    root: DataRoot,
+    folder: Path,
+    checkpoint: MinariCheckpoint,
+    manifests: Sequence[Manifest],
+    digests: dict[str, str],
+) -> None:
+    minari = _import_minari()
+    from gymnasium.envs.registration import EnvSpec
+    from minari.dataset.minari_storage import MinariStorage
+
+    environment = checkpoint.source.environment
+    if not environment.observation_space or not environment.action_space:
+        raise DataNotUsableError(
+            f"The spaces of {environment.env_id} aren't registered, which Minari needs. "
+            f"Register them where it is installed: register.py --env {environment.env_id}."
+        )
+    space = space_from_description(environment.observation_space)
+    storage = MinariStorage.new(
+        folder,
+        observation_space=minari_space(space),
+        action_space=space_from_description(environment.action_space),
+        env_spec=None if checkpoint.env_spec is None else EnvSpec.from_json(checkpoint.env_spec),
+        jpeg_encoding=False,
+    )
+    storage.update_metadata(
+        {
+            "dataset_id": checkpoint.dataset_id,
+            "algorithm_name": checkpoint.checkpoint.algorithm or "random",
+            "description": f"Experiment {checkpoint.key.experiment}, checkpoint {checkpoint.key.checkpoint}.",
+            "minari_version": minari.__version__,
+            _KEY: [checkpoint.key.experiment, checkpoint.key.checkpoint],
+        }
+    )
+    storage.update_episodes(_buffers(root, space, manifests, folder.parent.parent))
+    storage.update_episode_metadata([_episode_metadata(manifest) for manifest in manifests])
+    storage.update_metadata({_SOURCE: {"recipe": _RECIPE, "episodes": digests}})
+
+
+def _buffers(root: DataRoot, space: Space, manifests: Sequence[Manifest], scratch: Path) -> Iterator[Any]:
+    """One episode after another: memory holds one at a time."""
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+
+    for number, manifest in enumerate(manifests):
+        path = manifest.artifacts[ArtifactKind.EPISODES].path
+        try:
+            file = fetch_file(root, path, scratch)
+            fields = minari_fields(file, space)
+        except (FileNotFoundError, ValueError, KeyError) as error:
+            raise DataNotUsableError(f"{root.shown(path)} can't be read. Run `python flows/verify.py --repair`.") from (
+                error
+            )
+        yield EpisodeBuffer(id=number, seed=manifest.seed, **fields)
+        if not root.is_local:
+            file.unlink()
+
+
+def _episode_metadata(manifest: Manifest) -> dict[str, Any]:
+    return {"rlhfblender_episode": manifest.episode, "rlhfblender_request": manifest.request_digest}
+
+
+def _env_spec(source: ExperimentSource) -> str | None:
+    """Gymnasium's spec of the environment with the registered keyword arguments."""
+    spec: EnvironmentSpec = spec_of(source.environment)
+    try:
+        registration = find_registration(spec)
+    except EnvironmentNotUsableError:
+        return None
+    changes: dict[str, Any] = {
+        **spec.spec_kwargs,
+        "kwargs": {**registration.kwargs, **spec.kwargs},
+        "entry_point": entry_point_text(registration.entry_point),
+        "vector_entry_point": None,  # a class, for some, which has no JSON
+    }
+    return dataclasses.replace(registration, **changes).to_json()
+
+
+def _make_namespaces(target: DataRoot, dataset_id: str, staging: Path) -> None:
+    """Minari's marker in each folder above a data set; other checkpoints' exports may make the same ones meanwhile."""
+    folder = target.local_folder
+    for name in dataset_id.split("/")[:-1]:
+        folder /= name
+        make_folder(folder)
+        if not (folder / _NAMESPACE_FILE).exists():
+            marker = staging / _NAMESPACE_FILE
+            marker.write_text("{}")
+            marker.replace(folder / _NAMESPACE_FILE)

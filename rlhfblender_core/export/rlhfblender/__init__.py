@@ -1,0 +1,1 @@
+"""The export for RLHF-Blender's server."""

@@ -1,0 +1,156 @@
+"""A folder that RLHF-Blender's server can be started in: its names, its files, its database, pictures of actions."""
+
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from rlhfblender_core.dataset.action_labels import load_pictures
+from rlhfblender_core.dataset.layout import CheckpointKey
+from rlhfblender_core.export.index import Numbers, read_exported, read_numbers, write_numbers
+from rlhfblender_core.export.request import ExperimentSource, RewardsKind
+from rlhfblender_core.export.rlhfblender import names
+from rlhfblender_core.export.rlhfblender.database import ExperimentEntry, read_taken, write_entries
+from rlhfblender_core.export.rlhfblender.episodes import ServerCheckpoint
+from rlhfblender_core.export.rlhfblender.numbering import number_checkpoints, read_trained_steps
+from rlhfblender_core.export.rlhfblender.space_info import space_infos
+from rlhfblender_core.storage import DataRoot, publish_many_bytes, read_many, remove_files
+
+
+@dataclass(frozen=True)
+class ServerExperiment:
+    """An experiment with the numbers by which the server knows it."""
+
+    source: ExperimentSource
+    experiment_id: int
+    checkpoints: tuple[ServerCheckpoint, ...]
+
+
+def plan_server_export(
+    target: DataRoot,
+    sources: Sequence[ExperimentSource],
+    rewards: RewardsKind,
+    storage_options: Mapping[str, Any] | None = None,
+) -> tuple[ServerExperiment, ...]:
+    """Gives numbers to what has none yet, and keeps them in the target, which the caller has locked.
+
+    Raises:
+        DataNotUsableError: the target's database isn't RLHF-Blender's, or its ledger is damaged.
+    """
+    numbers = read_numbers(target)
+    ids, env_names = read_taken(_database(target))
+    for source in sources:
+        _give_numbers(numbers, source, ids, env_names, storage_options)
+    write_numbers(target, numbers)
+    return tuple(_experiment(target, source, numbers, rewards) for source in sources)
+
+
+def _give_numbers(
+    numbers: Numbers,
+    source: ExperimentSource,
+    ids: Mapping[str, int],
+    env_names: Mapping[str, str],
+    storage_options: Mapping[str, Any] | None,
+) -> None:
+    name, env_id = source.record.name, source.record.env_id
+    if env_id not in numbers.environments:
+        others = {env_name for other, env_name in {**env_names, **numbers.environments}.items() if other != env_id}
+        numbers.environments[env_id] = names.environment_name(env_id, others)
+    if name not in numbers.experiments:
+        taken = {*ids.values(), *numbers.experiments.values()}
+        numbers.experiments[name] = ids.get(name, max(taken, default=0) + 1)
+    numbers.checkpoints[name] = number_checkpoints(
+        source.checkpoints,
+        numbers.checkpoints.get(name, {}),
+        partial(read_trained_steps, source.record, storage_options=storage_options),
+    )
+
+
+def _experiment(target: DataRoot, source: ExperimentSource, numbers: Numbers, rewards: RewardsKind) -> ServerExperiment:
+    name, env_id = source.record.name, source.record.env_id
+    experiment_id = numbers.experiments[name]
+    labels = [checkpoint.label for checkpoint in source.checkpoints]
+    # Exporting one that has no episodes any more removes what was exported of it.
+    gone = [label for label in numbers.checkpoints[name] if label not in labels]
+    labels += [label for label in gone if read_exported(target, CheckpointKey(name, label))]
+    checkpoints = tuple(
+        ServerCheckpoint(
+            key=CheckpointKey(name, label),
+            env_id=env_id,
+            env_name=numbers.environments[env_id],
+            experiment_id=experiment_id,
+            number=numbers.checkpoints[name][label],
+            rewards=rewards,
+        )
+        for label in labels
+    )
+    return ServerExperiment(source, experiment_id, checkpoints)
+
+
+def finish_server_export(root: DataRoot, target: DataRoot, experiments: Sequence[ServerExperiment]) -> None:
+    """Writes what shows the exported episodes: pictures of actions, then the database.
+
+    Experiments of which no episode is there stay out, or go.
+    """
+    entries = [entry for experiment in experiments if (entry := _entry(target, experiment)) is not None]
+    gone = {experiment.source.record.name for experiment in experiments} - {entry.record.name for entry in entries}
+    environments = {entry.environment.env_id: entry for entry in entries}
+    for entry in environments.values():
+        _export_pictures(root, target, entry)
+    if entries or _database(target).exists():
+        write_entries(_database(target), entries, gone)
+
+
+def left_behind(target: DataRoot, registered: Collection[str]) -> tuple[str, ...]:
+    """Experiments of earlier exports that aren't registered any more; they stay, as people may have judged them."""
+    return tuple(
+        name
+        for name, labels in read_numbers(target).checkpoints.items()
+        if name not in registered and any(read_exported(target, CheckpointKey(name, label)) for label in labels)
+    )
+
+
+def _entry(target: DataRoot, experiment: ServerExperiment) -> ExperimentEntry | None:
+    exported = {checkpoint: read_exported(target, checkpoint.key) for checkpoint in experiment.checkpoints}
+    shown = [checkpoint for checkpoint, episodes in exported.items() if episodes]
+    if not shown:
+        return None
+    source, first = experiment.source, shown[0]
+    example = target.local_folder / first.paths(min(exported[first]))["episode"]
+    return ExperimentEntry(
+        experiment_id=experiment.experiment_id,
+        record=source.record,
+        environment=source.environment,
+        env_name=first.env_name,
+        checkpoints=tuple(checkpoint.number for checkpoint in shown),
+        algorithm=next((checkpoint.algorithm for checkpoint in source.checkpoints if checkpoint.algorithm), None),
+        spaces=space_infos(source.environment, example),
+    )
+
+
+def _export_pictures(root: DataRoot, target: DataRoot, entry: ExperimentEntry) -> None:
+    """Writes ``<index>_<label>.png``; removes those of labels that were renamed, where there are any pictures."""
+    labels = entry.environment.action_names or ()
+    pictures = load_pictures(root, entry.environment.env_id, labels) if labels else {}
+    if not pictures:
+        return
+    folder = names.action_label_folder(entry.env_name)
+    wanted = {}
+    for index, label in enumerate(labels):
+        if label in pictures:
+            stream = io.BytesIO()
+            Image.fromarray(pictures[label]).save(stream, "PNG")
+            wanted[f"{folder}/{names.action_label_file(index, len(labels), label)}"] = stream.getvalue()
+    there = read_many(target, wanted)
+    publish_many_bytes(target, {path: content for path, content in wanted.items() if there.get(path) != content})
+    local = target.local_folder / folder
+    stale = [f"{folder}/{file.name}" for file in local.glob("[0-9]*_*.png") if f"{folder}/{file.name}" not in wanted]
+    remove_files(target, stale)
+
+
+def _database(target: DataRoot) -> Path:
+    return target.local_folder / names.DATABASE

@@ -1,0 +1,101 @@
+"""The environment of a request: what is asked for, what is registered, and how to make it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rlhfblender_core.environments import (
+    EnvironmentDescription,
+    EnvironmentSpec,
+    check_action_names,
+    space_from_description,
+    split_env_kwargs,
+)
+from rlhfblender_core.environments.registration import find_registration
+from rlhfblender_core.errors import EnvironmentNotUsableError, RegistryConflictError
+from rlhfblender_core.planning.request import GenerationRequest
+from rlhfblender_core.registry import EnvironmentRecord, environment_conflict, lacks_origin
+from rlhfblender_core.wrappers.specs import settings_from_env_kwargs
+
+
+def requested_environment(request: GenerationRequest, env_id: str) -> EnvironmentRecord:
+    """What the request says of the environment, and no more."""
+    constructor, spec_kwargs = split_env_kwargs(dict(request.env_kwargs))
+    return EnvironmentRecord(
+        env_id=env_id,
+        display_name=request.env_display_name,
+        description=request.env_description,
+        entry_point=request.env_gym_entrypoint,
+        additional_packages=tuple(request.additional_gym_packages),
+        kwargs=constructor,
+        spec_kwargs=spec_kwargs,
+        action_names=tuple(request.action_names) if request.action_names else None,
+    )
+
+
+def merged_environment(known: EnvironmentRecord | None, wanted: EnvironmentRecord) -> EnvironmentRecord:
+    """What is asked for, with what is registered where nothing is asked.
+
+    Raises:
+        RegistryConflictError: the two contradict each other.
+    """
+    if known is None:
+        return wanted
+    conflict = environment_conflict(known, wanted)
+    if conflict:
+        raise RegistryConflictError(conflict)
+    if lacks_origin(known) and not lacks_origin(wanted) and _is_found(known):
+        raise RegistryConflictError(
+            f"Environment {known.env_id!r} is registered without entry point and packages, and is found without them. "
+            "Leave them out to use it, or register yours under another id."
+        )
+    return dataclasses.replace(
+        wanted,
+        display_name=wanted.display_name or known.display_name,
+        description=wanted.description or known.description,
+        entry_point=known.entry_point or wanted.entry_point,
+        additional_packages=known.additional_packages or wanted.additional_packages,
+        kwargs=known.kwargs,
+        spec_kwargs=known.spec_kwargs,
+        action_names=wanted.action_names or known.action_names,
+    )
+
+
+def _is_found(environment: EnvironmentRecord) -> bool:
+    try:
+        find_registration(spec_of(environment))
+    except EnvironmentNotUsableError:
+        return False
+    return True
+
+
+def spec_of(environment: EnvironmentRecord, agent_kwargs: Mapping[str, Any] | None = None) -> EnvironmentSpec:
+    """How to make a registered environment; settings for the agent's view are left out.
+
+    Args:
+        environment: as registered.
+        agent_kwargs: constructor kwargs that an agent was trained with; registered ones win.
+    """
+    _, constructor = settings_from_env_kwargs(environment.kwargs)
+    return EnvironmentSpec(
+        env_id=environment.env_id,
+        entry_point=environment.entry_point,
+        additional_packages=environment.additional_packages,
+        kwargs={**(agent_kwargs or {}), **constructor},
+        spec_kwargs=environment.spec_kwargs,
+    )
+
+
+def described(
+    environment: EnvironmentRecord, description: EnvironmentDescription, request: GenerationRequest
+) -> EnvironmentRecord:
+    """The environment with the spaces that it turned out to have.
+
+    Raises:
+        RequestError: the names of actions don't fit the action space.
+    """
+    if request.action_names:
+        check_action_names(space_from_description(description.action_space), request.action_names)
+    return dataclasses.replace(
+        environment, observation_space=description.observation_space, action_space=description.action_space
+    )

@@ -1,0 +1,249 @@
+"""From what a user asked for to what will be done. Reads everywhere, writes nowhere.
+
+Whatever can be wrong with a request is found here, before anything is registered or written.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fsspec.utils import get_protocol
+
+from rlhfblender_core.checkpoints.fetch import fetch_checkpoint
+from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints, select_checkpoints
+from rlhfblender_core.checkpoints.match import check_spaces, successor_hint
+from rlhfblender_core.environments import (
+    EnvironmentDescription,
+    EnvironmentSpec,
+    describe_environment,
+    space_from_description,
+)
+from rlhfblender_core.errors import InvalidParameterError, RegistryConflictError
+from rlhfblender_core.names import path_segment
+from rlhfblender_core.planning.environment import described, merged_environment, requested_environment, spec_of
+from rlhfblender_core.planning.request import DEFAULT_SETTINGS, RANDOM_BASELINE, GenerationRequest
+from rlhfblender_core.registry import (
+    EnvironmentRecord,
+    ExperimentKind,
+    ExperimentRecord,
+    Registry,
+    experiment_conflict,
+)
+from rlhfblender_core.rollout.settings import RolloutSettings, TrainedAgent
+from rlhfblender_core.storage import has_password
+from rlhfblender_core.wrappers.specs import settings_from_env_kwargs
+
+
+@dataclass(frozen=True)
+class GenerationPlan:
+    """What will be done.
+
+    Attributes:
+        environment: to be registered, with what is registered already filled in.
+        experiment: likewise; None when only the environment is to be registered.
+        settings: one per checkpoint, in the order asked for; empty when nothing is to be generated.
+        num_episodes: per checkpoint.
+        replace: whether episodes and settings that are there are made anew.
+        remarks: what a person should know, though it stops nothing.
+    """
+
+    environment: EnvironmentRecord
+    experiment: ExperimentRecord | None
+    settings: tuple[RolloutSettings, ...]
+    num_episodes: int
+    replace: bool
+    remarks: tuple[str, ...] = ()
+
+
+def plan_generation(
+    request: GenerationRequest,
+    registry: Registry | None,
+    cache: Path,
+    storage_options: Mapping[str, Any] | None = None,
+) -> GenerationPlan:
+    """Resolves and checks a request; remote checkpoints are fetched into the cache.
+
+    Args:
+        request: what the user asks for.
+        registry: None where there is none yet.
+        cache: folder for fetched checkpoints.
+        storage_options: for remote checkpoints.
+
+    Raises:
+        RequestError: with what is wrong and what to do.
+    """
+    registered = registry.find_experiment(request.exp) if registry and request.exp else None
+    env_id = _environment_id(request, registered)
+    kind = _kind(request, registered)
+    wanted_environment = requested_environment(request, env_id)
+    known = registry.find_environment(env_id) if registry else None
+    environment = merged_environment(known, wanted_environment)
+    settings = _merged_settings(request, registered)
+    spec = spec_of(environment)
+    try_out = not request.register_only
+    description = describe_environment(spec, render=bool(settings["render"]) and try_out, try_out=try_out)
+    environment = described(environment, description, request)
+    if kind is None:
+        return GenerationPlan(environment, None, (), request.num_episodes, request.overwrite)
+    experiment = _experiment_record(request, registered, env_id, kind, settings)
+    rollouts: tuple[RolloutSettings, ...] = ()
+    if not request.register_only:
+        agents = _agents(request, experiment, environment, cache, storage_options)
+        rollouts = tuple(_rollout_settings(environment, description, agent, settings) for agent in agents)
+        for rollout in rollouts:
+            _check_fit(rollout, spec, description)
+    remarks = _remarks(rollouts)
+    return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite, remarks)
+
+
+def _remarks(rollouts: Sequence[RolloutSettings]) -> tuple[str, ...]:
+    """Old models on environments that look the same and aren't."""
+    hints = [successor_hint(rollout.agent.ref, rollout.environment.env_id) for rollout in rollouts if rollout.agent]
+    return tuple(dict.fromkeys(hint for hint in hints if hint))
+
+
+def _environment_id(request: GenerationRequest, registered: ExperimentRecord | None) -> str:
+    if request.env is not None:
+        return request.env
+    if registered is not None:
+        return registered.env_id
+    if request.exp is not None:
+        raise InvalidParameterError(f"No experiment {request.exp!r} is registered. Give --env to make a new one.")
+    raise InvalidParameterError("Give --env with a Gymnasium id, or --exp with a registered experiment.")
+
+
+def _kind(request: GenerationRequest, registered: ExperimentRecord | None) -> ExperimentKind | None:
+    """Whether the experiment is one of checkpoints; ``--random`` on one of those adds its random baseline."""
+    if request.random:
+        adds_baseline = registered is not None and registered.kind == "trained" and not request.overwrite
+        return "trained" if adds_baseline else "random"
+    if request.model_path is not None:
+        return "trained"
+    if registered is not None:
+        return registered.kind
+    if request.register_only and request.exp is None:
+        return None
+    raise InvalidParameterError(
+        "Give --random for a random agent, or --model-path with a checkpoint or a folder of them."
+    )
+
+
+def _merged_settings(request: GenerationRequest, registered: ExperimentRecord | None) -> dict[str, Any]:
+    """The experiment's settings: what is asked for, else what is registered, else the default."""
+    asked = {
+        "seed": request.seed,
+        "deterministic": request.deterministic,
+        "max_steps_per_episode": request.max_steps_per_episode,
+        "algorithm": request.algorithm,
+        "fps": request.fps,
+        "render": None if request.no_render is None else not request.no_render,
+    }
+    before = registered.settings if registered else {}
+    return {**DEFAULT_SETTINGS, **before, **{name: value for name, value in asked.items() if value is not None}}
+
+
+def _experiment_record(
+    request: GenerationRequest,
+    registered: ExperimentRecord | None,
+    env_id: str,
+    kind: ExperimentKind,
+    settings: dict[str, Any],
+) -> ExperimentRecord:
+    record = ExperimentRecord(
+        name=request.exp or f"{path_segment(env_id)}_{kind}_experiment",
+        env_id=env_id,
+        kind=kind,
+        project=request.project,
+        model_path=_model_path(request, registered if kind == "trained" else None),
+        settings=settings,
+    )
+    conflict = registered and experiment_conflict(registered, record, replace_settings=request.overwrite)
+    if conflict:
+        raise RegistryConflictError(conflict)
+    return record
+
+
+def _model_path(request: GenerationRequest, registered: ExperimentRecord | None) -> str | None:
+    if request.model_path is None:
+        return registered.model_path if registered else None
+    if has_password(request.model_path):
+        raise InvalidParameterError(
+            "The --model-path holds a password, which would be registered and shown. Put it into "
+            "RLHFBLENDER_STORAGE_OPTIONS."
+        )
+    if get_protocol(request.model_path) in ("file", "local"):
+        return str(Path(request.model_path.removeprefix("file://")).expanduser().absolute())
+    return request.model_path
+
+
+def _agents(
+    request: GenerationRequest,
+    experiment: ExperimentRecord,
+    environment: EnvironmentRecord,
+    cache: Path,
+    storage_options: Mapping[str, Any] | None,
+) -> list[TrainedAgent | None]:
+    """Who acts, in the order asked for; None is the random agent."""
+    if experiment.kind == "random" or request.random:
+        return [None]
+    if experiment.model_path is None:
+        raise InvalidParameterError(f"Experiment {experiment.name!r} has no model path. Give it with --model-path.")
+    steps = list(dict.fromkeys(request.checkpoints))
+    files: list[CheckpointFile] = []
+    if any(step != RANDOM_BASELINE for step in steps):
+        found = find_checkpoints(experiment.model_path, environment.env_id, storage_options)
+        files = list(select_checkpoints(found, [step for step in steps if step != RANDOM_BASELINE]))
+    overrides, _ = settings_from_env_kwargs(environment.kwargs)
+    agents: list[TrainedAgent | None] = []
+    for file in files:
+        ref = fetch_checkpoint(
+            file,
+            cache,
+            storage_options,
+            algorithm=experiment.settings["algorithm"],
+            overrides=overrides,
+            trust=request.trust_checkpoint,
+        )
+        agents.append(TrainedAgent(file, ref, request.trust_checkpoint))
+    if RANDOM_BASELINE in steps:
+        agents.insert(min(steps.index(RANDOM_BASELINE), len(agents)), None)
+    return agents
+
+
+def _rollout_settings(
+    environment: EnvironmentRecord,
+    description: EnvironmentDescription,
+    agent: TrainedAgent | None,
+    settings: Mapping[str, Any],
+) -> RolloutSettings:
+    return RolloutSettings(
+        environment=spec_of(environment, agent.ref.settings.env_kwargs if agent else None),
+        agent=agent,
+        run_seed=settings["seed"],
+        deterministic=bool(settings["deterministic"]) and agent is not None,
+        max_steps=settings["max_steps_per_episode"],
+        render=settings["render"],
+        fps=settings["fps"] or description.fps,
+        action_names=environment.action_names,
+        packages=tuple(sorted(description.package_versions)),
+    )
+
+
+def _check_fit(rollout: RolloutSettings, registered: EnvironmentSpec, description: EnvironmentDescription) -> None:
+    """Makes sure that the checkpoint's policy can see and act in the environment.
+
+    Raises:
+        SpacesDifferError: it can't.
+    """
+    if rollout.agent is None:
+        return
+    if rollout.environment != registered:  # the agent brings kwargs of its own, which may change the spaces
+        description = describe_environment(rollout.environment)
+    check_spaces(
+        rollout.agent.ref,
+        space_from_description(description.observation_space),
+        space_from_description(description.action_space),
+        environment_id=rollout.environment.env_id,
+        trust=rollout.agent.trust,
+    )

@@ -1,0 +1,93 @@
+"""Which checkpoints in an experiment's model folder wait for their episodes."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints
+from rlhfblender_core.checkpoints.listing import open_filesystem, storage_errors
+from rlhfblender_core.dataset.layout import CheckpointKey
+from rlhfblender_core.dataset.published import read_published
+from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.registry import ExperimentRecord
+from rlhfblender_core.storage import DataRoot
+
+
+@dataclass(frozen=True)
+class WaitingCheckpoints:
+    """What a look into a model folder found, by label.
+
+    Attributes:
+        complete: have all episodes that are wanted.
+        ready: have fewer, and can be used.
+        unsettled: have fewer, and may still be written.
+    """
+
+    complete: tuple[str, ...] = ()
+    ready: tuple[str, ...] = ()
+    unsettled: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One line for a log."""
+        text = f"checkpoints with their episodes: {len(self.complete)}"
+        text += f", to fill: {', '.join(self.ready)}" if self.ready else ", none to fill"
+        return text + (f", still being written: {', '.join(self.unsettled)}" if self.unsettled else "")
+
+
+def find_waiting(
+    experiment: ExperimentRecord,
+    num_episodes: int,
+    root: DataRoot,
+    *,
+    settle_seconds: float,
+    options: Mapping[str, Any] | None = None,
+) -> WaitingCheckpoints:
+    """Looks into the experiment's model folder.
+
+    Args:
+        experiment: registered, with a model path.
+        num_episodes: how many each checkpoint shall have.
+        root: where its episodes are.
+        settle_seconds: files changed less than so long ago count as still being written. Stable-Baselines3 saves in
+            place, and statistics after the model.
+        options: for fsspec, to reach the model folder.
+
+    Raises:
+        InvalidParameterError: the experiment has no model path.
+        CheckpointNotUsableError: there is no such folder, or no checkpoint in it.
+        StorageNotUsableError, StorageUnavailableError: the folder can't be reached.
+    """
+    if experiment.model_path is None:
+        raise InvalidParameterError(f"Experiment {experiment.name!r} has no model folder to watch.")
+    found: dict[str, list[str]] = {"complete": [], "ready": [], "unsettled": []}
+    for file in find_checkpoints(experiment.model_path, experiment.env_id, options):
+        if file.step == 0:  # can't be asked for: 0 is the random baseline
+            continue
+        published = read_published(root, CheckpointKey(experiment.name, file.label))
+        if not published.missing(range(num_episodes)):
+            state = "complete"
+        else:
+            state = "ready" if _is_settled(file, settle_seconds, options) else "unsettled"
+        found[state].append(file.label)
+    return WaitingCheckpoints(**{state: tuple(labels) for state, labels in found.items()})
+
+
+def _is_settled(file: CheckpointFile, seconds: float, options: Mapping[str, Any] | None) -> bool:
+    """Whether neither the model nor its statistics changed a moment ago.
+
+    A time in the future beyond that is another machine's wrong clock; a model that is cut off is refused when it is
+    loaded, whatever its age.
+    """
+    urls = (file.url, file.companions.vecnormalize)
+    ages = [time.time() - _modified_at(url, options).timestamp() for url in urls if url is not None]
+    return all(abs(age) >= seconds for age in ages)
+
+
+def _modified_at(url: str, options: Mapping[str, Any] | None) -> datetime:
+    with storage_errors(url):
+        filesystem, path = open_filesystem(url, options)
+        moment: datetime = filesystem.modified(path)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""What a run achieved: in numbers, and as pictures."""

@@ -1,0 +1,1 @@
+"""Episodes being made: one after the other, in files that wait to be published."""

@@ -1,0 +1,159 @@
+"""One episode: the environment and the policy take turns, every step is recorded as one aligned row.
+
+Row ``t`` is what was observed, the picture of that state, the action taken in it, and the reward and info that came
+back. The observation that ends the episode is no row: it is ``final_obs``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+
+from rlhfblender_core.dataset.episode_writer import EpisodeFiles, EpisodeSummary, Outcome
+from rlhfblender_core.dataset.video import Frame, frame_fault
+from rlhfblender_core.environments import flatten_observation
+from rlhfblender_core.errors import EnvironmentNotUsableError, EpisodeError, RLHFBlenderError, one_line
+from rlhfblender_core.policies.protocol import Policy
+from rlhfblender_core.rollout.seeding import episode_seed, seeded_globals
+from rlhfblender_core.storage import full_disk_errors
+
+#: Called after every step with the steps since the last call.
+StepListener = Callable[[int], None]
+
+
+class RawRecorder(gym.Wrapper[Any, Any, Any, Any]):
+    """Remembers what the environment itself said, beneath the wrappers that an agent was trained with.
+
+    A frame-skipping wrapper takes several steps per action: their rewards add up, the last observation counts.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.observation: Any = None
+        self._reward = 0.0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As the environment's."""
+        self.observation, info = self.env.reset(seed=seed, options=options)
+        self._reward = 0.0
+        return self.observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As the environment's."""
+        self.observation, reward, terminated, truncated, info = self.env.step(action)
+        self._reward += _as_number(reward)
+        return self.observation, reward, terminated, truncated, info
+
+    def take_reward(self) -> float:
+        """The sum of rewards since it was last taken or the environment was reset."""
+        reward, self._reward = self._reward, 0.0
+        return reward
+
+
+def _as_number(reward: Any) -> float:
+    """The reward as a float; arrays with one element are taken for it, as many environments return them.
+
+    Raises:
+        TypeError: it is no number.
+    """
+    if isinstance(reward, float | int):  # the usual case, at every step
+        return float(reward)
+    array = np.asarray(reward)
+    if array.size == 1 and array.dtype.kind in "biuf":
+        return float(array.item())
+    raise TypeError(f"step() returned the reward {reward!r:.60}, which is no number")
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A policy in the environment it acts in.
+
+    Attributes:
+        recorder: around the environment itself; its observation is recorded.
+        env: what the policy acts in: the recorder, maybe with wrappers around it.
+        policy: who acts.
+    """
+
+    recorder: RawRecorder
+    env: gym.Env[Any, Any]
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class EpisodeTerms:
+    """What decides an episode besides agent and number.
+
+    Attributes:
+        run_seed: the request's seed.
+        max_steps: where an episode is cut off as truncated; None for the environment's own limits only.
+        render: whether frames are recorded.
+    """
+
+    run_seed: int
+    max_steps: int | None
+    render: bool
+
+
+def roll_out_episode(
+    agent: Agent, episode: int, terms: EpisodeTerms, files: EpisodeFiles, on_step: StepListener
+) -> EpisodeSummary:
+    """Rolls out episode number ``episode`` into ``files``.
+
+    Raises:
+        EpisodeError: the environment or the policy raised.
+        RLHFBlenderError: writing failed.
+    """
+    progress = _Progress()
+    try:
+        seed = episode_seed(terms.run_seed, episode)
+        with full_disk_errors(), seeded_globals(seed):
+            return _roll_out(agent, seed, terms, files, on_step, progress)
+    except (Exception, SystemExit) as error:  # some simulators exit rather than raise
+        # An observation that doesn't fit its space is the episode's own; the disk and the like aren't.
+        if isinstance(error, RLHFBlenderError) and not isinstance(error, EnvironmentNotUsableError):
+            raise
+        raise EpisodeError(episode, progress.step, one_line(error)) from error
+
+
+class _Progress:
+    """How far an episode got, for the message if it fails: -1 while it is being reset."""
+
+    step = -1
+
+
+def _roll_out(
+    agent: Agent, seed: int, terms: EpisodeTerms, files: EpisodeFiles, on_step: StepListener, progress: _Progress
+) -> EpisodeSummary:
+    env, recorder, policy = agent.env, agent.recorder, agent.policy
+    space = recorder.observation_space
+    policy.reset(seed)
+    observation, _ = env.reset(seed=seed)
+    done = False
+    while not done:
+        progress.step += 1
+        step = policy.act(observation)
+        # Recorded before stepping: some environments return the same array again, changed.
+        files.add_decision(flatten_observation(space, recorder.observation), step)
+        if terms.render:
+            files.add_frame(render_frame(recorder))
+        observation, _, terminated, truncated, info = env.step(step.action)
+        is_cut_off = terms.max_steps is not None and progress.step + 1 >= terms.max_steps and not terminated
+        outcome = Outcome(recorder.take_reward(), bool(terminated), bool(truncated) or is_cut_off, info)
+        files.add_outcome(outcome)
+        on_step(1)
+        done = outcome.terminated or outcome.truncated
+    return files.finish(flatten_observation(space, recorder.observation), seed)
+
+
+def render_frame(env: gym.Env[Any, Any]) -> Frame:
+    """The environment's picture of its state, (height, width, 3) uint8.
+
+    Raises:
+        TypeError: ``render()`` returned something else.
+    """
+    frame: Any = env.render()
+    if fault := frame_fault(frame):
+        raise TypeError(f"render() returned {fault}; use --no-render")
+    return cast("Frame", frame)

@@ -1,0 +1,1 @@
+"""Everything that reads bytes which others made, without running anything of them."""

@@ -1,0 +1,167 @@
+"""Spaces as shapes and dtypes, from pickles as from Gymnasium, and whether two of them go together."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from rlhfblender_core.untrusted.placeholders import DamagedPickleError, StandIn, resolved
+
+_MAX_DEPTH = 8
+_IMAGE_SIDES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceInfo:
+    """What has to agree between a checkpoint's space and an environment's.
+
+    Attributes:
+        kind: Gymnasium's class name: ``Box``, ``Discrete``, …
+        shape: of an element; () for Discrete and Dict.
+        dtype: of an element, "" for Dict and Tuple.
+        counts: number of values of each entry, for Discrete and MultiDiscrete.
+        parts: the named sub-spaces of Dict and Tuple.
+    """
+
+    kind: str
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    counts: tuple[int, ...] = ()
+    parts: tuple[tuple[str, "SpaceInfo"], ...] = ()
+
+    def __str__(self) -> str:
+        if self.kind == "Discrete":
+            return f"Discrete({self.counts[0]})"
+        if self.kind == "MultiDiscrete":
+            return f"MultiDiscrete({list(self.counts)})"
+        if self.kind in ("Dict", "Tuple"):
+            return f"{self.kind}({', '.join(f'{name}: {part}' for name, part in self.parts)})"
+        return f"{self.kind}({self.shape}, {self.dtype})"
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it may be an image, by shape and dtype (its bounds aren't known here)."""
+        return self.kind == "Box" and len(self.shape) == _IMAGE_SIDES and self.dtype == "uint8"
+
+    def agrees_with(self, other: "SpaceInfo") -> bool:
+        """Whether a policy for one can be used with the other; floats of any size count as equal."""
+        if self.kind != other.kind or self.counts != other.counts:
+            return False
+        if self.parts or other.parts:
+            mine, others = dict(self.parts), dict(other.parts)
+            return mine.keys() == others.keys() and all(part.agrees_with(others[name]) for name, part in mine.items())
+        return self.shape == other.shape and _dtype_family(self.dtype) == _dtype_family(other.dtype)
+
+
+def space_info(space: spaces.Space[Any]) -> SpaceInfo:
+    """Of a Gymnasium space."""
+    kind = next((base.__name__ for base in type(space).__mro__ if base.__module__.startswith("gymnasium.spaces.")), "")
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        named = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        return SpaceInfo(kind, parts=tuple((str(name), space_info(part)) for name, part in named))
+    if isinstance(space, spaces.Discrete):
+        return SpaceInfo(kind, dtype=str(space.dtype), counts=(int(space.n),))
+    counts = tuple(int(n) for n in space.nvec.ravel()) if isinstance(space, spaces.MultiDiscrete) else ()
+    return SpaceInfo(kind, tuple(space.shape or ()), str(space.dtype), counts)
+
+
+def pickled_space_info(value: Any, depth: int = 0) -> SpaceInfo:
+    """Of a space that came out of a pickle as a stand-in.
+
+    Raises:
+        DamagedPickleError: it is no space, or one with parts missing.
+        RefusedPickleError: it holds something that no space holds.
+    """
+    if depth > _MAX_DEPTH or not isinstance(value, StandIn) or not isinstance(value.state, dict):
+        raise DamagedPickleError("it is no space")
+    kind = value.origin[1]
+    if kind in ("Dict", "Tuple"):
+        return SpaceInfo(kind, parts=_parts(value, depth))
+    if kind == "Discrete":
+        return SpaceInfo(kind, dtype=_dtype(value), counts=(_count(resolved(value.attribute("n"))),))
+    if kind == "MultiDiscrete":
+        nvec = np.asarray(resolved(value.attribute("nvec")))
+        return SpaceInfo(kind, nvec.shape, _dtype(value), tuple(_count(n) for n in nvec.ravel().tolist()))
+    if kind == "MultiBinary":
+        n = resolved(value.attribute("shape", "_shape", "n"))
+        return SpaceInfo(kind, _shape(n if isinstance(n, tuple) else (n,)), _dtype(value) or "int8")
+    if kind == "Box":
+        return SpaceInfo(kind, _shape(value.attribute("_shape", "shape")), _dtype(value))
+    raise DamagedPickleError(f"{kind[:40]} is no space that Stable-Baselines3 knows")
+
+
+def _parts(value: StandIn, depth: int) -> tuple[tuple[str, SpaceInfo], ...]:
+    held = value.attribute("spaces")
+    if isinstance(held, dict):
+        named = list(dict.items(held))
+    elif isinstance(held, (list, tuple)):
+        named = list(enumerate(held))
+    else:
+        raise DamagedPickleError("it has no sub-spaces")
+    return tuple((str(name)[:80], pickled_space_info(part, depth + 1)) for name, part in named[:1000])
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, (tuple, list)):
+        raise DamagedPickleError("a space without a shape")
+    return tuple(_count(resolved(side)) for side in value)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise DamagedPickleError("a space with an impossible size")
+    return value
+
+
+def _dtype(value: StandIn) -> str:
+    dtype = resolved(value.attribute("dtype"))
+    if isinstance(dtype, np.dtype):
+        return dtype.newbyteorder("=").name
+    # A type such as numpy.float32 instead of a dtype: named, by exact name only.
+    return dtype.origin[1] if isinstance(dtype, type) and issubclass(dtype, StandIn) else str(dtype or "")[:20]
+
+
+def _dtype_family(dtype: str) -> str:
+    """Policies convert floats to float32 and integers to classes; a uint8 image, though, is divided by 255."""
+    if dtype.startswith("float"):
+        return "float"
+    return "integer" if dtype.startswith("int") else dtype
+
+
+def stacked(info: SpaceInfo, frames: int | None) -> SpaceInfo:
+    """The space after stacking that many observations, as ``VecFrameStack`` does it."""
+    if frames is None:
+        return info
+    if info.parts:
+        return SpaceInfo(info.kind, parts=tuple((name, stacked(part, frames)) for name, part in info.parts))
+    if info.kind != "Box" or not info.shape:
+        return info
+    shape = list(info.shape)
+    axis = 0 if info.is_image and shape[0] == min(shape) else -1
+    shape[axis] *= frames
+    return SpaceInfo(info.kind, tuple(shape), info.dtype)
+
+
+def channels_first(info: SpaceInfo) -> SpaceInfo:
+    """The space after ``VecTransposeImage``: images as (channels, height, width)."""
+    if info.parts:
+        return SpaceInfo(info.kind, parts=tuple((name, channels_first(part)) for name, part in info.parts))
+    if not info.is_image or info.shape.index(min(info.shape)) == 0:
+        return info
+    height, width, channels = info.shape
+    return SpaceInfo(info.kind, (channels, height, width), info.dtype)
+
+
+def difference(trained: SpaceInfo, found: SpaceInfo) -> str:
+    """In words: what the checkpoint expects and what the environment has."""
+    if trained.kind == found.kind == "Discrete":
+        return f"{trained.counts[0]} actions or values, the environment has {found.counts[0]}"
+    if trained.parts and found.parts:
+        mine, others = dict(trained.parts), dict(found.parts)
+        for name in sorted(mine.keys() | others.keys()):
+            if name not in others or name not in mine:
+                return f"an entry {name!r}, the environment has none" if name in mine else f"no entry {name!r}"
+            if not mine[name].agrees_with(others[name]):
+                return f"{name}: {mine[name]}, the environment has {others[name]}"
+    return f"{trained}, the environment has {found}"

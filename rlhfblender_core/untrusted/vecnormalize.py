@@ -1,0 +1,117 @@
+"""Observation statistics of a ``VecNormalize`` file, read without running it, and applied."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rlhfblender_core.errors import CheckpointNotUsableError
+from rlhfblender_core.untrusted.pickles import load_inert
+from rlhfblender_core.untrusted.placeholders import DamagedPickleError, RefusedPickleError, StandIn, resolved
+
+MAX_FILE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean and variance of an observation, float64, of its shape."""
+
+    mean: npt.NDArray[np.float64]
+    variance: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationStatistics:
+    """What ``VecNormalize`` does to observations in evaluation.
+
+    Attributes:
+        moments: by the key of a Dict space; of a Box space under None. Empty if observations aren't normalised.
+        clip: largest absolute value afterwards.
+        epsilon: added to the variance.
+    """
+
+    moments: dict[str | None, Moments]
+    clip: float
+    epsilon: float
+
+    def normalised(self, key: str | None, observation: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """One observation, float32, of the same shape; unchanged where there are no statistics of this key."""
+        moments = self.moments.get(key)
+        if moments is None:
+            return observation
+        # The same operations in the same order as Stable-Baselines3, so that every bit agrees.
+        scaled = (observation - moments.mean) / np.sqrt(moments.variance + self.epsilon)
+        return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+
+
+def read_statistics(path: Path) -> ObservationStatistics:
+    """The statistics in a file that ``VecNormalize.save`` wrote.
+
+    Raises:
+        CheckpointNotUsableError: it is damaged, no such file, or holds what isn't known to be safe.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise _unusable(path, f"is larger than {MAX_FILE_BYTES >> 20} MiB")
+        return _statistics(load_inert(path.read_bytes()))
+    except OSError as error:
+        raise _unusable(path, f"can't be read ({error.strerror or error})") from error
+    except RefusedPickleError as error:
+        problem = f"is refused: it holds {str(error)[:120]!r}, which isn't known to be safe"
+        raise _unusable(path, f"{problem}; use --trust-checkpoint if you made the file yourself") from error
+    except (DamagedPickleError, ValueError, TypeError, OverflowError) as error:
+        raise _unusable(path, f"is no intact VecNormalize file ({error})") from error
+
+
+def trusted_statistics(path: Path) -> ObservationStatistics:
+    """Like :func:`read_statistics` for a file its user made: it may run code while it is read."""
+    import pickle
+
+    try:
+        wrapper = pickle.loads(path.read_bytes())  # noqa: S301 - asked for by --trust-checkpoint
+        state = wrapper.__dict__
+        held = _moments_of(state["obs_rms"], lambda rms: (rms.mean, rms.var)) if state.get("norm_obs", True) else {}
+        return ObservationStatistics(held, float(state["clip_obs"]), float(state["epsilon"]))
+    except Exception as error:  # its own code may raise anything
+        raise _unusable(path, f"can't be loaded ({' '.join(str(error).split())[:120]})") from error
+
+
+def _statistics(wrapper: Any) -> ObservationStatistics:
+    if not isinstance(wrapper, StandIn) or wrapper.origin[1] != "VecNormalize" or not isinstance(wrapper.state, dict):
+        raise DamagedPickleError("it holds something else")
+    clip, epsilon = (resolved(wrapper.state.get(name)) for name in ("clip_obs", "epsilon"))
+    if not isinstance(clip, (int, float)) or not isinstance(epsilon, (int, float)):
+        raise DamagedPickleError("clip_obs or epsilon is missing")
+    moments = {}
+    if wrapper.state.get("norm_obs", True):
+        moments = _moments_of(wrapper.state.get("obs_rms"), _pickled_moments)
+        keys = wrapper.state.get("norm_obs_keys")
+        if isinstance(keys, list):
+            moments = {key: held for key, held in moments.items() if key is None or key in keys}
+    return ObservationStatistics(moments, float(clip), float(epsilon))
+
+
+def _pickled_moments(rms: Any) -> tuple[Any, Any]:
+    if not isinstance(rms, StandIn) or rms.origin[1] != "RunningMeanStd":
+        raise DamagedPickleError("obs_rms is missing")
+    return resolved(rms.attribute("mean")), resolved(rms.attribute("var"))
+
+
+def _moments_of(held: Any, parts: Any) -> dict[str | None, Moments]:
+    if isinstance(held, Mapping):
+        return {str(key): _moments(*parts(rms)) for key, rms in dict.items(dict(held))}
+    return {None: _moments(*parts(held))}
+
+
+def _moments(mean: Any, variance: Any) -> Moments:
+    mean, variance = np.asarray(mean, np.float64), np.asarray(variance, np.float64)
+    if mean.shape != variance.shape or not np.isfinite(mean).all() or not (variance >= 0).all():
+        raise DamagedPickleError("its mean and variance don't fit together")
+    return Moments(mean, variance)
+
+
+def _unusable(path: Path, problem: str) -> CheckpointNotUsableError:
+    return CheckpointNotUsableError(f"Statistics file {str(path)!r} {problem}.")

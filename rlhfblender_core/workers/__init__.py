@@ -1,0 +1,1 @@
+"""Worker processes, and how far they have got."""

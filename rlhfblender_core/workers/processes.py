@@ -1,0 +1,132 @@
+"""Worker processes: what they are started from, how they begin, and how they end.
+
+On Linux they are forked from a template, a process of its own that has loaded the libraries once (multiprocessing's
+fork server): loading torch takes seconds, forking milliseconds. The template can be started early, while the command
+does something else. Elsewhere each worker loads them by itself, because forking isn't safe there.
+"""
+
+import atexit
+import contextlib
+import gc
+import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from rlhfblender_core.runs.folders import open_scratch
+from rlhfblender_core.workers.progress import start_counter
+
+_CAN_FORK = sys.platform == "linux"
+#: The first keeps the others quiet.
+_TEMPLATE = ("rlhfblender_core.workers.forkserver_preload", "rlhfblender_core.rollout.shards")
+#: Sockets have short names: 107 bytes, of which multiprocessing needs 18.
+_LONGEST_FOLDER = 89
+_TEMPLATE_TRAINED = (*_TEMPLATE, "torch", "stable_baselines3", "sb3_contrib", "rlhfblender_core.policies.actor_critic")
+
+
+def start_template(*, trained: bool) -> None:
+    """Begins to load what worker processes need, in the background; does nothing where that has begun.
+
+    Args:
+        trained: whether agents are trained; random ones don't need torch.
+    """
+    if _CAN_FORK:
+        multiprocessing.set_forkserver_preload(list(_TEMPLATE_TRAINED if trained else _TEMPLATE))
+        _keep_socket_in_scratch()
+        with interrupts_blocked():
+            multiprocessing.resource_tracker.ensure_running()
+        with interrupts_blocked():  # again: the tracker's start unblocks them
+            multiprocessing.forkserver.ensure_running()
+
+
+def _keep_socket_in_scratch() -> None:
+    """Has multiprocessing keep the template's socket where the next run finds it, should this process be killed."""
+    settings = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001
+    if "tempdir" in settings:
+        return
+    stack = contextlib.ExitStack()
+    folder = str(stack.enter_context(open_scratch()))
+    if len(folder) > _LONGEST_FOLDER:
+        stack.close()
+        return
+    settings["tempdir"] = folder
+    atexit.register(stack.close)
+
+
+def make_pool(processes: int, progress_folder: Path) -> ProcessPoolExecutor:
+    """A pool of workers, which start when there is work; they count into the folder and print nothing."""
+    start_template(trained=False)
+    return ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("forkserver" if _CAN_FORK else "spawn"),
+        initializer=_start_worker,
+        initargs=(progress_folder, dict(os.environ)),
+    )
+
+
+def end_pool(pool: ProcessPoolExecutor) -> None:
+    """Ends the workers at once; unfinished work is dropped."""
+    processes = list((pool._processes or {}).values())  # noqa: SLF001 (public only from Python 3.14 on)
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(5)
+
+
+@contextlib.contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Has processes that are started inside not hear Ctrl-C or a closed terminal until they ignore both by themselves.
+
+    A new process inherits the blocked signals of the thread that starts it; one that is interrupted while Python
+    starts would print a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(progress_folder: Path, variables: Mapping[str, str]) -> None:
+    """Makes a worker end with its parent: one whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
+    # What was forked stays shared with the template: garbage is only looked for among what comes from now on.
+    gc.freeze()
+    gc.enable()
+    # The template has those of the moment when it was started.
+    os.environ.clear()
+    os.environ.update(variables)
+    for name in ("SIGINT", "SIGHUP"):  # the main process decides what they mean
+        if hasattr(signal, name):
+            signal.signal(signal.Signals[name], signal.SIG_IGN)
+    keep_quiet()
+    start_counter(progress_folder)
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def keep_quiet() -> None:
+    """Environments and libraries print and warn; the terminal belongs to the command. Errors travel as exceptions."""
+    warnings.filterwarnings("ignore")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # also what native libraries print
+        os.dup2(nowhere, stream)
+    os.close(nowhere)

@@ -1,0 +1,1 @@
+"""Tests: the same tree as the packages, and in support/ what they share."""

@@ -1,0 +1,98 @@
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhfblender_core.dataset.npz import ArrayColumn, TextColumn, WholeArray, write_npy, write_npz
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [
+        (np.float64, ()),
+        (np.float32, (3,)),
+        (np.uint8, (7, 5, 3)),
+        (np.int64, ()),
+        (np.bool_, (4,)),
+        ("<U5", ()),
+        (np.float32, (0,)),
+    ],
+)
+@pytest.mark.parametrize("rows", [0, 1, 513, 3000])
+def test_a_column_holds_its_rows_in_order_however_long_it_gets(
+    dtype: object, shape: tuple[int, ...], rows: int, tmp_path: Path
+) -> None:
+    values = np.random.default_rng(0).integers(0, 2, (rows, *shape)).astype(dtype)  # type: ignore[call-overload]
+    column = ArrayColumn(values.dtype, shape, tmp_path)
+    for row in values:
+        column.append(row)
+    assert len(column) == rows
+    write_npy(tmp_path / "c.npy", column)
+    column.close()
+    loaded = np.load(tmp_path / "c.npy", allow_pickle=False)
+    assert (loaded.dtype, loaded.shape) == (values.dtype, values.shape)
+    np.testing.assert_array_equal(loaded, values)
+
+
+def test_a_row_that_is_appended_is_copied(tmp_path: Path) -> None:
+    column = ArrayColumn(np.float32, (1,), tmp_path)
+    row = np.zeros(1, np.float32)
+    for value in range(3):
+        row[0] = value
+        column.append(row)
+    assert np.load(io.BytesIO(npy_bytes(column, tmp_path))).tolist() == [[0], [1], [2]]
+
+
+def npy_bytes(column: ArrayColumn | TextColumn | WholeArray, folder: Path) -> bytes:
+    write_npy(folder / "x.npy", column)
+    column.close()
+    return (folder / "x.npy").read_bytes()
+
+
+@given(st.lists(st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=20))
+def test_texts_come_back_whatever_their_length(texts: list[str]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        column = TextColumn(Path(folder))
+        for text in texts:
+            column.append(text)
+        loaded = np.load(io.BytesIO(npy_bytes(column, Path(folder))), allow_pickle=False)
+    assert loaded.tolist() == texts
+    assert loaded.dtype.kind == "U"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.float64(1.5), np.int64(3), np.zeros((2, 3), np.uint8), np.asfortranarray(np.ones((2, 3))), np.str_("ü")],
+)
+def test_whole_arrays_keep_dtype_shape_and_values(value: object, tmp_path: Path) -> None:
+    array = np.asarray(value)
+    loaded = np.load(io.BytesIO(npy_bytes(WholeArray(array), tmp_path)), allow_pickle=False)
+    assert (loaded.dtype, loaded.shape) == (array.dtype, array.shape)
+    np.testing.assert_array_equal(loaded, array)
+
+
+def test_objects_are_refused_because_they_would_need_pickles() -> None:
+    with pytest.raises(TypeError, match="pickle"):
+        WholeArray(np.array([object()]))
+
+
+def test_an_archive_is_what_numpy_writes_but_with_the_same_bytes_every_time(tmp_path: Path) -> None:
+    digests = set()
+    for name in ("a.npz", "b.npz"):
+        column = ArrayColumn(np.float32, (2,), tmp_path)
+        for value in range(5):
+            column.append(np.full(2, value))
+        write_npz(tmp_path / name, {"obs": column, "seed": WholeArray(np.asarray(np.int64(7)))})
+        column.close()
+        digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
+    assert len(digests) == 1
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
+        assert archive.files == ["obs", "seed"]
+        assert archive["obs"].tolist() == [[value, value] for value in range(5)]
+        assert archive["seed"] == 7

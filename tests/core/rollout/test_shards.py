@@ -1,0 +1,78 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhfblender_core.errors import StorageNotUsableError
+from rlhfblender_core.rollout.settings import RolloutSettings, versions_of
+from rlhfblender_core.rollout.shards import MAX_SHARD, Shard, cut_shards, roll_out_shard
+
+SettingsMaker = Callable[..., RolloutSettings]
+
+
+@given(st.lists(st.integers(0, 10_000), unique=True).map(sorted), st.integers(0, 64))
+def test_shards_are_the_episodes_in_order_and_never_too_large(episodes: list[int], workers: int) -> None:
+    shards = cut_shards(episodes, workers)
+    assert [episode for shard in shards for episode in shard] == episodes
+    assert all(1 <= len(shard) <= MAX_SHARD for shard in shards)
+
+
+def test_every_worker_gets_work() -> None:
+    assert len(cut_shards(range(4), 4)) == 4
+
+
+@pytest.mark.parametrize(("episodes", "name"), [((3,), "random · 3"), ((0, 1, 9), "random · 0–9")])
+def test_a_shards_name_says_which_episodes(episodes: tuple[int, ...], name: str, shard: Callable[..., Shard]) -> None:
+    assert shard(episodes=episodes).name == name
+
+
+@pytest.mark.parametrize(
+    "change", [{"run_seed": 1}, {"max_steps": 5}, {"render": False}, {"fps": 10.0}, {"length": 6}, {"env": "Reusing"}]
+)
+def test_whatever_decides_the_bytes_changes_the_digest(change: dict[str, object], settings: SettingsMaker) -> None:
+    assert settings().digest == settings().digest
+    assert settings(**change).digest != settings().digest
+
+
+def test_what_doesnt_decide_the_bytes_leaves_the_digest_alone(settings: SettingsMaker) -> None:
+    assert settings(render=False, fps=10.0).digest == settings(render=False, fps=20.0).digest
+
+
+def test_versions_of_what_isnt_installed_are_left_out() -> None:
+    assert list(versions_of(["numpy", "no-such-distribution", "gymnasium"])) == ["gymnasium", "numpy"]
+
+
+@pytest.mark.parametrize("modules", ["rlhfblender_core.rollout.shards", "flows.generate"])
+def test_importing_loads_neither_torch_nor_stable_baselines(modules: str) -> None:
+    script = f"import sys, {modules}; print(*{{'torch', 'stable_baselines3', 'sb3_contrib'}} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == ""
+
+
+def test_a_run_whose_data_root_is_unmounted_says_so_and_makes_nothing_in_its_place(
+    shard: Callable[..., Shard], staging: Path
+) -> None:
+    staging.rmdir()
+    with pytest.raises(StorageNotUsableError, match="is gone: was the data root unmounted"):
+        roll_out_shard(shard(), staging)
+    assert not staging.exists()
+
+
+def test_the_environment_that_is_kept_is_closed_when_the_process_ends() -> None:
+    script = """
+from rlhfblender_core.environments import EnvironmentSpec
+from rlhfblender_core.rollout.settings import RolloutSettings
+from rlhfblender_core.rollout.shards import check_agent
+
+spec = EnvironmentSpec(env_id="A-v0", entry_point="tests.support.environments_for_tests.counting:SaysGoodbye")
+nothing = dict(agent=None, max_steps=None, action_names=None, packages=())
+check_agent(RolloutSettings(environment=spec, run_seed=0, deterministic=False, render=False, fps=30, **nothing))
+print("done")
+"""
+    found = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    output = subprocess.check_output([sys.executable, "-c", script], text=True, env=found)
+    assert output.split() == ["done", "goodbye"]

@@ -1,0 +1,161 @@
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from rlhfblender_core import runs
+from rlhfblender_core.dataset.layout import RUNS
+from rlhfblender_core.runs.folders import is_alive, live_runs, machine_folder, open_run, open_scratch, remove_dead_runs
+from rlhfblender_core.runs.notices import OwnNotice
+from rlhfblender_core.storage import open_data_root
+
+
+def test_a_run_has_a_folder_of_its_own_which_is_gone_afterwards(tmp_path: Path) -> None:
+    root = open_data_root(str(tmp_path))
+    with open_run(root) as first, open_run(root) as second:
+        one, two = first.folder, second.folder
+        (one / "unfinished").write_text("x")
+        assert one != two
+        assert is_alive(one)
+        assert live_runs(root, "exp") == [one.name, two.name]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_a_run_that_was_killed_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from rlhfblender_core.runs.folders import open_run; "
+        "from rlhfblender_core.storage import open_data_root\n"
+        "with open_run(open_data_root(sys.argv[1])) as run:\n"
+        "    (run.folder / 'unfinished').write_text('x'); print(run.folder, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        with open_run(open_data_root(str(tmp_path))):
+            assert (folder / "unfinished").exists()  # it still lives
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    with open_run(open_data_root(str(tmp_path))) as own:
+        assert list((tmp_path / RUNS).iterdir()) == [own.folder]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_never_got_its_name_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    for name, age in ((".new-young", 10), (".new-old", 7200)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    remove_dead_runs(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".new-young"]
+
+
+def test_a_folder_whose_run_died_before_it_had_its_name_is_removed_in_seconds(tmp_path: Path) -> None:
+    for name, age in ((".new-young", 1), (".new-dead", 30)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lock").touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    remove_dead_runs(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".new-young"]
+
+
+def test_a_run_killed_before_its_folder_had_a_name_is_not_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_UNLOCKED_FOR", 0.3)
+    root = open_data_root(str(tmp_path))
+    with open_run(root) as run:
+        dead = tmp_path / RUNS / ".new-dead"
+        dead.mkdir()
+        (dead / "lock").touch()
+        assert live_runs(root, "exp") == [run.folder.name]
+
+
+def test_a_run_that_just_starts_is_waited_for(tmp_path: Path) -> None:
+    root = open_data_root(str(tmp_path))
+    folder = tmp_path / RUNS / ".new-starting"
+    folder.mkdir(parents=True)
+    lock = FileLock(folder / "lock", thread_local=False)
+    later = threading.Timer(0.3, lock.acquire)
+    later.start()
+    assert live_runs(root, "exp") == [".new-starting"]
+    later.join()
+    lock.release()
+
+
+def test_what_a_killed_process_kept_in_the_temporary_folder_is_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    script = (
+        "import os; from rlhfblender_core.runs.folders import open_scratch\n"
+        "with open_scratch() as folder:\n"
+        "    (folder / 'progress').touch(); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    (left,) = machine_folder().iterdir()
+    assert (left / "progress").exists()
+    with open_scratch() as own:
+        assert list(own.parent.iterdir()) == [own]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_process_that_had_workers_leaves_nothing_that_the_next_one_doesnt_remove() -> None:
+    script = (
+        "import os; from rlhfblender_core.workers.processes import start_template\n"
+        "start_template(trained=False); os.kill(os.getpid(), 9)"
+    )
+    with tempfile.TemporaryDirectory() as folder:  # a socket's path must be short
+        variables = {**os.environ, "TMPDIR": folder}
+        killed = subprocess.run([sys.executable, "-c", script], env=variables, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        next_one = "from rlhfblender_core.runs.folders import open_scratch\nwith open_scratch(): pass"
+        subprocess.run([sys.executable, "-c", next_one], env=variables, check=True)
+        assert list(Path(folder).iterdir()) == []
+
+
+def test_many_runs_come_and_go_side_by_side(tmp_path: Path) -> None:
+    root = open_data_root(str(tmp_path))
+    errors: list[BaseException] = []
+
+    def come_and_go() -> None:
+        try:
+            for _ in range(40):
+                with open_run(root) as run:
+                    (run.folder / "unfinished").write_text("x")
+        except BaseException as error:  # noqa: BLE001 (shown below)
+            errors.append(error)
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_told_while_a_run_ends_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Threads of a stopped run still let go of what they had in hand."""
+    root = open_data_root(str(tmp_path / "data"))
+    for _ in range(30):
+        over = threading.Event()
+        with open_run(root, "E") as run:
+            run.notice.take("c", [1])
+            thread = threading.Thread(target=_tell_until, args=(run.notice, over))
+            thread.start()
+        over.set()
+        thread.join()
+        run.notice.drop("c", [1])
+        assert not (tmp_path / "data" / RUNS).exists()
+
+
+def _tell_until(notice: OwnNotice, over: threading.Event) -> None:
+    while not over.is_set():
+        notice.drop("c", [1])

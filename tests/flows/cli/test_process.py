@@ -1,0 +1,102 @@
+"""How a command ends when it is told to."""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# A command that doesn't let itself be interrupted, like one that hangs in a lock or in an environment.
+_DEAF = """
+import signal, sys, time, types
+from flows.cli import process
+process._GRACE_S = 1
+def main():
+    if {handled_by_others}:
+        def handle(*_):
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGTERM, handle)
+    while True:
+        try:
+            print("ready", flush=True)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+sys.modules["deaf"] = types.SimpleNamespace(main=main)
+process.run_command("deaf")
+"""
+
+
+@pytest.mark.parametrize("handled_by_others", [False, True])  # True: Prefect handles SIGTERM during a flow
+def test_a_stopped_command_that_hangs_is_ended_after_a_while(*, handled_by_others: bool) -> None:
+    script = _DEAF.format(handled_by_others=handled_by_others)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert err == "error: Stopped. What is published stays; run the same command again to finish.\n"
+
+
+def test_a_signal_to_a_process_that_an_environment_forked_does_not_end_the_command() -> None:
+    script = (
+        "import os, signal, sys, time, types\n"
+        "from flows.cli import process\n"
+        "process._GRACE_S = 0.1\n"
+        "def main():\n"
+        "    ready, tell = os.pipe()\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        os.write(tell, b'.')\n"
+        "        time.sleep(60)\n"
+        "    os.read(ready, 1)\n"
+        "    os.kill(child, signal.SIGTERM)\n"
+        "    os.waitpid(child, 0)\n"
+        "    time.sleep(1)\n"
+        "    return 0\n"
+        "sys.modules['forking'] = types.SimpleNamespace(main=main)\n"
+        "process.run_command('forking')"
+    )
+    result = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    script = (
+        "import signal, sys, types; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from flows.cli import process\n"
+        "sys.modules['calm'] = types.SimpleNamespace(main=lambda: signal.raise_signal(signal.SIGHUP) or 0)\n"
+        "process.run_command('calm')"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_a_server_that_does_not_answer_is_named_in_one_line(command_line: Callable[..., Any], data_root: Path) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/api"
+    with temporary_settings({PREFECT_API_URL: address}):
+        result = command_line("generate", "--env", "CartPole-v1", "--random", "--data-root", data_root)
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+    assert f"Prefect's server at {address} can't be reached" in result.err
+    assert not data_root.exists()
+
+
+def test_an_interrupt_that_nobody_sent_is_told() -> None:
+    script = (
+        "import signal, sys, types\n"
+        "from flows.cli import process\n"
+        "sys.modules['rude'] = types.SimpleNamespace(main=lambda: signal.default_int_handler(2, None))\n"
+        "process.run_command('rude')"
+    )
+    result = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "raised KeyboardInterrupt" in result.stderr

@@ -1,0 +1,1 @@
+"""What several tests share: servers, environments, commands, ways to generate and to verify."""
