@@ -30,7 +30,7 @@ from rlhfblender_core.errors import InvalidParameterError, RequestError, RLHFBle
 from rlhfblender_core.registry import open_existing_registry
 from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.runs.sharing import DELETED, Making, check_same_settings
-from tasks.config import Places, resolve_places
+from tasks.config import Locations, resolve_locations
 from tasks.delete import delete_episodes, forget_experiment
 
 
@@ -57,16 +57,16 @@ def delete(
     try:
         if not yes:
             raise InvalidParameterError("Nothing was deleted: nobody was there to ask. Give --yes to delete.")
-        places = resolve_places(data_root, database_url)
-        deletion = plan(exp, checkpoints, places)
-        root = places.open_root()
+        locations = resolve_locations(data_root, database_url)
+        deletion = plan(exp, checkpoints, locations)
+        root = locations.open_root()
         with open_run(root, deletion.experiment) as run:  # verify mustn't take what is half deleted for damage
             digests = {checkpoint.key.checkpoint: DELETED for checkpoint in deletion.checkpoints}
             run.notice.make(digests)
             check_same_settings(root, Making(deletion.experiment, digests), run)
             for checkpoint in deletion.checkpoints:
-                delete_episodes(checkpoint, places)
-            forget_experiment(deletion, places)
+                delete_episodes(checkpoint, locations)
+            forget_experiment(deletion, locations)
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))
@@ -75,7 +75,7 @@ def delete(
     return Completed(message=f"Deleted {deletion.summary}")
 
 
-def plan(exp: str | None, checkpoints: list[int | str], places: Places) -> Deletion:
+def plan(exp: str | None, checkpoints: list[int | str], locations: Locations) -> Deletion:
     """What would go.
 
     Raises:
@@ -84,18 +84,18 @@ def plan(exp: str | None, checkpoints: list[int | str], places: Places) -> Delet
     if not exp:
         raise InvalidParameterError("Give --exp with the experiment to delete.")
     with ExitStack() as stack:
-        registry = open_existing_registry(places.database_url)
+        registry = open_existing_registry(locations.database_url)
         if registry is not None:
             stack.enter_context(registry)
-        return plan_deletion(places.open_root(), registry, exp, checkpoints)
+        return plan_deletion(locations.open_root(), registry, exp, checkpoints)
 
 
 def main() -> int:
     """The command line; returns the exit code."""
     parser = make_parser(delete.fn, "Delete an experiment, or some of its checkpoints.", _EXAMPLES)
     arguments = vars(parser.parse_args())
-    places = resolve_places(arguments["data_root"], arguments["database_url"])
-    deletion = plan(arguments["exp"], arguments["checkpoints"], places)
+    locations = resolve_locations(arguments["data_root"], arguments["database_url"])
+    deletion = plan(arguments["exp"], arguments["checkpoints"], locations)
     print(f"To be deleted: {deletion.summary}")
     if not arguments["yes"]:
         if sys.stdin is None or not sys.stdin.isatty():

@@ -41,7 +41,7 @@ from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.wording import counted
 from rlhfblender_core.workers.pool import available_cores
-from tasks.config import Places, resolve_places
+from tasks.config import Locations, resolve_locations
 from tasks.export import export_to_minari, export_to_server, find_sources, finish_for_server, number_experiments
 
 #: Files are fetched from object storage while others are written.
@@ -75,12 +75,12 @@ def export(
 ) -> State[Any]:
     """Exports the experiments' episodes; those that are exported already are left as they are."""
     try:
-        places = resolve_places(data_root, database_url)
-        target = open_target(out, places.open_root())
-        sources = find_sources(exp, places)
+        locations = resolve_locations(data_root, database_url)
+        target = open_target(out, locations.open_root())
+        sources = find_sources(exp, locations)
         with locked(target):
             carry_out = _to_minari if to == "minari" else _to_server
-            reports, behind = carry_out(sources, target, places, rewards)
+            reports, behind = carry_out(sources, target, locations, rewards)
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))
@@ -91,33 +91,33 @@ def export(
 
 
 def _to_server(
-    sources: Sequence[ExperimentSource], target: DataRoot, places: Places, rewards: RewardsKind
+    sources: Sequence[ExperimentSource], target: DataRoot, locations: Locations, rewards: RewardsKind
 ) -> tuple[list[CheckpointReport], tuple[str, ...]]:
     out = target.url
     experiments = number_experiments(sources, out, rewards)
     checkpoints = [checkpoint for experiment in experiments for checkpoint in experiment.checkpoints]
-    runner = _runner(places)
+    runner = _runner(locations)
     with runner:
-        parameters = [{"checkpoint": checkpoint, "out": out, "places": places} for checkpoint in checkpoints]
+        parameters = [{"checkpoint": checkpoint, "out": out, "locations": locations} for checkpoint in checkpoints]
         reports = _results(runner.submit(export_to_server, each) for each in parameters)
-    return reports, finish_for_server(experiments, out, places)
+    return reports, finish_for_server(experiments, out, locations)
 
 
 def _to_minari(
-    sources: Sequence[ExperimentSource], target: DataRoot, places: Places, _rewards: RewardsKind
+    sources: Sequence[ExperimentSource], target: DataRoot, locations: Locations, _rewards: RewardsKind
 ) -> tuple[list[CheckpointReport], tuple[str, ...]]:
-    runner = _runner(places)
+    runner = _runner(locations)
     with runner:
         parameters = [
-            {"checkpoint": checkpoint, "out": target.url, "places": places}
+            {"checkpoint": checkpoint, "out": target.url, "locations": locations}
             for checkpoint in plan_minari_export(sources)
         ]
         return _results(runner.submit(export_to_minari, each) for each in parameters), ()
 
 
-def _runner(places: Places) -> TaskRunner[Any]:
+def _runner(locations: Locations) -> TaskRunner[Any]:
     cores = available_cores()
-    return ThreadPoolTaskRunner(max_workers=cores if places.open_root().is_local else max(cores, _REMOTE_THREADS))
+    return ThreadPoolTaskRunner(max_workers=cores if locations.open_root().is_local else max(cores, _REMOTE_THREADS))
 
 
 def _results(futures: Iterable[PrefectFuture[CheckpointReport]]) -> list[CheckpointReport]:
@@ -162,10 +162,10 @@ def check_request(arguments: dict[str, Any]) -> None:
     Raises:
         RequestError: with what is wrong and what to do.
     """
-    places = resolve_places(arguments["data_root"], arguments["database_url"])
-    root = places.open_root()
+    locations = resolve_locations(arguments["data_root"], arguments["database_url"])
+    root = locations.open_root()
     open_target(arguments["out"], root)
-    with open_registry(places.database_url, create=False) as registry:
+    with open_registry(locations.database_url, create=False) as registry:
         sources = find_experiments(root, registry, arguments["exp"])
     if arguments["to"] == "minari":
         plan_minari_export(sources)

@@ -26,7 +26,7 @@ from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.gallery import GalleryReport
 from rlhfblender_core.gallery.collect import find_experiments
 from rlhfblender_core.wording import counted
-from tasks.config import resolve_places
+from tasks.config import resolve_locations
 from tasks.gallery import write_page
 
 
@@ -46,7 +46,7 @@ def gallery(
 ) -> State[Any]:
     """Writes the page ``gallery/index.html`` and its data into the data root."""
     try:
-        report = write_page(exp, resolve_places(data_root, None))
+        report = write_page(exp, resolve_locations(data_root, None))
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))
@@ -66,7 +66,7 @@ def main() -> int:
     """The command line; returns the exit code."""
     arguments = vars(make_parser(gallery.fn, "Write a page for looking at episodes.", _EXAMPLES).parse_args())
     # A wrong request is refused at once, before Prefect is started.
-    find_experiments(resolve_places(arguments["data_root"], None).open_root(), arguments["exp"])
+    find_experiments(resolve_locations(arguments["data_root"], None).open_root(), arguments["exp"])
     state = run_flow(gallery, **arguments)
     if not state.is_completed():
         code = EXIT_WRONG_REQUEST if state.name == REFUSED else EXIT_INCOMPLETE

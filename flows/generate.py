@@ -45,8 +45,8 @@ from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.wording import counted
 from rlhfblender_core.workers.progress import ProgressCounter
 from tasks.checkpoints import load_checkpoint
-from tasks.config import Places, resolve_places
-from tasks.parameters import unwalked
+from tasks.config import Locations, resolve_locations
+from tasks.parameters import quoted
 from tasks.registration import ensure_env_registered, ensure_experiment_registered, index_episodes
 
 #: More than so many are counted in a run's name.
@@ -142,16 +142,16 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     try:
         request = request_of(locals())
         choice = RunnerChoice(runner, workers, dask_address)
-        places = resolve_places(data_root, database_url)
-        job = _job(request, places, choice)
+        locations = resolve_locations(data_root, database_url)
+        job = _job(request, locations, choice)
         tag_run(job.plan)
-        report = carry_out(job, places, choice)
+        report = carry_out(job, locations, choice)
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))
     except (TransientError, OutOfReachError) as error:
         return Failed(message=one_line(error))
-    show_in_ui(job.plan, report, places)
+    show_in_ui(job.plan, report, locations)
     _show(report)
     if report.failed:
         return Failed(message=f"{report.failed} of {report.wanted} episodes failed: {report.first_failure}")
@@ -165,13 +165,13 @@ _prepared_job: ContextVar[Job | None] = ContextVar("prepared_job", default=None)
 # The flow's own body must not name context variables: it travels to a cluster with what it names, and they can't.
 
 
-def _job(request: GenerationRequest, places: Places, choice: RunnerChoice) -> Job:
-    return _prepared_job.get() or prepare_job(request, places, choice)
+def _job(request: GenerationRequest, locations: Locations, choice: RunnerChoice) -> Job:
+    return _prepared_job.get() or prepare_job(request, locations, choice)
 
 
-def prepare_job(request: GenerationRequest, places: Places, choice: RunnerChoice) -> Job:
+def prepare_job(request: GenerationRequest, locations: Locations, choice: RunnerChoice) -> Job:
     """The job of a request, checked, with its worker processes warming up."""
-    job = make_job(request, places)
+    job = make_job(request, locations)
     warm_up(job, choice.for_agents(trained=job.is_trained))
     return job
 
@@ -186,12 +186,12 @@ def request_of(parameters: Mapping[str, Any]) -> GenerationRequest:
     return GenerationRequest(**{name: value for name, value in parameters.items() if name in names})
 
 
-def carry_out(job: Job, places: Places, choice: RunnerChoice) -> Report:
+def carry_out(job: Job, locations: Locations, choice: RunnerChoice) -> Report:
     """Registers, rolls out and publishes what the job says."""
-    root, plan = places.open_root(), job.plan
+    root, plan = locations.open_root(), job.plan
     if plan.experiment is None or not job.work:
-        _register(plan, places)
-        return Report(plan.experiment.name if plan.experiment else None, root.shown("").rstrip("/"))
+        _register(plan, locations)
+        return Report(plan.experiment.name if plan.experiment else None, root.display_url("").rstrip("/"))
     choice = choice.for_agents(trained=job.is_trained)
     name = plan.experiment.name
     with ExitStack() as stack:
@@ -199,8 +199,8 @@ def carry_out(job: Job, places: Places, choice: RunnerChoice) -> Report:
         means = stack.enter_context(means_of(job, root, choice))
         run_id, progress = means.run_id, means.progress
         if job.missing:
-            _load_checkpoints(job.work, places, run_id)
-        _register(plan, places)
+            _load_checkpoints(job.work, locations, run_id)
+        _register(plan, locations)
         if job.missing:
             stack.enter_context(rendering_slot())
             stack.enter_context(progress_in_ui(progress, job.missing))
@@ -210,21 +210,21 @@ def carry_out(job: Job, places: Places, choice: RunnerChoice) -> Report:
         def on_done(made: int, others: int) -> None:  # what workers here make, they count themselves
             count.add(episodes=others + (made if choice.is_cluster else 0))
 
-        outcome = run_shards(job.work, places, run_id, runner, choice.at_once(job.missing), on_done)
-    return dataclasses.replace(_report(name, job.work, outcome, places), remarks=plan.remarks)
+        outcome = run_shards(job.work, locations, run_id, runner, choice.concurrency(job.missing), on_done)
+    return dataclasses.replace(_report(name, job.work, outcome, locations), notes=plan.notes)
 
 
-def _load_checkpoints(work: Sequence[CheckpointWork], places: Places, run_id: str) -> None:
+def _load_checkpoints(work: Sequence[CheckpointWork], locations: Locations, run_id: str) -> None:
     for checkpoint in work:
         if checkpoint.missing:
-            load_checkpoint(checkpoint.settings, places, run_id)
+            load_checkpoint(checkpoint.settings, locations, run_id)
 
 
-def _register(plan: GenerationPlan, places: Places) -> None:
-    ensure_env_registered(plan.environment, places)
+def _register(plan: GenerationPlan, locations: Locations) -> None:
+    ensure_env_registered(plan.environment, locations)
     if plan.experiment is not None:
         records = [_checkpoint_record(plan.experiment.name, settings) for settings in plan.settings]
-        ensure_experiment_registered(plan.experiment, records, places, replace=plan.replace)
+        ensure_experiment_registered(plan.experiment, records, locations, replace=plan.replace)
 
 
 def _checkpoint_record(experiment: str, settings: RolloutSettings) -> CheckpointRecord:
@@ -238,15 +238,15 @@ def _checkpoint_record(experiment: str, settings: RolloutSettings) -> Checkpoint
     )
 
 
-def _report(experiment: str, work: Sequence[CheckpointWork], outcome: Outcome, places: Places) -> Report:
-    root = places.open_root()
+def _report(experiment: str, work: Sequence[CheckpointWork], outcome: Outcome, locations: Locations) -> Report:
+    root = locations.open_root()
     rows = []
     for checkpoint in work:
         before = checkpoint.published
         label = before.key.checkpoint
         made, failed = outcome.made[label], outcome.failures.get(label, {})
-        rows.append(index_episodes(unwalked(before), checkpoint.num_episodes, made, failed, places))
-    return Report(experiment, root.shown("").rstrip("/"), tuple(rows), work[0].settings.render)
+        rows.append(index_episodes(quoted(before), checkpoint.num_episodes, made, failed, locations))
+    return Report(experiment, root.display_url("").rstrip("/"), tuple(rows), work[0].settings.render)
 
 
 def _success(report: Report) -> str:
@@ -264,10 +264,10 @@ def main() -> int:
     display = TerminalDisplay()
     current_display.set(display)
     choice = RunnerChoice(arguments["runner"], arguments["workers"], arguments["dask_address"])
-    places = resolve_places(arguments["data_root"], arguments["database_url"])
-    job = prepare_job(request_of(arguments), places, choice)
+    locations = resolve_locations(arguments["data_root"], arguments["database_url"])
+    job = prepare_job(request_of(arguments), locations, choice)
     _prepared_job.set(job)
-    with head_start(job, places, choice):
+    with head_start(job, locations, choice):
         state = run_flow(generate, **arguments)
     if state.name == REFUSED:
         fail(state.message or "the request was refused", EXIT_WRONG_REQUEST)

@@ -11,9 +11,9 @@ from flows.cli.temporary_server import is_starting
 from flows.execution.prefect_steps import begin_shards
 from flows.execution.task_runners import Means, RunnerChoice, open_means
 from flows.jobs import Job
-from rlhfblender_core.runs.cleanup import remove_debris
+from rlhfblender_core.runs.cleanup import remove_leftovers
 from rlhfblender_core.storage import DataRoot
-from tasks.config import Places
+from tasks.config import Locations
 
 #: So many shards per worker: the first start of a server, which makes its database, takes as long.
 _SHARDS_AHEAD = 3
@@ -23,22 +23,22 @@ _opened: ContextVar[tuple[Means, contextlib.ExitStack] | None] = ContextVar("ope
 
 
 @contextlib.contextmanager
-def head_start(job: Job, places: Places, choice: RunnerChoice) -> Iterator[None]:
+def head_start(job: Job, locations: Locations, choice: RunnerChoice) -> Iterator[None]:
     """Begins with the job, unless Prefect answers at once, or it is so small that it makes no difference.
 
     Args:
         job: checked.
-        places: where it goes.
+        locations: where it goes.
         choice: what the user asks for.
     """
     choice = choice.for_agents(trained=job.is_trained)
     if not is_starting() or not job.missing or choice.is_cluster or choice.is_patient:
         yield
         return
-    at_once = choice.at_once(job.missing)
+    concurrency = choice.concurrency(job.missing)
     with contextlib.ExitStack() as stack:
-        means = stack.enter_context(_new_means(job, places.open_root(), choice))
-        begin_shards(job.work, places, means.run_id, at_once, _SHARDS_AHEAD * at_once)
+        means = stack.enter_context(_new_means(job, locations.open_root(), choice))
+        begin_shards(job.work, locations, means.run_id, concurrency, _SHARDS_AHEAD * concurrency)
         _opened.set((means, stack))
         yield
 
@@ -59,6 +59,6 @@ def means_of(job: Job, root: DataRoot, choice: RunnerChoice) -> Iterator[Means]:
 
 @contextlib.contextmanager
 def _new_means(job: Job, root: DataRoot, choice: RunnerChoice) -> Iterator[Means]:
-    remove_debris(root, [checkpoint.published for checkpoint in job.work])
+    remove_leftovers(root, [checkpoint.published for checkpoint in job.work])
     with open_means(choice, root, job.missing, job.making) as means:
         yield means

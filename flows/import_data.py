@@ -30,13 +30,13 @@ from flows.signs_of_life import SIGNS_OF_LIFE
 from flows.ui.parameter_forms import shown_as_form
 from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.import_data import ImportedBatch, ImportPlan, ImportRequest, plan_import
-from rlhfblender_core.import_data.plan import check_places
+from rlhfblender_core.import_data.plan import check_locations
 from rlhfblender_core.import_data.sources import source_folder
 from rlhfblender_core.registry import DEFAULT_PROJECT, open_existing_registry
 from rlhfblender_core.storage import check_writable
 from rlhfblender_core.wording import counted
 from rlhfblender_core.workers.pool import available_cores
-from tasks.config import Places, resolve_places
+from tasks.config import Locations, resolve_locations
 from tasks.import_data import import_batch, import_labels, index_imported
 from tasks.registration import ensure_env_registered, ensure_experiment_registered
 
@@ -54,7 +54,7 @@ class Imported:
         batches: what became of the episodes.
         labels: pictures of actions that were stored.
         faults: one line per thing that was not imported, naming the file.
-        remarks: one line per thing that was missing or left out.
+        notes: one line per thing that was missing or left out.
     """
 
     experiment: str
@@ -62,7 +62,7 @@ class Imported:
     batches: tuple[ImportedBatch, ...]
     labels: int
     faults: tuple[str, ...]
-    remarks: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def made(self) -> int:
@@ -102,8 +102,8 @@ def import_data(  # noqa: PLR0913 (flat parameters make a deployment's form and 
     """Imports a folder's episodes of one experiment, and its pictures of actions."""
     try:
         request = ImportRequest(source_folder(folder), exp, env, project, source_exp, overwrite)
-        places = resolve_places(data_root, database_url)
-        imported = _carry_out(make_plan(request, places), places)
+        locations = resolve_locations(data_root, database_url)
+        imported = _carry_out(make_plan(request, locations), locations)
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))
@@ -117,41 +117,43 @@ def import_data(  # noqa: PLR0913 (flat parameters make a deployment's form and 
     return Completed(message=summary(imported))
 
 
-def make_plan(request: ImportRequest, places: Places) -> ImportPlan:
+def make_plan(request: ImportRequest, locations: Locations) -> ImportPlan:
     """Resolves the request against folder and registry, and checks it; writes nothing."""
-    check_writable(places.open_root())
-    registry = open_existing_registry(places.database_url)
+    check_writable(locations.open_root())
+    registry = open_existing_registry(locations.database_url)
     if registry is None:
         plan = plan_import(request, None)
     else:
         with registry:
             plan = plan_import(request, registry)
-    check_places(plan, places.database_url)
+    check_locations(plan, locations.database_url)
     return plan
 
 
-def _carry_out(plan: ImportPlan, places: Places) -> Imported:
-    root = places.open_root()
+def _carry_out(plan: ImportPlan, locations: Locations) -> Imported:
+    root = locations.open_root()
     runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=available_cores())
     with runner:
         futures = [
-            runner.submit(import_batch, {"source": source, "numbers": numbers, "target": target, "places": places})
+            runner.submit(
+                import_batch, {"source": source, "numbers": numbers, "target": target, "locations": locations}
+            )
             for source, target in plan.work
             for numbers in _batches(source.episodes())
         ]
         batches = tuple(future.result() for future in futures)
     if any(batch.made or batch.there for batch in batches):
-        ensure_env_registered(plan.environment, places)
-        ensure_experiment_registered(plan.experiment, plan.checkpoint_records(), places, replace=False)
-        index_imported(plan, places)
-    labels, label_faults = import_labels(plan, places)
+        ensure_env_registered(plan.environment, locations)
+        ensure_experiment_registered(plan.experiment, plan.checkpoint_records(), locations, replace=False)
+        index_imported(plan, locations)
+    labels, label_faults = import_labels(plan, locations)
     return Imported(
         plan.experiment.name,
-        root.shown("").rstrip("/"),
+        root.display_url("").rstrip("/"),
         batches,
         labels,
         (*(line for batch in batches for line in batch.faults), *label_faults),
-        (*plan.remarks, *(line for batch in batches for line in batch.remarks)),
+        (*plan.notes, *(line for batch in batches for line in batch.notes)),
     )
 
 
@@ -178,7 +180,7 @@ def print_imported(imported: Imported, data_root: str | None = None) -> None:
             row[column] += len(found)
     for checkpoint, (made, there, failed) in counts.items():
         print(f"{checkpoint}: {made:,} imported, {there:,} already there, {failed:,} not imported")
-    for line in imported.remarks:
+    for line in imported.notes:
         print(f"note: {line}")
     for line in imported.faults:
         print(f"not imported: {line}")
@@ -196,7 +198,7 @@ def main() -> int:
     folder = source_folder(arguments["folder"])
     names = ("exp", "env", "project", "source_exp", "overwrite")
     request = ImportRequest(folder, *(arguments[name] for name in names))
-    make_plan(request, resolve_places(arguments["data_root"], arguments["database_url"]))
+    make_plan(request, resolve_locations(arguments["data_root"], arguments["database_url"]))
     shown: list[Imported] = []
 
     def show(imported: Imported) -> None:

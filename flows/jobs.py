@@ -12,8 +12,8 @@ from rlhfblender_core.planning.request import GenerationRequest
 from rlhfblender_core.registry import open_existing_registry
 from rlhfblender_core.runs.sharing import Making
 from rlhfblender_core.storage import check_writable
-from rlhfblender_core.workers.processes import start_template
-from tasks.config import Places, cache_folder, storage_options
+from rlhfblender_core.workers.processes import start_fork_server
+from tasks.config import Locations, cache_folder, storage_options
 
 
 @dataclass(frozen=True)
@@ -47,36 +47,36 @@ class Job:
         return any(checkpoint.missing and checkpoint.settings.agent for checkpoint in self.work)
 
 
-def make_job(request: GenerationRequest, places: Places) -> Job:
+def make_job(request: GenerationRequest, locations: Locations) -> Job:
     """Resolves the request against the registry and what is published, and checks it; writes nothing.
 
     Raises:
         RequestError: it can't be carried out.
     """
-    plan = make_plan(request, places)
-    return Job(plan, _work(plan, places))
+    plan = make_plan(request, locations)
+    return Job(plan, _work(plan, locations))
 
 
-def make_plan(request: GenerationRequest, places: Places) -> GenerationPlan:
+def make_plan(request: GenerationRequest, locations: Locations) -> GenerationPlan:
     """Resolves the request against the registry and checks it; writes nothing.
 
     Raises:
         RequestError: it can't be carried out.
     """
-    check_writable(places.open_root())
-    registry = open_existing_registry(places.database_url)
+    check_writable(locations.open_root())
+    registry = open_existing_registry(locations.database_url)
     with ExitStack() as stack:
         if registry is not None:
             stack.enter_context(registry)
         return plan_generation(request, registry, cache_folder(), storage_options())
 
 
-def _work(plan: GenerationPlan, places: Places) -> tuple[CheckpointWork, ...]:
+def _work(plan: GenerationPlan, locations: Locations) -> tuple[CheckpointWork, ...]:
     if plan.experiment is None:
         return ()
     work = []
     for settings in plan.settings:
-        published = read_published(places.open_root(), CheckpointKey(plan.experiment.name, settings.label))
+        published = read_published(locations.open_root(), CheckpointKey(plan.experiment.name, settings.label))
         if not plan.replace:
             check_same_request(published, settings, range(plan.num_episodes))
         work.append(CheckpointWork(settings, published, plan.num_episodes, plan.replace))
@@ -86,4 +86,4 @@ def _work(plan: GenerationPlan, places: Places) -> tuple[CheckpointWork, ...]:
 def warm_up(job: Job, choice: RunnerChoice) -> None:
     """Begins to load what the job's worker processes need, while something else is done."""
     if job.missing and choice.uses_processes(job.missing):
-        start_template(trained=job.is_trained)
+        start_fork_server(trained=job.is_trained)

@@ -34,7 +34,7 @@ from rlhfblender_core.register import (
     register_environment,
 )
 from rlhfblender_core.registry import DEFAULT_PROJECT, EnvironmentRecord, open_existing_registry
-from tasks.config import Places, resolve_places
+from tasks.config import Locations, resolve_locations
 
 _PIPE_WIDTH = 10_000
 
@@ -69,7 +69,7 @@ def register(  # noqa: PLR0913 (one per flag)
     database_url: DatabaseUrl = None,
 ) -> None:
     """Registers the environment and prints what was asked for."""
-    places = resolve_places(data_root, database_url)
+    locations = resolve_locations(data_root, database_url)
     if env is None:
         if not list or set_action_labels or set_action_images or get_action_dims:
             raise InvalidParameterError("Give --env with a Gymnasium id, or --list to see what is registered.")
@@ -86,13 +86,13 @@ def register(  # noqa: PLR0913 (one per flag)
             action_images=set_action_images,
             needs_dimensions=get_action_dims,
         )
-        environment = register_environment(request, places.open_root(), places.database_url)
+        environment = register_environment(request, locations.open_root(), locations.database_url)
         for line in _registered_lines(environment, request):
             print(line)
     if list:
         # A pipe has no width: names stay whole, for grep and awk.
         width = None if sys.stdout.isatty() else _PIPE_WIDTH
-        print_registered(_registered(places, project), Console(width=width))
+        print_registered(_registered(locations, project), Console(width=width))
 
 
 def _registered_lines(environment: EnvironmentRecord, request: RegistrationRequest) -> Iterator[str]:
@@ -106,10 +106,10 @@ def _registered_lines(environment: EnvironmentRecord, request: RegistrationReque
         yield "Action images: stored."
 
 
-def _registered(places: Places, project: str | None) -> Registered:
+def _registered(locations: Locations, project: str | None) -> Registered:
     if project is not None:
         checked_name(project, "project")
-    registry = open_existing_registry(places.database_url)
+    registry = open_existing_registry(locations.database_url)
     if registry is None:
         return Registered((), (), ())
     with registry:

@@ -37,11 +37,11 @@ from rlhfblender_core.dataset.listings import CheckpointListing, EpisodeListing,
 from rlhfblender_core.errors import EpisodesFailedError, RequestError, RLHFBlenderError, one_line
 from rlhfblender_core.repair import Remake
 from rlhfblender_core.rollout.shards import MAX_SHARD, Shard, cut_shards
-from rlhfblender_core.runs.cleanup import remove_debris
+from rlhfblender_core.runs.cleanup import remove_leftovers
 from rlhfblender_core.verify import Findings, Problem, Remedy, index_problems
 from rlhfblender_core.wording import counted
 from rlhfblender_core.workers.pool import available_cores
-from tasks.config import Places, resolve_places
+from tasks.config import Locations, resolve_locations
 from tasks.rollout import ShardTarget, rollout_episodes
 from tasks.verify import (
     check_files,
@@ -67,7 +67,7 @@ class Verification:
     Attributes:
         found: what was wrong at first.
         left: what is wrong now.
-        remarks: why something could not be mended.
+        notes: why something could not be mended.
         episodes: number of episodes whose manifests are sound.
         files: number of files that were checked.
         sound: number of those episodes, by checkpoint.
@@ -75,7 +75,7 @@ class Verification:
 
     found: tuple[Problem, ...]
     left: tuple[Problem, ...]
-    remarks: tuple[str, ...]
+    notes: tuple[str, ...]
     episodes: int
     files: int
     sound: Mapping[CheckpointKey, int]
@@ -123,16 +123,16 @@ def verify(
     """Checks what is published, and mends it with ``repair``."""
     end_lost_tasks()
     try:
-        places = resolve_places(data_root, database_url)
-        check_root(places.open_root())
-        at_once = workers or available_cores()
-        verification = _verify(exp, places, at_once, repair=repair, trust_checkpoint=trust_checkpoint)
+        locations = resolve_locations(data_root, database_url)
+        check_root(locations.open_root())
+        concurrency = workers or available_cores()
+        verification = _verify(exp, locations, concurrency, repair=repair, trust_checkpoint=trust_checkpoint)
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))
     except RLHFBlenderError as error:
         return Failed(message=one_line(error))
-    for line in verification.remarks:
+    for line in verification.notes:
         get_run_logger().warning("%s", line)
     show_verification(exp, verification.sound, verification.found, verification.left)
     printer = current_printer.get()
@@ -143,45 +143,47 @@ def verify(
     return Completed(message=summary(verification))
 
 
-def _verify(exp: str | None, places: Places, at_once: int, *, repair: bool, trust_checkpoint: bool) -> Verification:
+def _verify(
+    exp: str | None, locations: Locations, concurrency: int, *, repair: bool, trust_checkpoint: bool
+) -> Verification:
     if repair:
-        remove_debris(places.open_root(), ())
-    first = survey = _survey(exp, places, at_once)
-    remarks: list[str] = []
+        remove_leftovers(locations.open_root(), ())
+    first = survey = _survey(exp, locations, concurrency)
+    notes: list[str] = []
     if repair and first.problems:
-        orphans = [problem for problem in first.problems if problem.remedy is Remedy.REMOVE]
+        leftovers = [problem for problem in first.problems if problem.remedy is Remedy.REMOVE]
         broken = [problem for problem in first.problems if problem.remedy is Remedy.REMAKE]
-        if orphans:
-            remove_files_of_nobody(orphans, places)
+        if leftovers:
+            remove_files_of_nobody(leftovers, locations)
         if broken:
-            remakes, remarks = plan_repair(first.findings, places, trust_checkpoint=trust_checkpoint)
-            remarks += _remake(remakes, places, at_once)
-        if orphans or broken:
-            survey = _survey(exp, places, at_once)
+            remakes, notes = plan_repair(first.findings, locations, trust_checkpoint=trust_checkpoint)
+            notes += _remake(remakes, locations, concurrency)
+        if leftovers or broken:
+            survey = _survey(exp, locations, concurrency)
         rows = index_problems(survey.problems)
         if rows:
-            remarks += _rebuild(rows, survey, places)
-            survey = _without_index_problems(survey, places)
+            notes += _rebuild(rows, survey, locations)
+            survey = _without_index_problems(survey, locations)
     findings = survey.findings
     sound = Counter(CheckpointKey(record.experiment, record.checkpoint) for record in findings.records)
-    return Verification(first.problems, findings.problems, tuple(remarks), sound.total(), findings.files, sound)
+    return Verification(first.problems, findings.problems, tuple(notes), sound.total(), findings.files, sound)
 
 
-def _survey(exp: str | None, places: Places, at_once: int) -> _Survey:
+def _survey(exp: str | None, locations: Locations, concurrency: int) -> _Survey:
     """Looks at everything; files are checked side by side."""
-    threads = at_once if places.open_root().is_local else max(at_once, _REMOTE_THREADS)
+    threads = concurrency if locations.open_root().is_local else max(concurrency, _REMOTE_THREADS)
     runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=threads)
     with runner:
-        keys = find_published(exp, places)
-        listings = _results(runner.submit(list_episodes, {"key": key, "places": places}) for key in keys)
+        keys = find_published(exp, locations)
+        listings = _results(runner.submit(list_episodes, {"key": key, "locations": locations}) for key in keys)
         checks = [
-            runner.submit(check_files, {"listing": listing, "episodes": part, "places": places})
+            runner.submit(check_files, {"listing": listing, "episodes": part, "locations": locations})
             for listing in listings
             for part in _parts(listing)
         ]
         findings = sum(_results(checks), Findings())
-    findings += find_files_of_others(exp, listings, places)
-    findings += Findings(check_registry(listings, findings.records, places))
+    findings += find_files_of_others(exp, listings, locations)
+    findings += Findings(check_registry(listings, findings.records, locations))
     return _Survey(tuple(listings), findings)
 
 
@@ -194,47 +196,47 @@ def _results(futures: Iterable[PrefectFuture[T]]) -> list[T]:
     return [future.result() for future in list(futures)]
 
 
-def _remake(remakes: Sequence[Remake], places: Places, at_once: int) -> list[str]:
+def _remake(remakes: Sequence[Remake], locations: Locations, concurrency: int) -> list[str]:
     """Makes the episodes again, by the same tasks as generate; returns lines about those that failed."""
     if not remakes:
         return []
     wanted = sum(len(remake.episodes) for remake in remakes)
-    choice = RunnerChoice("auto", at_once).for_agents(trained=any(remake.settings.agent for remake in remakes))
-    remarks: list[str] = []
-    with open_runner(choice, wanted) as runner, open_means(choice, places.open_root(), wanted) as means:
+    choice = RunnerChoice("auto", concurrency).for_agents(trained=any(remake.settings.agent for remake in remakes))
+    notes: list[str] = []
+    with open_runner(choice, wanted) as runner, open_means(choice, locations.open_root(), wanted) as means:
         futures = [
             runner.submit(
                 rollout_episodes.with_options(refresh_cache=True),
                 {
                     "shard": Shard(remake.key, remake.settings, episodes),
-                    "target": ShardTarget(places, means.run_id, episodes, existing=episodes),
+                    "target": ShardTarget(locations, means.run_id, episodes, existing=episodes),
                 },
             )
             for remake in remakes
-            for episodes in cut_shards(remake.episodes, choice.at_once(wanted))
+            for episodes in cut_shards(remake.episodes, choice.concurrency(wanted))
         ]
         for future in futures:
             result: object = future.result(raise_on_failure=False)
             if isinstance(result, EpisodesFailedError):
-                remarks += result.failures.values()
+                notes += result.failures.values()
             elif isinstance(result, BaseException):
-                remarks.append(one_line(result))
-    return remarks
+                notes.append(one_line(result))
+    return notes
 
 
-def _rebuild(rows: Sequence[Problem], survey: _Survey, places: Places) -> list[str]:
+def _rebuild(rows: Sequence[Problem], survey: _Survey, locations: Locations) -> list[str]:
     try:
-        rebuild_registry(rows, survey.findings.records, places)
+        rebuild_registry(rows, survey.findings.records, locations)
     except RequestError as error:
         return [f"The registry's index can't be rebuilt: {one_line(error)}"]
     return []
 
 
-def _without_index_problems(survey: _Survey, places: Places) -> _Survey:
+def _without_index_problems(survey: _Survey, locations: Locations) -> _Survey:
     """The survey with the registry looked at again."""
     findings = survey.findings
     others = tuple(problem for problem in findings.problems if problem.remedy is not Remedy.INDEX)
-    rows = check_registry(survey.listings, findings.records, places)
+    rows = check_registry(survey.listings, findings.records, locations)
     return _Survey(survey.listings, Findings(others + rows, findings.records, findings.files))
 
 
@@ -258,8 +260,8 @@ def print_verification(verification: Verification, *, repair: bool) -> None:
     for problem in verification.left:
         if problem not in verification.found:
             print(problem)
-    for remark in verification.remarks:
-        print(f"not repaired: {remark}")
+    for note in verification.notes:
+        print(f"not repaired: {note}")
     print(summary(verification))
     if left and not repair:
         print("Run the same command with --repair to mend what can be mended.")
@@ -269,7 +271,7 @@ def main() -> int:
     """The command line; returns the exit code."""
     parser = make_parser(verify.fn, "Check published episodes against their manifests and the registry.", _EXAMPLES)
     arguments = vars(parser.parse_args())
-    check_root(resolve_places(arguments["data_root"], arguments["database_url"]).open_root())
+    check_root(resolve_locations(arguments["data_root"], arguments["database_url"]).open_root())
     shown: list[Verification] = []
 
     def show(verification: Verification) -> None:

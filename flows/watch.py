@@ -42,7 +42,7 @@ from rlhfblender_core.planning.request import GenerationRequest
 from rlhfblender_core.planning.unfilled_checkpoints import find_waiting
 from rlhfblender_core.registry import ExperimentRecord, open_existing_registry
 from rlhfblender_core.wording import counted
-from tasks.config import Places, keep_database_url, resolve_places, storage_options
+from tasks.config import Locations, keep_database_url, resolve_locations, storage_options
 
 #: What a checkpoint itself is to blame for; looking again changes nothing until its file does.
 _BROKEN = (CheckpointNotUsableError, SpacesDifferError)
@@ -99,25 +99,25 @@ def watch(
     end_lost_tasks()
     outcome = _Outcome()
     try:
-        places = resolve_places(data_root, database_url)
-        experiments = _experiments(places, exp)
+        locations = resolve_locations(data_root, database_url)
+        experiments = _experiments(locations, exp)
     except RequestError as error:
         get_run_logger().error("%s", one_line(error))
         return Failed(name=REFUSED, message=one_line(error))
     except RLHFBlenderError as error:
         return Failed(message=one_line(error))
     for experiment in experiments:
-        _look_after(experiment, num_episodes, settle_seconds, places, outcome)
+        _look_after(experiment, num_episodes, settle_seconds, locations, outcome)
     return Failed(message=outcome.summary) if outcome.problems else Completed(message=outcome.summary)
 
 
-def _experiments(places: Places, names: Sequence[str]) -> list[ExperimentRecord]:
+def _experiments(locations: Locations, names: Sequence[str]) -> list[ExperimentRecord]:
     """The experiments named, or all whose agents are trained.
 
     Raises:
         InvalidParameterError: one isn't registered, or has no model folder.
     """
-    registry = open_existing_registry(places.database_url)
+    registry = open_existing_registry(locations.database_url)
     if registry is None:
         known: dict[str, ExperimentRecord] = {}
     else:
@@ -136,12 +136,12 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _look_after(
-    experiment: ExperimentRecord, num_episodes: int, settle_seconds: int, places: Places, outcome: _Outcome
+    experiment: ExperimentRecord, num_episodes: int, settle_seconds: int, locations: Locations, outcome: _Outcome
 ) -> None:
-    look = _Look(experiment.name, num_episodes, places)
+    look = _Look(experiment.name, num_episodes, locations)
     try:
         waiting = find_waiting(
-            experiment, num_episodes, places.open_root(), settle_seconds=settle_seconds, options=storage_options()
+            experiment, num_episodes, locations.open_root(), settle_seconds=settle_seconds, options=storage_options()
         )
         get_run_logger().info("%s: %s", experiment.name, waiting.summary)
         look.seen += [Seen(label, Finding.UNSETTLED) for label in waiting.unsettled]
@@ -151,7 +151,7 @@ def _look_after(
     except RLHFBlenderError as error:  # the others are looked after all the same
         look.seen.append(Seen("", Finding.FAILED, one_line(error)))
     _add_up(look, outcome)
-    show_look(experiment.name, places.data_root, look.seen)
+    show_look(experiment.name, locations.data_root, look.seen)
 
 
 @dataclass
@@ -161,13 +161,13 @@ class _Look:
     Attributes:
         experiment: its name.
         num_episodes: wanted per checkpoint.
-        places: where they go.
+        locations: where they go.
         seen: a line for each checkpoint that didn't have its episodes before.
     """
 
     experiment: str
     num_episodes: int
-    places: Places
+    locations: Locations
     seen: list[Seen] = field(default_factory=list)
 
     def usable(self, labels: Sequence[str]) -> Sequence[str]:
@@ -175,7 +175,7 @@ class _Look:
         if not labels:
             return labels
         try:
-            make_plan(GenerationRequest(exp=self.experiment, checkpoints=_wanted(labels)), self.places)
+            make_plan(GenerationRequest(exp=self.experiment, checkpoints=_wanted(labels)), self.locations)
         except _BROKEN as error:
             if len(labels) > 1:
                 return [label for label in labels if self.usable([label])]
@@ -188,7 +188,7 @@ class _Look:
         together = [labels] if labels else []
         while together:
             labels = together.pop(0)
-            state = _generate(self.experiment, labels, self.num_episodes, self.places)
+            state = _generate(self.experiment, labels, self.num_episodes, self.locations)
             if state.is_completed():
                 self.seen += [Seen(label, Finding.FILLED) for label in labels]
             elif state.name == REFUSED and len(labels) > 1:
@@ -199,7 +199,7 @@ class _Look:
 
 def _add_up(look: _Look, outcome: _Outcome) -> None:
     """What can't be used counts as a problem once: told every quarter of an hour, it would hide what is new."""
-    told, logger = told_before(look.experiment, look.places.data_root), get_run_logger()
+    told, logger = told_before(look.experiment, look.locations.data_root), get_run_logger()
     for line in look.seen:
         name = f"{look.experiment}/{line.label}".rstrip("/")
         if line.finding is Finding.FILLED:
@@ -214,13 +214,13 @@ def _add_up(look: _Look, outcome: _Outcome) -> None:
             logger.error("%s: %s", name, line.reason)
 
 
-def _generate(experiment: str, labels: Sequence[str], num_episodes: int, places: Places) -> State[Any]:
+def _generate(experiment: str, labels: Sequence[str], num_episodes: int, locations: Locations) -> State[Any]:
     return generate(
         exp=experiment,
         checkpoints=_wanted(labels),
         num_episodes=num_episodes,
-        data_root=places.data_root,
-        database_url=keep_database_url(places.database_url),
+        data_root=locations.data_root,
+        database_url=keep_database_url(locations.database_url),
         return_state=True,
     )
 

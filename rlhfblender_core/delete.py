@@ -13,7 +13,7 @@ from rlhfblender_core.dataset.listings import find_keys
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.names import checked_name
 from rlhfblender_core.registry import Registry
-from rlhfblender_core.runs.cleanup import remove_debris
+from rlhfblender_core.runs.cleanup import remove_leftovers
 from rlhfblender_core.runs.folders import live_runs
 from rlhfblender_core.storage import DataRoot, list_sizes, remove_files, storage_errors
 from rlhfblender_core.wording import counted
@@ -76,7 +76,7 @@ def plan_deletion(
         InvalidParameterError: there is no such experiment or checkpoint, or a run is under way on it.
     """
     checked_name(experiment, "experiment")
-    remove_debris(root, ())
+    remove_leftovers(root, ())
     keys = find_keys(root, registry, experiment)
     wanted = {str(label) for label in checkpoints}
     unknown = sorted(wanted - {key.checkpoint for key in keys})

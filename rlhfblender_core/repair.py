@@ -132,24 +132,24 @@ def _split_by_digest(
     return tuple(n for n in episodes if n not in others), lines
 
 
-def remove_orphans(root: DataRoot, problems: Iterable[Problem]) -> int:
+def remove_leftover_files(root: DataRoot, problems: Iterable[Problem]) -> int:
     """Removes the files that belong to no episode, unless a run may have published them since; says how many."""
     removed = 0
-    orphans: dict[str, list[Problem]] = {}
+    leftovers: dict[str, list[Problem]] = {}
     for problem in problems:
         if problem.remedy is Remedy.REMOVE and problem.key is not None:
-            orphans.setdefault(problem.key.experiment, []).append(problem)
-    for experiment, found in orphans.items():
+            leftovers.setdefault(problem.key.experiment, []).append(problem)
+    for experiment, found in leftovers.items():
         with no_run_starting(root):
             if live_runs(root, experiment):
                 continue
-            paths = list(_still_orphans(root, found))
+            paths = list(_still_leftovers(root, found))
             remove_files(root, paths)
         removed += len(paths)
     return removed
 
 
-def _still_orphans(root: DataRoot, found: Sequence[Problem]) -> Iterator[str]:
+def _still_leftovers(root: DataRoot, found: Sequence[Problem]) -> Iterator[str]:
     manifests = read_manifests(root, [problem.key for problem in found if problem.key is not None])
     for problem in found:
         manifest = manifests.get(problem.key) if problem.key is not None else None

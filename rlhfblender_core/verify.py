@@ -70,7 +70,7 @@ class Findings:
         return Findings(self.problems + other.problems, self.records + other.records, self.files + other.files)
 
 
-def check_strangers(paths: Iterable[str]) -> Findings:
+def check_unknown_files(paths: Iterable[str]) -> Findings:
     """Problems of files and folders that no data set has; hidden ones (of file managers) don't matter.
 
     Args:

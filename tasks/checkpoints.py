@@ -4,7 +4,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from rlhfblender_core.rollout.settings import RolloutSettings
-from tasks.config import Places
+from tasks.config import Locations
 from tasks.engines import engine_of
 from tasks.retries import RETRY_TRANSIENT
 
@@ -15,9 +15,9 @@ from tasks.retries import RETRY_TRANSIENT
     cache_policy=NO_CACHE,
     **RETRY_TRANSIENT,
 )
-def load_checkpoint(settings: RolloutSettings, places: Places, run_id: str) -> None:
+def load_checkpoint(settings: RolloutSettings, locations: Locations, run_id: str) -> None:
     """Loads the checkpoint in a worker and lets it act once, so that nothing is registered for one that can't."""
-    root = places.open_root()
+    root = locations.open_root()
     with engine_of(run_id, root) as engine:
         engine.check(settings)
     agent = settings.agent

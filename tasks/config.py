@@ -21,7 +21,7 @@ DEFAULT_DATA_ROOT = "data"
 
 
 @dataclass(frozen=True)
-class Places:
+class Locations:
     """Where a run reads and writes.
 
     Attributes:
@@ -47,7 +47,7 @@ def keep_database_url(url: str) -> str | None:
     return None if has_password(url) else url
 
 
-def resolve_places(data_root: str | None, database_url: str | None) -> Places:
+def resolve_locations(data_root: str | None, database_url: str | None) -> Locations:
     """The places of a run: parameters, else environment variables, else defaults.
 
     Raises:
@@ -66,7 +66,7 @@ def resolve_places(data_root: str | None, database_url: str | None) -> Places:
         or os.environ.get("RLHFBLENDER_DATABASE_URL")
         or default_database_url(root)
     )
-    return Places(str(root.local_folder) if root.is_local else root_url, url)
+    return Locations(str(root.local_folder) if root.is_local else root_url, url)
 
 
 def default_database_url(root: DataRoot) -> str:

@@ -6,7 +6,7 @@ from prefect.cache_policies import NO_CACHE
 from rlhfblender_core.delete import CheckpointDeletion, Deletion, delete_checkpoint, finish_deletion
 from rlhfblender_core.registry import open_existing_registry
 from rlhfblender_core.wording import counted
-from tasks.config import Places
+from tasks.config import Locations
 from tasks.retries import RETRY_TRANSIENT
 
 
@@ -16,21 +16,21 @@ from tasks.retries import RETRY_TRANSIENT
     cache_policy=NO_CACHE,
     **RETRY_TRANSIENT,
 )
-def delete_episodes(deletion: CheckpointDeletion, places: Places) -> None:
+def delete_episodes(deletion: CheckpointDeletion, locations: Locations) -> None:
     """Removes a checkpoint's manifests, then its files, then its rows."""
-    registry = open_existing_registry(places.database_url)
+    registry = open_existing_registry(locations.database_url)
     if registry is None:
-        delete_checkpoint(places.open_root(), None, deletion)
+        delete_checkpoint(locations.open_root(), None, deletion)
     else:
         with registry:
-            delete_checkpoint(places.open_root(), registry, deletion)
+            delete_checkpoint(locations.open_root(), registry, deletion)
     get_run_logger().info("%s: %s deleted", deletion.key.checkpoint, counted(len(deletion.manifests), "episode"))
 
 
 @task(name="forget-experiment", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
-def forget_experiment(deletion: Deletion, places: Places) -> None:
+def forget_experiment(deletion: Deletion, locations: Locations) -> None:
     """Removes the experiment's row, where all of it goes."""
-    registry = open_existing_registry(places.database_url)
+    registry = open_existing_registry(locations.database_url)
     if registry is not None:
         with registry:
             finish_deletion(registry, deletion)

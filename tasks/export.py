@@ -22,15 +22,15 @@ from rlhfblender_core.export import (
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import open_data_root
 from rlhfblender_core.wording import counted
-from tasks.config import Places, storage_options
+from tasks.config import Locations, storage_options
 from tasks.retries import RETRY_TRANSIENT
 
 
 @task(name="find-experiments", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
-def find_sources(experiments: Sequence[str], places: Places) -> tuple[ExperimentSource, ...]:
+def find_sources(experiments: Sequence[str], locations: Locations) -> tuple[ExperimentSource, ...]:
     """The experiments to export, with their environments and the checkpoints that have episodes."""
-    with open_registry(places.database_url, create=False) as registry:
-        return find_experiments(places.open_root(), registry, experiments)
+    with open_registry(locations.database_url, create=False) as registry:
+        return find_experiments(locations.open_root(), registry, experiments)
 
 
 @task(name="number-experiments", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
@@ -47,19 +47,19 @@ def number_experiments(
     cache_policy=NO_CACHE,
     **RETRY_TRANSIENT,
 )
-def export_to_server(checkpoint: ServerCheckpoint, out: str, places: Places) -> CheckpointReport:
+def export_to_server(checkpoint: ServerCheckpoint, out: str, locations: Locations) -> CheckpointReport:
     """Writes a checkpoint's episodes in RLHF-Blender's layout."""
-    report = export_checkpoint(places.open_root(), open_data_root(out), checkpoint)
+    report = export_checkpoint(locations.open_root(), open_data_root(out), checkpoint)
     _log(report)
     return report
 
 
 @task(name="write-server-database", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
-def finish_for_server(experiments: Sequence[ServerExperiment], out: str, places: Places) -> tuple[str, ...]:
+def finish_for_server(experiments: Sequence[ServerExperiment], out: str, locations: Locations) -> tuple[str, ...]:
     """Writes pictures of actions, and the database last; names the experiments there that are registered no more."""
     target = open_data_root(out)
-    finish_server_export(places.open_root(), target, experiments)
-    with open_registry(places.database_url, create=False) as registry:
+    finish_server_export(locations.open_root(), target, experiments)
+    with open_registry(locations.database_url, create=False) as registry:
         return left_behind(target, [record.name for record in registry.list_experiments()])
 
 
@@ -69,9 +69,9 @@ def finish_for_server(experiments: Sequence[ServerExperiment], out: str, places:
     cache_policy=NO_CACHE,
     **RETRY_TRANSIENT,
 )
-def export_to_minari(checkpoint: MinariCheckpoint, out: str, places: Places) -> CheckpointReport:
+def export_to_minari(checkpoint: MinariCheckpoint, out: str, locations: Locations) -> CheckpointReport:
     """Writes a checkpoint's episodes as a Minari data set."""
-    report = export_minari_checkpoint(places.open_root(), open_data_root(out), checkpoint)
+    report = export_minari_checkpoint(locations.open_root(), open_data_root(out), checkpoint)
     _log(report)
     return report
 

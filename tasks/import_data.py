@@ -13,7 +13,7 @@ from rlhfblender_core.import_data.sources import SourceCheckpoint
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.wording import counted
-from tasks.config import Places
+from tasks.config import Locations
 from tasks.retries import RETRY_TRANSIENT
 
 
@@ -24,10 +24,10 @@ from tasks.retries import RETRY_TRANSIENT
     **RETRY_TRANSIENT,
 )
 def import_batch(
-    source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, places: Places
+    source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, locations: Locations
 ) -> ImportedBatch:
     """Checks, converts and publishes these episodes of a checkpoint."""
-    root = places.open_root()
+    root = locations.open_root()
     with open_run(root, target.key.experiment) as run:
         batch = import_episodes(root, source, numbers, target, run.folder)
     for line in batch.faults:
@@ -37,20 +37,20 @@ def import_batch(
 
 
 @task(name="import-action-labels", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
-def import_labels(plan: ImportPlan, places: Places) -> tuple[int, tuple[str, ...]]:
+def import_labels(plan: ImportPlan, locations: Locations) -> tuple[int, tuple[str, ...]]:
     """Stores the source's pictures of actions; returns how many, and what is wrong with others."""
-    return import_action_labels(places.open_root(), plan.folder)
+    return import_action_labels(locations.open_root(), plan.folder)
 
 
 @task(name="index-imported", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
-def index_imported(plan: ImportPlan, places: Places) -> None:
+def index_imported(plan: ImportPlan, locations: Locations) -> None:
     """Registers the checkpoints' published episodes."""
-    root = places.open_root()
+    root = locations.open_root()
     records = [
         episode_record(manifest)
         for _, target in plan.work
         for manifest in read_published(root, target.key).manifests.values()
     ]
-    with open_registry(places.database_url) as registry:
+    with open_registry(locations.database_url) as registry:
         registry.record_episodes(records)
     get_run_logger().info("Registered: %s", counted(len(records), "episode"))

@@ -7,7 +7,7 @@ from prefect.utilities.annotations import quote
 T = TypeVar("T")
 
 
-def unwalked(value: T) -> T:
+def quoted(value: T) -> T:
     """The value as a task's parameter that Prefect doesn't search for futures, manifest by manifest.
 
     The task gets the value itself. Searching a shard's manifests took longer than writing them. Only for tasks that are

@@ -9,7 +9,7 @@ from rlhfblender_core.dataset.publish import index_published
 from rlhfblender_core.dataset.published import Published
 from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, open_registry
 from rlhfblender_core.report.summary import CheckpointReport, report_checkpoint
-from tasks.config import Places
+from tasks.config import Locations
 from tasks.retries import RETRY_TRANSIENT
 
 
@@ -19,9 +19,9 @@ from tasks.retries import RETRY_TRANSIENT
     cache_policy=NO_CACHE,
     **RETRY_TRANSIENT,
 )
-def ensure_env_registered(environment: EnvironmentRecord, places: Places) -> None:
+def ensure_env_registered(environment: EnvironmentRecord, locations: Locations) -> None:
     """Registers the environment, or makes sure that it is registered like this."""
-    with open_registry(places.database_url, reached_before=True) as registry:
+    with open_registry(locations.database_url, reached_before=True) as registry:
         registered = registry.ensure_environment(environment)
     get_run_logger().info(
         "Environment %s is registered (%s)", registered.env_id, registered.entry_point or "by package"
@@ -35,10 +35,10 @@ def ensure_env_registered(environment: EnvironmentRecord, places: Places) -> Non
     **RETRY_TRANSIENT,
 )
 def ensure_experiment_registered(
-    experiment: ExperimentRecord, checkpoints: Sequence[CheckpointRecord], places: Places, *, replace: bool
+    experiment: ExperimentRecord, checkpoints: Sequence[CheckpointRecord], locations: Locations, *, replace: bool
 ) -> None:
     """Registers the experiment with its project and checkpoints, or makes sure that it is registered like this."""
-    with open_registry(places.database_url, reached_before=True) as registry:
+    with open_registry(locations.database_url, reached_before=True) as registry:
         registered = registry.ensure_experiment(experiment, replace_settings=replace)
         for checkpoint in checkpoints:
             registry.ensure_checkpoint(checkpoint)
@@ -52,9 +52,9 @@ def ensure_experiment_registered(
     **RETRY_TRANSIENT,
 )
 def index_episodes(
-    before: Published, num_episodes: int, made: int, failed: Mapping[int, str], places: Places
+    before: Published, num_episodes: int, made: int, failed: Mapping[int, str], locations: Locations
 ) -> CheckpointReport:
     """What is published of a checkpoint in numbers, after making sure that the registry knows all of it."""
-    with open_registry(places.database_url, create=False, reached_before=True) as registry:
-        published = index_published(places.open_root(), registry, before)
+    with open_registry(locations.database_url, create=False, reached_before=True) as registry:
+        published = index_published(locations.open_root(), registry, before)
     return report_checkpoint(published, num_episodes, made, failed)

@@ -22,9 +22,9 @@ from rlhfblender_core.rollout.shards import Shard, StagedShard
 from rlhfblender_core.runs.sharing import Making, taken_in_hand
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.wording import counted
-from tasks.config import Places
+from tasks.config import Locations
 from tasks.engines import Engine, check_goes_on, engine_of
-from tasks.parameters import unwalked
+from tasks.parameters import quoted
 from tasks.retries import RETRY_LONG, RETRY_TRANSIENT
 
 
@@ -33,14 +33,14 @@ class ShardTarget:
     """Where a shard's episodes go.
 
     Attributes:
-        places: data root and registry.
+        locations: data root and registry.
         run_id: the run that makes them.
         missing: the shard's episodes that have to be made.
         existing: those among them that are published from the same request, and are replaced.
         leave: whether those that other runs have in hand are left to them.
     """
 
-    places: Places
+    locations: Locations
     run_id: str
     missing: tuple[int, ...]
     existing: Collection[int] = ()
@@ -52,7 +52,7 @@ def shard_cache_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str
     shard: Shard = parameters["shard"]
     target: ShardTarget = parameters["target"]
     identity = [shard.settings.digest, shard.key.experiment, shard.key.checkpoint, list(shard.episodes)]
-    return canonical_digest([*identity, target.places.data_root])
+    return canonical_digest([*identity, target.locations.data_root])
 
 
 @task(
@@ -70,7 +70,7 @@ def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
         OutOfReachError: they can't be written, after all tries; rolling them out again wouldn't help.
     """
     check_goes_on(target.run_id)
-    root = target.places.open_root()
+    root = target.locations.open_root()
     if not _still_missing(shard, target, root):
         return PublishedShard(shard.key, (), {})
     making = Making(shard.key.experiment, {shard.key.checkpoint: shard.settings.digest})
@@ -87,7 +87,7 @@ def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
                     return PublishedShard(shard.key, (), {})
                 staged = engine.roll_out(shard, missing)
         try:
-            published = write_artifacts(unwalked(staged), unwalked(target))
+            published = write_artifacts(quoted(staged), quoted(target))
         except TransientError as error:
             raise OutOfReachError(one_line(error)) from error
     if published.failures:
@@ -97,7 +97,7 @@ def rollout_episodes(shard: Shard, target: ShardTarget) -> PublishedShard:
 
 def begin_episodes(shard: Shard, target: ShardTarget) -> None:
     """Has the shard's missing episodes made before :func:`rollout_episodes` is called with it, in the same process."""
-    root = target.places.open_root()
+    root = target.locations.open_root()
     with engine_of(target.run_id, root) as engine, contextlib.ExitStack() as hand:
         missing = hand.enter_context(_in_hand(shard, target, root, engine))
         if missing:
@@ -128,9 +128,9 @@ def _still_missing(shard: Shard, target: ShardTarget, root: DataRoot) -> tuple[i
 def write_artifacts(staged: StagedShard, target: ShardTarget) -> PublishedShard:
     """Publishes the shard's files, their manifests last, and indexes them in the registry."""
     check_goes_on(target.run_id)
-    published = publish_shard(target.places.open_root(), staged)
+    published = publish_shard(target.locations.open_root(), staged)
     # Not made anew: where it was may be an empty mount point by now.
-    with open_registry(target.places.database_url, create=False, reached_before=True) as registry:
+    with open_registry(target.locations.database_url, create=False, reached_before=True) as registry:
         registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes])
     steps = sum(episode.manifest.episode_length for episode in staged.episodes)
     made = counted(len(published.episodes), "episode")

@@ -10,25 +10,25 @@ from rlhfblender_core.dataset.listings import (
     CheckpointListing,
     EpisodeListing,
     find_keys,
-    find_strangers,
+    find_unknown_files,
     list_checkpoint,
 )
 from rlhfblender_core.registry import EpisodeRecord, open_existing_registry, open_registry
-from rlhfblender_core.repair import Remake, Sources, plan_remakes, rebuild_index, remove_orphans
+from rlhfblender_core.repair import Remake, Sources, plan_remakes, rebuild_index, remove_leftover_files
 from rlhfblender_core.runs.folders import live_runs
-from rlhfblender_core.verify import Findings, Problem, check_episodes, check_index, check_strangers
-from tasks.config import Places, cache_folder, storage_options
+from rlhfblender_core.verify import Findings, Problem, check_episodes, check_index, check_unknown_files
+from tasks.config import Locations, cache_folder, storage_options
 from tasks.retries import RETRY_TRANSIENT
 
 
 @task(name="find-checkpoints", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
-def find_published(experiment: str | None, places: Places) -> list[CheckpointKey]:
+def find_published(experiment: str | None, locations: Locations) -> list[CheckpointKey]:
     """All checkpoints that have files or rows, of one experiment or all."""
-    registry = open_existing_registry(places.database_url)
+    registry = open_existing_registry(locations.database_url)
     if registry is None:
-        return find_keys(places.open_root(), None, experiment)
+        return find_keys(locations.open_root(), None, experiment)
     with registry:
-        return find_keys(places.open_root(), registry, experiment)
+        return find_keys(locations.open_root(), registry, experiment)
 
 
 @task(
@@ -37,10 +37,10 @@ def find_published(experiment: str | None, places: Places) -> list[CheckpointKey
     cache_policy=NO_CACHE,
     **RETRY_TRANSIENT,
 )
-def list_episodes(key: CheckpointKey, places: Places) -> CheckpointListing:
+def list_episodes(key: CheckpointKey, locations: Locations) -> CheckpointListing:
     """What there is of a checkpoint, as far as listings and the registry tell."""
-    root = places.open_root()
-    registry = open_existing_registry(places.database_url)
+    root = locations.open_root()
+    registry = open_existing_registry(locations.database_url)
     rows: list[EpisodeRecord] = []
     if registry is not None:
         with registry:
@@ -54,9 +54,9 @@ def list_episodes(key: CheckpointKey, places: Places) -> CheckpointListing:
     cache_policy=NO_CACHE,
     **RETRY_TRANSIENT,
 )
-def check_files(listing: CheckpointListing, episodes: Sequence[EpisodeListing], places: Places) -> Findings:
+def check_files(listing: CheckpointListing, episodes: Sequence[EpisodeListing], locations: Locations) -> Findings:
     """Checks these episodes' files against their manifests."""
-    findings = check_episodes(places.open_root(), listing, episodes)
+    findings = check_episodes(locations.open_root(), listing, episodes)
     logger, key = get_run_logger(), listing.key
     for problem in findings.problems:
         logger.warning("%s", problem)
@@ -66,21 +66,23 @@ def check_files(listing: CheckpointListing, episodes: Sequence[EpisodeListing], 
 
 
 @task(name="find-strangers", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
-def find_files_of_others(experiment: str | None, listings: Sequence[CheckpointListing], places: Places) -> Findings:
+def find_files_of_others(
+    experiment: str | None, listings: Sequence[CheckpointListing], locations: Locations
+) -> Findings:
     """Names what lies among the data and is no part of it."""
-    paths = find_strangers(places.open_root(), experiment)
-    findings = check_strangers([*paths, *(path for listing in listings for path in listing.strangers)])
+    paths = find_unknown_files(locations.open_root(), experiment)
+    findings = check_unknown_files([*paths, *(path for listing in listings for path in listing.unknown_files)])
     _logged(findings.problems)
     return findings
 
 
 @task(name="check-index", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
 def check_registry(
-    listings: Sequence[CheckpointListing], records: Sequence[EpisodeRecord], places: Places
+    listings: Sequence[CheckpointListing], records: Sequence[EpisodeRecord], locations: Locations
 ) -> tuple[Problem, ...]:
     """Compares the registry's rows with the manifests."""
-    root = places.open_root()
-    registry = open_existing_registry(places.database_url)
+    root = locations.open_root()
+    registry = open_existing_registry(locations.database_url)
     if registry is None:
         return _logged(check_index(root, None, listings, records))
     with registry:
@@ -94,23 +96,23 @@ def _logged(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
 
 
 @task(name="remove-orphans", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
-def remove_files_of_nobody(problems: Sequence[Problem], places: Places) -> int:
+def remove_files_of_nobody(problems: Sequence[Problem], locations: Locations) -> int:
     """Removes the files that belong to no episode."""
-    return remove_orphans(places.open_root(), problems)
+    return remove_leftover_files(locations.open_root(), problems)
 
 
 @task(name="plan-repair", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
-def plan_repair(findings: Findings, places: Places, *, trust_checkpoint: bool) -> tuple[list[Remake], list[str]]:
+def plan_repair(findings: Findings, locations: Locations, *, trust_checkpoint: bool) -> tuple[list[Remake], list[str]]:
     """Which episodes are made again, with which settings; and lines about those that can't be."""
-    root = places.open_root()
-    with open_registry(places.database_url) as registry:
+    root = locations.open_root()
+    with open_registry(locations.database_url) as registry:
         sources = Sources(root, registry, cache_folder(), storage_options(), trust_checkpoint)
         return plan_remakes(findings, sources)
 
 
 @task(name="rebuild-index", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
-def rebuild_registry(problems: Sequence[Problem], records: Sequence[EpisodeRecord], places: Places) -> None:
+def rebuild_registry(problems: Sequence[Problem], records: Sequence[EpisodeRecord], locations: Locations) -> None:
     """Brings the registry's rows to what the manifests say."""
-    root = places.open_root()
-    with open_registry(places.database_url) as registry:
+    root = locations.open_root()
+    with open_registry(locations.database_url) as registry:
         rebuild_index(root, registry, problems, records)

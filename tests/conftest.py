@@ -219,8 +219,8 @@ def logging_restored() -> Iterator[None]:
         logging.getLogger(),
         *(x for x in logging.Logger.manager.loggerDict.values() if isinstance(x, logging.Logger)),
     ]
-    places = [*loggers, *(handler for logger in loggers for handler in logger.handlers)]
-    before = [(place, place.level) for place in places]
+    locations = [*loggers, *(handler for logger in loggers for handler in logger.handlers)]
+    before = [(place, place.level) for place in locations]
     try:
         yield
     finally:

@@ -28,7 +28,7 @@ def print_report(report: Report, console: Console) -> None:
         table.add_row(*row_of(row))
     if report.checkpoints:
         console.print(table)
-    for line in (*remarks(report), *next_steps(report)):
+    for line in (*notes(report), *next_steps(report)):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
@@ -48,10 +48,10 @@ def next_steps(report: Report) -> Iterator[str]:
         yield f'Load: numpy.load("episodes/{example}.npz") has obs, actions, rewards and more.'
 
 
-def remarks(report: Report) -> Iterator[str]:
+def notes(report: Report) -> Iterator[str]:
     """Lines about what a person should know, and about episodes that failed or look wrong."""
-    for remark in report.remarks:
-        yield f"warning: {remark}"
+    for note in report.notes:
+        yield f"warning: {note}"
     for row in report.checkpoints:
         for warning, episodes in row.warnings.items():
             yield f"warning: {row.checkpoint}: in {counted(episodes, 'episode')} {warning}"

@@ -27,7 +27,7 @@ from rlhfblender_core.errors import (
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import Shard, cut_shards
 from rlhfblender_core.runs.sharing import in_hand_of_others
-from tasks.config import Places
+from tasks.config import Locations
 from tasks.engines import start_fraction
 from tasks.rollout import ShardTarget, begin_episodes, rollout_episodes
 
@@ -72,7 +72,7 @@ class Outcome:
 class _Run:
     """What all shards of a run share: where they go, who takes them, and what is told of them."""
 
-    places: Places
+    locations: Locations
     run_id: str
     runner: TaskRunner[Any]
     on_done: Callable[[int, int], None]
@@ -90,20 +90,20 @@ class _Part:
 
 def run_shards(
     work: Iterable[CheckpointWork],
-    places: Places,
+    locations: Locations,
     run_id: str,
     runner: TaskRunner[Any],
-    at_once: int,
+    concurrency: int,
     on_done: Callable[[int, int], None] = lambda made, others: None,  # noqa: ARG005
 ) -> Outcome:
     """Has all episodes made that are missing; those that other runs have in hand come last, if they still don't exist.
 
     Args:
         work: a checkpoint each.
-        places: where they go.
+        locations: where they go.
         run_id: of the run, see :mod:`tasks.engines`.
         runner: started; takes the tasks.
-        at_once: how many shards are worked on at the same time.
+        concurrency: how many shards are worked on at the same time.
         on_done: called when a shard ends, with the number of episodes that this run has tried, and others have made.
 
     Raises:
@@ -111,39 +111,41 @@ def run_shards(
         OutOfReachError, TransientError: the storage or the registry is gone; the other shards aren't tried.
         RunStoppedError: the run was stopped.
     """
-    run = _Run(places, run_id, runner, on_done, Outcome())
-    left = _work_off(run, _in_order(work, places, run_id, at_once), leave=True)
+    run = _Run(locations, run_id, runner, on_done, Outcome())
+    left = _work_off(run, _in_order(work, locations, run_id, concurrency), leave=True)
     deadline = time.monotonic() + _PATIENCE_S
     if left:
         _say_that_it_waits(left)
     while left:
         is_late = time.monotonic() > deadline
-        free = left if is_late else _wait_for_some(left, places, deadline)
+        free = left if is_late else _wait_for_some(left, locations, deadline)
         others = [part for part in left if part not in free]
         left = others + _work_off(run, free, leave=not is_late)
     return run.outcome
 
 
-def begin_shards(work: Iterable[CheckpointWork], places: Places, run_id: str, at_once: int, count: int) -> None:
+def begin_shards(
+    work: Iterable[CheckpointWork], locations: Locations, run_id: str, concurrency: int, count: int
+) -> None:
     """Has the first shards made before :func:`run_shards` submits them.
 
     Args:
         work: see :func:`run_shards`, as the others.
-        places: where they go.
+        locations: where they go.
         run_id: of the run, whose workers are open.
-        at_once: how many shards are worked on at the same time.
+        concurrency: how many shards are worked on at the same time.
         count: how many shards.
     """
-    parts = [part for part in _in_order(work, places, run_id, at_once) if part.missing]
+    parts = [part for part in _in_order(work, locations, run_id, concurrency) if part.missing]
     for part in parts[:count]:
-        begin_episodes(part.shard, ShardTarget(places, run_id, part.missing, part.existing, leave=True))
+        begin_episodes(part.shard, ShardTarget(locations, run_id, part.missing, part.existing, leave=True))
 
 
 def _work_off(run: _Run, parts: Iterable[_Part], *, leave: bool) -> list[_Part]:
     """Has these made; returns what other runs have in hand."""
     submitted = {}
     for part in parts:
-        target = ShardTarget(run.places, run.run_id, part.missing, part.existing, leave)
+        target = ShardTarget(run.locations, run.run_id, part.missing, part.existing, leave)
         # A hit in Prefect's cache counts only while the published files are there.
         task = rollout_episodes.with_options(refresh_cache=bool(part.missing))
         submitted[run.runner.submit(task, {"shard": part.shard, "target": target})] = part
@@ -168,7 +170,7 @@ def _collect(run: _Run, future: PrefectFuture[PublishedShard], part: _Part) -> _
 
 def _made_by_others(run: _Run, shard: Shard, episodes: Collection[int]) -> Collection[int]:
     try:
-        return made_meanwhile(run.places.open_root(), shard.key, shard.settings.digest, episodes)
+        return made_meanwhile(run.locations.open_root(), shard.key, shard.settings.digest, episodes)
     except TransientError:  # asked again later, by a task that tries several times
         return ()
 
@@ -182,19 +184,19 @@ _PATIENCE_S = 600.0
 _LOOK_S = (0.5, 1.5)
 
 
-def _wait_for_some(left: Sequence[_Part], places: Places, deadline: float) -> list[_Part]:
+def _wait_for_some(left: Sequence[_Part], locations: Locations, deadline: float) -> list[_Part]:
     """Those that no other run has in hand any more, as soon as there are some."""
     while time.monotonic() < deadline:
         time.sleep(random.uniform(*_LOOK_S))  # noqa: S311 (no secret)
-        free = [part for part in left if not _is_in_hand(part, places)]
+        free = [part for part in left if not _is_in_hand(part, locations)]
         if free:
             return free
     return []
 
 
-def _is_in_hand(part: _Part, places: Places) -> bool:
+def _is_in_hand(part: _Part, locations: Locations) -> bool:
     try:
-        return bool(in_hand_of_others(places.open_root(), part.shard.key, part.missing))
+        return bool(in_hand_of_others(locations.open_root(), part.shard.key, part.missing))
     except TransientError:  # the tasks try again, and give up in time
         return False
 
@@ -205,21 +207,21 @@ def _say_that_it_waits(left: Sequence[_Part]) -> None:
     current_display.get().say(line)
 
 
-def _in_order(work: Iterable[CheckpointWork], places: Places, run_id: str, at_once: int) -> list[_Part]:
+def _in_order(work: Iterable[CheckpointWork], locations: Locations, run_id: str, concurrency: int) -> list[_Part]:
     """All shards; with other runs at work on the experiment, each run starts elsewhere and they meet late."""
-    parts = [part for checkpoint in work for part in _parts(checkpoint, at_once)]
+    parts = [part for checkpoint in work for part in _parts(checkpoint, concurrency)]
     if not any(part.missing for part in parts):
         return parts
-    fraction = start_fraction(run_id, places.open_root(), parts[0].shard.key.experiment)
+    fraction = start_fraction(run_id, locations.open_root(), parts[0].shard.key.experiment)
     first = int(fraction * len(parts))
     return parts[first:] + parts[:first]
 
 
-def _parts(work: CheckpointWork, at_once: int) -> Iterable[_Part]:
+def _parts(work: CheckpointWork, concurrency: int) -> Iterable[_Part]:
     missing = set(work.missing)
     manifests = work.published.manifests
     existing = frozenset(n for n in manifests if manifests[n].request_digest == work.settings.digest)
-    for episodes in cut_shards(range(work.num_episodes), at_once):
+    for episodes in cut_shards(range(work.num_episodes), concurrency):
         shard = Shard(work.published.key, work.settings, episodes)
         missing_here = tuple(episode for episode in episodes if episode in missing)
         yield _Part(shard, missing_here, existing.intersection(missing_here))

@@ -60,9 +60,9 @@ class RunnerChoice:
 
     def uses_processes(self, episodes: int) -> bool:
         """Whether so many episodes may be made by worker processes of this machine."""
-        return self.kind == "process" or (self.kind == "auto" and self.at_once(episodes) > 1)
+        return self.kind == "process" or (self.kind == "auto" and self.concurrency(episodes) > 1)
 
-    def at_once(self, episodes: int) -> int:
+    def concurrency(self, episodes: int) -> int:
         """How many shards are worked on at the same time, of so many episodes."""
         return max(1, min(episodes, 1 if self.kind == "inprocess" else self.workers or available_cores()))
 
@@ -78,8 +78,8 @@ def open_runner(choice: RunnerChoice, episodes: int) -> Iterator[TaskRunner[Any]
     Raises:
         InvalidParameterError: the runner's package is missing.
     """
-    at_once = choice.at_once(episodes)
-    runner = _cluster_runner(choice, at_once) if choice.is_cluster else ThreadPoolTaskRunner(at_once + _WRITERS)
+    concurrency = choice.concurrency(episodes)
+    runner = _cluster_runner(choice, concurrency) if choice.is_cluster else ThreadPoolTaskRunner(concurrency + _WRITERS)
     with runner:
         yield runner
 
@@ -117,15 +117,15 @@ def open_means(choice: RunnerChoice, root: DataRoot, episodes: int, making: Maki
                 check_same_settings(root, making)
             yield means
             return
-        processes = choice.at_once(episodes) if choice.uses_processes(episodes) else 0
+        processes = choice.concurrency(episodes) if choice.uses_processes(episodes) else 0
         workers = Workers(processes, progress, patience=_PATIENCE if choice.is_patient else 0.0)
         with open_engine(means.run_id, root, workers, making):
             yield means
 
 
-def _cluster_runner(choice: RunnerChoice, at_once: int) -> TaskRunner[Any]:
+def _cluster_runner(choice: RunnerChoice, concurrency: int) -> TaskRunner[Any]:
     try:
-        return _ray_runner(at_once) if choice.kind == "ray" else _dask_runner(choice.dask_address, at_once)
+        return _ray_runner(concurrency) if choice.kind == "ray" else _dask_runner(choice.dask_address, concurrency)
     except ImportError as error:
         raise InvalidParameterError(
             f"--runner {choice.kind} needs a package that is missing. Install it: "
@@ -133,20 +133,20 @@ def _cluster_runner(choice: RunnerChoice, at_once: int) -> TaskRunner[Any]:
         ) from error
 
 
-def _dask_runner(address: str | None, at_once: int) -> TaskRunner[Any]:
+def _dask_runner(address: str | None, concurrency: int) -> TaskRunner[Any]:
     from prefect_dask.task_runners import DaskTaskRunner
 
     if address:
         runner: TaskRunner[Any] = DaskTaskRunner(address=address)
     else:
-        local = {"n_workers": at_once, "threads_per_worker": 1, "dashboard_address": None}
+        local = {"n_workers": concurrency, "threads_per_worker": 1, "dashboard_address": None}
         runner = DaskTaskRunner(cluster_kwargs=local)
     return runner
 
 
-def _ray_runner(at_once: int) -> TaskRunner[Any]:
+def _ray_runner(concurrency: int) -> TaskRunner[Any]:
     from prefect_ray.task_runners import RayTaskRunner
 
-    options = {"num_cpus": at_once, "include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
+    options = {"num_cpus": concurrency, "include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
     runner: TaskRunner[Any] = RayTaskRunner(init_kwargs=options)
     return runner

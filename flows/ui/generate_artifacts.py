@@ -23,7 +23,7 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run as current_run
 
-from flows.cli.tables import HEADINGS, next_steps, remarks, row_of
+from flows.cli.tables import HEADINGS, next_steps, notes, row_of
 from rlhfblender_core.dataset.layout import RANDOM, ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.dataset.manifests import mean_and_std
 from rlhfblender_core.dataset.published import list_numbers
@@ -34,7 +34,7 @@ from rlhfblender_core.report.charts import CheckpointReturn, draw_contact_sheet,
 from rlhfblender_core.report.summary import Report
 from rlhfblender_core.storage import DataRoot, read_many
 from rlhfblender_core.workers.progress import read_progress
-from tasks.config import Places
+from tasks.config import Locations
 
 #: The server gets no more than one update of a run's progress a second.
 _PROGRESS_SECONDS = 1.0
@@ -102,7 +102,7 @@ def _keep_updated(bar: UUID, folder: Path, episodes: int, stop: threading.Event)
                 update_progress_artifact(bar, 100.0 * shown / episodes, text)
 
 
-def show_in_ui(plan: GenerationPlan, report: Report, places: Places) -> None:
+def show_in_ui(plan: GenerationPlan, report: Report, locations: Locations) -> None:
     """Stores the table of results and the picture with the run; both are versioned by experiment."""
     experiment = report.experiment
     if experiment is None or not report.checkpoints:
@@ -116,7 +116,7 @@ def show_in_ui(plan: GenerationPlan, report: Report, places: Places) -> None:
         )
     with optional("picture"):
         create_markdown_artifact(
-            overview(plan, experiment, report, places),
+            overview(plan, experiment, report, locations),
             key=artifact_key("overview", experiment),
             description=f"{title}: episodes, returns, files",
         )
@@ -127,25 +127,25 @@ def artifact_key(kind: str, experiment: str) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", f"{kind}-{experiment}".lower()))
 
 
-def overview(plan: GenerationPlan, experiment: str, report: Report, places: Places) -> str:
+def overview(plan: GenerationPlan, experiment: str, report: Report, locations: Locations) -> str:
     """The run as markdown: plot, contact sheet, where the files are."""
-    root = places.open_root()
+    root = locations.open_root()
     labels = [row.checkpoint for row in report.checkpoints]
-    plot = draw_returns(_returns(places, experiment), "Return per checkpoint: mean ± standard deviation")
+    plot = draw_returns(_returns(locations, experiment), "Return per checkpoint: mean ± standard deviation")
     sheet = draw_contact_sheet(_thumbnails(root, experiment, _spread(labels))) if report.has_videos else None
     project = plan.experiment.project if plan.experiment else ""
     parts = [f"## {experiment}", f"Environment `{plan.environment.env_id}` · project `{project}`"]
     parts += [f"![Return per checkpoint]({_data_url(plot, 'png')})"] if plot else []
     parts += [f"### Episodes\n\n![Thumbnails]({_data_url(sheet, 'jpeg')})"] if sheet else []
     parts.append("### Files\n\n" + "\n".join(_files(root, experiment, labels)))
-    parts.append("\n\n".join((*remarks(report), *next_steps(report))))
+    parts.append("\n\n".join((*notes(report), *next_steps(report))))
     return "\n\n".join(parts) + "\n"
 
 
-def _returns(places: Places, experiment: str) -> list[CheckpointReturn]:
+def _returns(locations: Locations, experiment: str) -> list[CheckpointReturn]:
     """A point per checkpoint of the experiment, this run's and others': the random baseline, steps, best, final."""
     returns: dict[str, list[float]] = {}
-    with open_registry(places.database_url) as registry:
+    with open_registry(locations.database_url) as registry:
         steps = {record.label: record.step for record in registry.list_checkpoints(experiment)}
         for episode in registry.list_episodes(experiment):
             returns.setdefault(episode.checkpoint, []).append(episode.episode_return)
@@ -179,9 +179,9 @@ def _thumbnails(root: DataRoot, experiment: str, labels: Sequence[str]) -> dict[
 
 def _files(root: DataRoot, experiment: str, labels: Sequence[str]) -> Iterator[str]:
     yield "| files | where |\n|---|---|"
-    places = f"{labels[0]}" if len(labels) == 1 else "<checkpoint>"
+    locations = f"{labels[0]}" if len(labels) == 1 else "<checkpoint>"
     for kind in ArtifactKind:
-        yield f"| {kind} | `{root.shown(f'{kind}/{experiment}/{places}/')}` |"
+        yield f"| {kind} | `{root.display_url(f'{kind}/{experiment}/{locations}/')}` |"
 
 
 def _data_url(content: bytes, image_format: str) -> str:

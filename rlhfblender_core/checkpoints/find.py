@@ -156,18 +156,18 @@ def _companions(folder: Folder, file: str, environment_id: str) -> Companions:
     stems = [PurePosixPath(file).stem, path_segment(environment_id)]
     final = _final_zip(folder, environment_id)
     stems += [PurePosixPath(final).stem] if final else []
-    places = [folder.subfolder(stem) for stem in dict.fromkeys(stems) if stem in folder.folders]
-    places.append(folder)
+    locations = [folder.subfolder(stem) for stem in dict.fromkeys(stems) if stem in folder.folders]
+    locations.append(folder)
     return Companions(
-        args=_first(places, "args.yml"),
-        config=_first(places, "config.yml"),
-        env_kwargs=_first(places, "env_kwargs.yml"),
-        vecnormalize=_first(places, *_VECNORMALIZE),
+        args=_first(locations, "args.yml"),
+        config=_first(locations, "config.yml"),
+        env_kwargs=_first(locations, "env_kwargs.yml"),
+        vecnormalize=_first(locations, *_VECNORMALIZE),
     )
 
 
-def _first(places: Sequence[Folder], *names: str) -> str | None:
-    return next((place.url(name) for place in places for name in names if name in place.files), None)
+def _first(locations: Sequence[Folder], *names: str) -> str | None:
+    return next((place.url(name) for place in locations for name in names if name in place.files), None)
 
 
 def _final_zip(folder: Folder, environment_id: str) -> str | None:

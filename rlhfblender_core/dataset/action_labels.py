@@ -173,7 +173,7 @@ def load_pictures(root: DataRoot, env_id: str, labels: Sequence[str]) -> dict[st
             paths[label] = path
     contents = read_many(root, paths.values())
     return {
-        label: _checked(_read_array(contents[path], root.shown(path)), root.shown(path))
+        label: _checked(_read_array(contents[path], root.display_url(path)), root.display_url(path))
         for label, path in paths.items()
         if path in contents
     }

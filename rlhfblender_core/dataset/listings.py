@@ -44,13 +44,13 @@ class CheckpointListing:
     Attributes:
         key: experiment and checkpoint.
         episodes: by number.
-        strangers: paths of files, and of folders, that no data set has.
+        unknown_files: paths of files, and of folders, that no data set has.
         in_progress: another run works on the experiment: files without manifest are its own.
     """
 
     key: CheckpointKey
     episodes: tuple[EpisodeListing, ...]
-    strangers: tuple[str, ...]
+    unknown_files: tuple[str, ...]
     in_progress: bool = False
 
 
@@ -91,7 +91,7 @@ def find_keys(root: DataRoot, registry: Registry | None, experiment: str | None)
     return sorted(keys)
 
 
-def find_strangers(root: DataRoot, experiment: str | None) -> list[str]:
+def find_unknown_files(root: DataRoot, experiment: str | None) -> list[str]:
     """Paths of files beside the folders of experiments and checkpoints, and of folders that can't be theirs.
 
     Args:
@@ -102,16 +102,16 @@ def find_strangers(root: DataRoot, experiment: str | None) -> list[str]:
     for folder in _FOLDERS:
         if experiment is None:
             entries = list_entries(root, folder)
-            found += _strangers_among(folder, entries)
+            found += _unknown_among(folder, entries)
             experiments = [name for name in entries.folders if is_name(name)]
         else:
             experiments = [experiment]
         for name in experiments:
-            found += _strangers_among(f"{folder}/{name}", list_entries(root, f"{folder}/{name}"))
+            found += _unknown_among(f"{folder}/{name}", list_entries(root, f"{folder}/{name}"))
     return found
 
 
-def _strangers_among(folder: str, entries: Entries) -> list[str]:
+def _unknown_among(folder: str, entries: Entries) -> list[str]:
     files = [f"{folder}/{name}" for name in sorted(entries.sizes)]
     return files + [f"{folder}/{name}/" for name in entries.folders if not is_name(name)]
 
@@ -120,12 +120,12 @@ def list_checkpoint(
     root: DataRoot, key: CheckpointKey, rows: Sequence[EpisodeRecord], *, in_progress: bool
 ) -> CheckpointListing:
     """Six listings of a checkpoint, sorted by episode."""
-    manifests, strangers = _split(manifest_folder(key), list_entries(root, manifest_folder(key)), ".json")
+    manifests, unknown_files = _split(manifest_folder(key), list_entries(root, manifest_folder(key)), ".json")
     kinds: dict[int, list[ArtifactKind]] = {}
     for kind in ArtifactKind:
         folder = artifact_folder(kind, key)
         numbers, others = _split(folder, list_entries(root, folder), EXTENSIONS[kind])
-        strangers += others
+        unknown_files += others
         for number in numbers:
             kinds.setdefault(number, []).append(kind)
     with_row = {row.number for row in rows}
@@ -136,7 +136,7 @@ def list_checkpoint(
             EpisodeListing(number, number in known, number in with_row, tuple(kinds.get(number, ())))
             for number in sorted(known | kinds.keys() | with_row)
         ),
-        tuple(strangers),
+        tuple(unknown_files),
         in_progress,
     )
 

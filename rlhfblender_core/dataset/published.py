@@ -47,7 +47,7 @@ class Published:
         """Which of the episodes have to be made."""
         return tuple(episode for episode in wanted if not self.is_complete(episode))
 
-    def orphans(self) -> tuple[str, ...]:
+    def leftovers(self) -> tuple[str, ...]:
         """Paths of files that belong to no episode: what a dead run had moved before its commit."""
         return tuple(
             artifact_path(kind, EpisodeKey(self.key.experiment, self.key.checkpoint, episode))

@@ -142,5 +142,5 @@ def _write(target: DataRoot, path: str, content: Mapping[str, Any]) -> None:
 
 def _damaged(target: DataRoot, path: str) -> DataNotUsableError:
     return DataNotUsableError(
-        f"{target.shown(path)} is damaged, so it isn't known what was exported. Export to a new folder."
+        f"{target.display_url(path)} is damaged, so it isn't known what was exported. Export to a new folder."
     )

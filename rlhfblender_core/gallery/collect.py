@@ -58,10 +58,12 @@ def find_experiments(root: DataRoot, wanted: Sequence[str]) -> list[str]:
     missing = [name for name in wanted if name not in there]
     if missing:
         known = f"There are: {', '.join(there[:10])}." if there else "There are none at all; run generate.py first."
-        raise DataNotUsableError(f"{root.shown('').rstrip('/')} has no episodes of experiment {missing[0]!r}. {known}")
+        raise DataNotUsableError(
+            f"{root.display_url('').rstrip('/')} has no episodes of experiment {missing[0]!r}. {known}"
+        )
     if not there:
         raise DataNotUsableError(
-            f"{root.shown('').rstrip('/')} has no episodes. Run generate.py first, or give another --data-root."
+            f"{root.display_url('').rstrip('/')} has no episodes. Run generate.py first, or give another --data-root."
         )
     return sorted(set(wanted) or there)
 

@@ -68,7 +68,7 @@ def write_gallery(root: DataRoot, experiments: Sequence[str] = ()) -> GalleryRep
     scripts.remove_others()
     videos = sum(len(_episodes_with_video(checkpoint)) for checkpoint in checkpoints)
     episodes = sum(len(checkpoint.manifests) for checkpoint in checkpoints)
-    return GalleryReport(root.shown(INDEX_PATH), len(shown), len(checkpoints), episodes, episodes - videos)
+    return GalleryReport(root.display_url(INDEX_PATH), len(shown), len(checkpoints), episodes, episodes - videos)
 
 
 def _episodes_with_video(checkpoint: Checkpoint) -> list[int]:

@@ -39,7 +39,7 @@ class EpisodeColumns:
         cumulative: float64 (T,), their sum so far.
         terminated, truncated: how it ended.
         seed: None where the source doesn't say.
-        remarks: what a person should know of the conversion.
+        notes: what a person should know of the conversion.
     """
 
     columns: dict[str, Column]
@@ -48,7 +48,7 @@ class EpisodeColumns:
     terminated: bool
     truncated: bool
     seed: int | None
-    remarks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def close(self) -> None:
         """Frees temporary files."""
@@ -88,7 +88,7 @@ def convert_columns(members: Members, spool_folder: Path) -> EpisodeColumns:
     scalars = {"episode_return": cumulative[-1], "episode_length": np.int64(length)}
     scalars |= {} if seed is None else {"seed": np.int64(seed)}
     columns |= {name: WholeArray(np.asarray(value)) for name, value in scalars.items()}
-    return EpisodeColumns(columns, rewards, cumulative, terminated, truncated, seed, _remarks(members, columns, length))
+    return EpisodeColumns(columns, rewards, cumulative, terminated, truncated, seed, _notes(members, columns, length))
 
 
 def _is_observation(name: str) -> bool:
@@ -220,15 +220,15 @@ def _seed(members: Members) -> int | None:
     return seed if 0 <= seed < 2**63 else None
 
 
-def _remarks(members: Members, columns: Mapping[str, Column], length: int) -> list[str]:
+def _notes(members: Members, columns: Mapping[str, Column], length: int) -> list[str]:
     # Empty ones are RLHF-Blender's way to say that there are none.
     known = {*columns, *_OWN, *(name for name in members.headers if _is_observation(name))}
     dropped = [name for name in members.headers if name not in known and members.rows(name) != 0]
-    remarks = [f"{', '.join(dropped)} left out: not one row of numbers or texts per step"] if dropped else []
+    notes = [f"{', '.join(dropped)} left out: not one row of numbers or texts per step"] if dropped else []
     if members.ignored:
-        remarks.append(f"{', '.join(members.ignored[:3])[:80]} left out: no array's name")
+        notes.append(f"{', '.join(members.ignored[:3])[:80]} left out: no array's name")
     if "infos" not in members:
-        remarks.append("it has no infos; they are empty")
+        notes.append("it has no infos; they are empty")
     if "dones" in members and length > 1 and _numbers(members, "dones")[:-1].any():
-        remarks.append("dones is set before the last row; only the last row's is kept")
-    return remarks
+        notes.append("dones is set before the last row; only the last row's is kept")
+    return notes

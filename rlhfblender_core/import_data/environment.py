@@ -33,9 +33,9 @@ def new_environment(
 ) -> tuple[EnvironmentRecord, tuple[str, ...]]:
     """The environment to register, and what a person should know of it."""
     kwargs, spec_kwargs = split_env_kwargs(facts.env_kwargs)
-    remarks = _origin_remarks(env_id, facts)
+    notes = _origin_notes(env_id, facts)
     if kwargs and _takes_other_kwargs(env_id, kwargs):
-        remarks = (*remarks, f"{env_id} as it is installed doesn't take {_shown(kwargs)}, which is left out.")
+        notes = (*notes, f"{env_id} as it is installed doesn't take {_shown(kwargs)}, which is left out.")
         kwargs = {}
     observation_space, action_space = facts.observation_space, facts.action_space
     if not (observation_space and action_space):
@@ -51,10 +51,10 @@ def new_environment(
         action_space=action_space,
         action_names=_fitting_names(facts.action_names, action_space),
     )
-    return record, remarks
+    return record, notes
 
 
-def remarks_on_registered(known: EnvironmentRecord, facts: SourceFacts) -> tuple[str, ...]:
+def notes_on_registered(known: EnvironmentRecord, facts: SourceFacts) -> tuple[str, ...]:
     """What a person should know where the environment is registered already: it stays as it is."""
     registered = {**known.kwargs, **known.spec_kwargs}
     if all(registered.get(name) == value for name, value in facts.env_kwargs.items()):
@@ -87,7 +87,7 @@ def _shown(kwargs: JsonDict) -> str:
     return json.dumps(kwargs, sort_keys=True, ensure_ascii=False)[:200] if kwargs else "no keyword arguments"
 
 
-def _origin_remarks(env_id: str, facts: SourceFacts) -> tuple[str, ...]:
+def _origin_notes(env_id: str, facts: SourceFacts) -> tuple[str, ...]:
     flags = [f"--env-gym-entrypoint {facts.entry_point}"] if facts.entry_point else []
     flags += [f"--additional-gym-packages {' '.join(facts.packages)}"] if facts.packages else []
     if not flags:

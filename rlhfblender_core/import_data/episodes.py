@@ -70,14 +70,14 @@ class ImportedBatch:
         made: numbers of those imported now.
         there: numbers of those that were there already.
         faults: one line per episode that was not imported, naming the file.
-        remarks: one line per thing that was missing or left out of those that were.
+        notes: one line per thing that was missing or left out of those that were.
     """
 
     key: CheckpointKey
     made: tuple[int, ...] = ()
     there: tuple[int, ...] = ()
     faults: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def import_episodes(
@@ -94,7 +94,7 @@ def import_episodes(
     """
     published = read_published(root, target.key)
     episodes = source.episodes()
-    made, there, faults, remarks = [], [], [], []
+    made, there, faults, notes = [], [], [], []
     for number in numbers:
         importing = _Importing(root, source, episodes[number], target, staging)
         try:
@@ -107,8 +107,8 @@ def import_episodes(
             faults.append(one_line(error))
             continue
         made.append(number)
-        remarks += importing.remarks
-    return ImportedBatch(target.key, tuple(made), tuple(there), tuple(faults), tuple(remarks))
+        notes += importing.notes
+    return ImportedBatch(target.key, tuple(made), tuple(there), tuple(faults), tuple(notes))
 
 
 @dataclass
@@ -120,7 +120,7 @@ class _Importing:
     episode: SourceEpisode
     target: ImportTarget
     staging: Path
-    remarks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def key(self) -> EpisodeKey:
@@ -180,7 +180,7 @@ class _Importing:
                 write_npz(staged_path(folder, kind), columns.columns)
             finally:
                 columns.close()
-        self.remarks += [f"{self.shown(kind)}: {remark}" for remark in columns.remarks]
+        self.notes += [f"{self.shown(kind)}: {note}" for note in columns.notes]
         self._check_rewards(columns.rewards, columns.cumulative)
         write_npy(staged_path(folder, ArtifactKind.REWARDS), WholeArray(columns.cumulative))
         uncertainty_kind = self._convert_uncertainty(len(columns.rewards), folder)
@@ -190,12 +190,12 @@ class _Importing:
     def _check_rewards(self, rewards: NDArray[np.float64], cumulative: NDArray[np.float64]) -> None:
         kind = ArtifactKind.REWARDS
         if kind not in self.episode.files:
-            self.remarks.append(f"{self.shown(kind)}: is missing; made from the episode's rewards")
+            self.notes.append(f"{self.shown(kind)}: is missing; made from the episode's rewards")
             return
         found = read_numbers(self.episode.files[kind], self.shown(kind))
         self._check_length(kind, len(found), len(rewards))
         if not any(np.allclose(found, known, rtol=1e-4, atol=1e-6, equal_nan=True) for known in (rewards, cumulative)):
-            self.remarks.append(f"{self.shown(kind)}: differs from the episode's rewards, which are taken")
+            self.notes.append(f"{self.shown(kind)}: differs from the episode's rewards, which are taken")
 
     def _convert_uncertainty(self, length: int, folder: Path) -> str:
         kind = ArtifactKind.UNCERTAINTY
@@ -203,7 +203,7 @@ class _Importing:
             values = read_numbers(self.episode.files[kind], self.shown(kind))
             self._check_length(kind, len(values), length)
         else:
-            self.remarks.append(f"{self.shown(kind)}: is missing; uncertainty is NaN")
+            self.notes.append(f"{self.shown(kind)}: is missing; uncertainty is NaN")
             values = np.full(length, np.nan)
         write_npy(staged_path(folder, kind), WholeArray(values.astype(np.float32)))
         return IMPORTED if kind in self.episode.files else "none"
@@ -215,7 +215,7 @@ class _Importing:
     def _convert_pictures(self, length: int, folder: Path) -> VideoFacts | None:
         video, thumbnail = ArtifactKind.RENDERS, ArtifactKind.THUMBNAILS
         if video not in self.episode.files:
-            self.remarks.append(f"{self.shown(video)}: is missing; the episode has no video")
+            self.notes.append(f"{self.shown(video)}: is missing; the episode has no video")
             return None
         staged = staged_path(folder, video)
         facts = convert_video(self.episode.files[video], staged, length, self.shown(video))
@@ -223,7 +223,7 @@ class _Importing:
             target = staged_path(folder, thumbnail)
             convert_thumbnail(self.episode.files[thumbnail], target, self.shown(thumbnail))
         else:
-            self.remarks.append(f"{self.shown(thumbnail)}: is missing; made from the video")
+            self.notes.append(f"{self.shown(thumbnail)}: is missing; made from the video")
             thumbnail_from_video(staged, staged_path(folder, thumbnail), facts)
         return facts
 

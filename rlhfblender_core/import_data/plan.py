@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rlhfblender_core.dataset.layout import FINAL, RANDOM, CheckpointKey
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError, RegistryConflictError
-from rlhfblender_core.import_data.environment import made_with, new_environment, remarks_on_registered
+from rlhfblender_core.import_data.environment import made_with, new_environment, notes_on_registered
 from rlhfblender_core.import_data.episodes import ImportTarget
 from rlhfblender_core.import_data.source_database import SourceFacts, database_fault, find_database, read_facts
 from rlhfblender_core.import_data.sources import (
@@ -31,7 +31,7 @@ _LAST = "-1"
 #: Of a number of steps: longer ones are names, which no database can hold as a number.
 _MOST_DIGITS = 18
 #: Lines about files that are left out.
-_MOST_STRANGERS = 20
+_MOST_UNKNOWN = 20
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ImportPlan:
         environment: to be registered.
         experiment: to be registered.
         work: each checkpoint of the source with what its episodes become.
-        remarks: what a person should know of the registration.
+        notes: what a person should know of the registration.
     """
 
     folder: Path
@@ -73,7 +73,7 @@ class ImportPlan:
     environment: EnvironmentRecord
     experiment: ExperimentRecord
     work: tuple[tuple[SourceCheckpoint, ImportTarget], ...]
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def checkpoint_records(self) -> list[CheckpointRecord]:
         """The checkpoints, to be registered."""
@@ -100,9 +100,9 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
     facts = read_facts(database, source.experiment_id, request.env)
     known = registry.find_environment(request.env) if registry else None
     if known is None:
-        environment, remarks = new_environment(request.env, facts, source)
+        environment, notes = new_environment(request.env, facts, source)
     else:
-        environment, remarks = known, remarks_on_registered(known, facts)
+        environment, notes = known, notes_on_registered(known, facts)
     is_random = facts.is_random or all(checkpoint.name == RANDOM for checkpoint in source.checkpoints)
     experiment = ExperimentRecord(
         name=request.exp, env_id=request.env, kind="random" if is_random else "trained", project=request.project
@@ -116,11 +116,11 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
         for checkpoint in source.checkpoints
     )
     _check_labels(work)
-    remarks = (*_database_remarks(database, folder), *remarks, *_stranger_remarks(source, folder))
-    return ImportPlan(folder, database, environment, experiment, work, remarks)
+    notes = (*_database_notes(database, folder), *notes, *_unknown_file_notes(source, folder))
+    return ImportPlan(folder, database, environment, experiment, work, notes)
 
 
-def _database_remarks(database: Path | None, folder: Path) -> tuple[str, ...]:
+def _database_notes(database: Path | None, folder: Path) -> tuple[str, ...]:
     fault = None if database is None else database_fault(database)
     if database is None or fault is None:
         return ()
@@ -128,17 +128,17 @@ def _database_remarks(database: Path | None, folder: Path) -> tuple[str, ...]:
     return (f"{shown}: can't be read in full ({fault}); what it says of the environment may be missing.",)
 
 
-def _stranger_remarks(source: SourceExperiment, folder: Path) -> tuple[str, ...]:
+def _unknown_file_notes(source: SourceExperiment, folder: Path) -> tuple[str, ...]:
     """Files that look as if they belonged to an episode and have no number that one could have."""
-    files = [file for checkpoint in source.checkpoints for file in checkpoint.strangers()]
+    files = [file for checkpoint in source.checkpoints for file in checkpoint.unknown_files()]
     lines = [f"{file.relative_to(folder).as_posix()}: left out, its name is no episode's" for file in files]
-    more = len(lines) - _MOST_STRANGERS
+    more = len(lines) - _MOST_UNKNOWN
     if more > 0:
-        lines = [*lines[:_MOST_STRANGERS], f"{more} more files left out: their names are no episodes'"]
+        lines = [*lines[:_MOST_UNKNOWN], f"{more} more files left out: their names are no episodes'"]
     return tuple(lines)
 
 
-def check_places(plan: ImportPlan, database_url: str) -> None:
+def check_locations(plan: ImportPlan, database_url: str) -> None:
     """Makes sure that the registry isn't written into the source's own database.
 
     Raises:

@@ -80,7 +80,7 @@ class SourceCheckpoint:
                         found.setdefault(number, {})[kind] = file
         return {number: SourceEpisode(number, files, self._usual(number)) for number, files in sorted(found.items())}
 
-    def strangers(self) -> list[Path]:
+    def unknown_files(self) -> list[Path]:
         """Files beside the episodes' whose names have no number that an episode could have."""
         found: list[Path] = []
         for kind, names in _NAMES[self.layout].items():

@@ -45,7 +45,7 @@ class GenerationPlan:
         settings: one per checkpoint, in the order asked for; empty when nothing is to be generated.
         num_episodes: per checkpoint.
         replace: whether episodes and settings that are there are made anew.
-        remarks: what a person should know, though it stops nothing.
+        notes: what a person should know, though it stops nothing.
     """
 
     environment: EnvironmentRecord
@@ -53,7 +53,7 @@ class GenerationPlan:
     settings: tuple[RolloutSettings, ...]
     num_episodes: int
     replace: bool
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def plan_generation(
@@ -93,11 +93,11 @@ def plan_generation(
         rollouts = tuple(_rollout_settings(environment, description, agent, settings) for agent in agents)
         for rollout in rollouts:
             _check_fit(rollout, spec, description)
-    remarks = _remarks(rollouts)
-    return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite, remarks)
+    notes = _notes(rollouts)
+    return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite, notes)
 
 
-def _remarks(rollouts: Sequence[RolloutSettings]) -> tuple[str, ...]:
+def _notes(rollouts: Sequence[RolloutSettings]) -> tuple[str, ...]:
     """Old models on environments that look the same and aren't."""
     hints = [successor_hint(rollout.agent.ref, rollout.environment.env_id) for rollout in rollouts if rollout.agent]
     return tuple(dict.fromkeys(hint for hint in hints if hint))

@@ -118,9 +118,9 @@ class _Plot:
             self.draw.text((self._x(index), self._bottom + 8), text, _INK, _font(_TEXT_SIZE), anchor="ma")
 
     def draw_points(self) -> None:
-        places = [(self._x(index), self._y(point.mean)) for index, point in enumerate(self._points)]
-        self.draw.line(places, _ACCENT, width=2)
-        for (x, y), point in zip(places, self._points, strict=True):
+        locations = [(self._x(index), self._y(point.mean)) for index, point in enumerate(self._points)]
+        self.draw.line(locations, _ACCENT, width=2)
+        for (x, y), point in zip(locations, self._points, strict=True):
             std = _finite(point.std)
             top, bottom = self._y(point.mean + std), self._y(point.mean - std)
             self.draw.line((x, top, x, bottom), _ACCENT)

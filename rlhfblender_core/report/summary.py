@@ -40,14 +40,14 @@ class Report:
         data_root: where everything is, as a person would use it.
         checkpoints: a row each.
         has_videos: whether episodes were asked for with videos.
-        remarks: what a person should know besides.
+        notes: what a person should know besides.
     """
 
     experiment: str | None
     data_root: str
     checkpoints: tuple[CheckpointReport, ...] = ()
     has_videos: bool = True
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> int:

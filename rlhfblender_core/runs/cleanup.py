@@ -10,7 +10,7 @@ from rlhfblender_core.runs.markers import EXPIRY_S, storage_now
 from rlhfblender_core.storage import DataRoot, modified_times, remove_files, storage_errors
 
 
-def remove_debris(root: DataRoot, published: Iterable[Published]) -> int:
+def remove_leftovers(root: DataRoot, published: Iterable[Published]) -> int:
     """Removes what dead runs left of these checkpoints; says how many files that were.
 
     Args:
@@ -22,7 +22,7 @@ def remove_debris(root: DataRoot, published: Iterable[Published]) -> int:
     """
     with storage_errors(root):
         remove_dead_runs(runs_folder(root))
-    return sum(_remove_orphans(root, checkpoint.key) for checkpoint in published if checkpoint.orphans())
+    return sum(_remove_orphans(root, checkpoint.key) for checkpoint in published if checkpoint.leftovers())
 
 
 def _remove_orphans(root: DataRoot, key: CheckpointKey) -> int:
@@ -30,11 +30,11 @@ def _remove_orphans(root: DataRoot, key: CheckpointKey) -> int:
     with no_run_starting(root):
         if live_runs(root, key.experiment):
             return 0
-        orphans = read_published(root, key).orphans()
+        leftovers = read_published(root, key).leftovers()
         if not root.is_local:
-            orphans = _old_enough(root, key, orphans)
-        remove_files(root, orphans)
-    return len(orphans)
+            leftovers = _old_enough(root, key, leftovers)
+        remove_files(root, leftovers)
+    return len(leftovers)
 
 
 def _old_enough(root: DataRoot, key: CheckpointKey, paths: Iterable[str]) -> tuple[str, ...]:

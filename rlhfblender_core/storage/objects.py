@@ -63,7 +63,7 @@ def upload_files(root: DataRoot, files: Mapping[str, Path]) -> None:
             root.fs.put_file(str(local), root.full_path(path), **_content_type(root, path))
             local.unlink()
         elif not root.fs.exists(root.full_path(path)):  # else uploaded by an earlier try
-            raise StorageUnavailableError(f"{local} is gone before {root.shown(path)} was written. Run it again.")
+            raise StorageUnavailableError(f"{local} is gone before {root.display_url(path)} was written. Run it again.")
 
     _write(root, upload, files.items())
 

@@ -170,7 +170,7 @@ def modified_at(root: DataRoot, path: str) -> datetime:
     """
     times = modified_times(root, [path])
     if path not in times:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root.shown(path))
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root.display_url(path))
     return times[path]
 
 

@@ -126,7 +126,7 @@ class DataRoot:
         """The file system's own path for one below the root."""
         return f"{self._prefix}/{path}"
 
-    def shown(self, path: str) -> str:
+    def display_url(self, path: str) -> str:
         """The path as a person would use it."""
         return self.full_path(path) if self.is_local else f"{self.url.rstrip('/')}/{path}"
 

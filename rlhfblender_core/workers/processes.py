@@ -25,20 +25,20 @@ from rlhfblender_core.workers.progress import start_counter
 
 _CAN_FORK = sys.platform == "linux"
 #: The first keeps the others quiet.
-_TEMPLATE = ("rlhfblender_core.workers.forkserver_preload", "rlhfblender_core.rollout.shards")
+_PRELOAD = ("rlhfblender_core.workers.forkserver_preload", "rlhfblender_core.rollout.shards")
 #: Sockets have short names: 107 bytes, of which multiprocessing needs 18.
 _LONGEST_FOLDER = 89
-_TEMPLATE_TRAINED = (*_TEMPLATE, "torch", "stable_baselines3", "sb3_contrib", "rlhfblender_core.policies.actor_critic")
+_PRELOAD_TRAINED = (*_PRELOAD, "torch", "stable_baselines3", "sb3_contrib", "rlhfblender_core.policies.actor_critic")
 
 
-def start_template(*, trained: bool) -> None:
+def start_fork_server(*, trained: bool) -> None:
     """Begins to load what worker processes need, in the background; does nothing where that has begun.
 
     Args:
         trained: whether agents are trained; random ones don't need torch.
     """
     if _CAN_FORK:
-        multiprocessing.set_forkserver_preload(list(_TEMPLATE_TRAINED if trained else _TEMPLATE))
+        multiprocessing.set_forkserver_preload(list(_PRELOAD_TRAINED if trained else _PRELOAD))
         _keep_socket_in_scratch()
         with interrupts_blocked():
             multiprocessing.resource_tracker.ensure_running()
@@ -62,7 +62,7 @@ def _keep_socket_in_scratch() -> None:
 
 def make_pool(processes: int, progress_folder: Path) -> ProcessPoolExecutor:
     """A pool of workers, which start when there is work; they count into the folder and print nothing."""
-    start_template(trained=False)
+    start_fork_server(trained=False)
     return ProcessPoolExecutor(
         processes,
         mp_context=multiprocessing.get_context("forkserver" if _CAN_FORK else "spawn"),

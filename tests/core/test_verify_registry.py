@@ -9,7 +9,7 @@ import pytest
 
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path
 from rlhfblender_core.errors import InvalidParameterError
-from rlhfblender_core.repair import remove_orphans
+from rlhfblender_core.repair import remove_leftover_files
 from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.storage import DataRoot, open_data_root
 from rlhfblender_core.verify import Remedy
@@ -45,11 +45,11 @@ def test_a_file_of_nobody_that_a_run_has_published_since_is_not_removed(root: Da
     found = survey(root, database(root)).problems
     assert {problem.remedy for problem in found} == {Remedy.REMOVE}
     with open_run(root, "E"):
-        assert remove_orphans(root, found) == 0
+        assert remove_leftover_files(root, found) == 0
     manifest.write_bytes(content)
-    assert remove_orphans(root, found) == 0
+    assert remove_leftover_files(root, found) == 0
     manifest.unlink()
-    assert remove_orphans(root, found) == len(ArtifactKind)
+    assert remove_leftover_files(root, found) == len(ArtifactKind)
 
 
 def test_files_without_manifest_and_row_belong_to_nobody_and_are_removed(root: DataRoot) -> None:
@@ -64,14 +64,14 @@ def test_files_without_manifest_and_row_belong_to_nobody_and_are_removed(root: D
 
 
 def test_what_is_no_data_sets_is_named_and_left_alone(root: DataRoot) -> None:
-    strangers = [
+    unknown_files = [
         "renders/beach.mp4",
         "renders/E/beach.mp4",
         "renders/E/random/beach.mp4",
         "renders/E/random/summer/1.mp4",
         "episodes/beach?/random/0.npz",
     ]
-    for path in [*strangers, "renders/E/random/.DS_Store", "renders/.cache/x", "README.md"]:
+    for path in [*unknown_files, "renders/E/random/.DS_Store", "renders/.cache/x", "README.md"]:
         file = root.local_folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"waves")
@@ -85,7 +85,7 @@ def test_what_is_no_data_sets_is_named_and_left_alone(root: DataRoot) -> None:
     found = [problem.path for problem in survey(root, database(root), "E").problems]
     assert sorted(found) == ["renders/E/beach.mp4", "renders/E/random/beach.mp4", "renders/E/random/summer/"]
     repair(root, database(root))
-    assert all((root.local_folder / path).exists() for path in strangers)
+    assert all((root.local_folder / path).exists() for path in unknown_files)
 
 
 def test_rows_are_rebuilt_from_the_manifests(root: DataRoot) -> None:

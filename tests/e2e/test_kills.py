@@ -190,11 +190,11 @@ def test_sixteen_commands_register_and_four_generate_at_once(
     any_database: str, command: Command, tmp_path: Path
 ) -> None:
     root, steps = tmp_path / "data", tmp_path / "steps"
-    places = ("--data-root", root, "--database-url", any_database)
+    locations = ("--data-root", root, "--database-url", any_database)
 
     def all_at_once(count: int, *flags: object) -> list[str]:
         environment = {"ENVIRONMENTS_FOR_TESTS_STEPS": str(steps)}
-        runs = [command.start(*STUDY, *places, *flags, **environment) for _ in range(count)]
+        runs = [command.start(*STUDY, *locations, *flags, **environment) for _ in range(count)]
         outputs = [run.communicate(timeout=600) for run in runs]
         assert [run.returncode for run in runs] == [0] * count, outputs
         return [out for out, _ in outputs]

@@ -44,12 +44,12 @@ def test_a_password_is_nowhere_to_be_seen(
     prefect_server: str,
 ) -> None:
     assert SECRET in with_password
-    places = ("--data-root", data_root, "--database-url", with_password)
-    generate = ("generate", *COUNTING, "--exp", "secret", "--num-episodes", 2, "--runner", "inprocess", *places)
-    results = [command_line(*generate), command_line("verify", *places)]
+    locations = ("--data-root", data_root, "--database-url", with_password)
+    generate = ("generate", *COUNTING, "--exp", "secret", "--num-episodes", 2, "--runner", "inprocess", *locations)
+    results = [command_line(*generate), command_line("verify", *locations)]
     nowhere = with_password.replace("/registry?", "/nowhere?")
     results.append(command_line(*generate[:-1], nowhere))
-    results.append(command_line("register", "--list", *places))
+    results.append(command_line("register", "--list", *locations))
     assert [result.code for result in results] == [0, 0, 2, 0]
     with open_registry(with_password) as registry:
         assert len(registry.list_episodes("secret")) == 2
@@ -105,14 +105,14 @@ def test_a_server_that_restarts_is_waited_for(command_line: CommandLine, data_ro
 
         accident = threading.Thread(target=restart)
         accident.start()
-        places = ("--data-root", data_root, "--database-url", url)
-        result = command_line("generate", *COUNTING, "--exp", "E", "--num-episodes", 40, "--no-render", *places)
+        locations = ("--data-root", data_root, "--database-url", url)
+        result = command_line("generate", *COUNTING, "--exp", "E", "--num-episodes", 40, "--no-render", *locations)
         accident.join()
         assert result.code == 0, result.err
         with open_registry(url) as registry:
             assert len(registry.list_episodes("E")) == 40
         server.stop()
-        gone = command_line("generate", *COUNTING, "--exp", "E", "--num-episodes", 41, "--no-render", *places)
+        gone = command_line("generate", *COUNTING, "--exp", "E", "--num-episodes", 41, "--no-render", *locations)
         assert (gone.code, gone.out, gone.err.count("\n")) == (2, "", 1)
         assert "can't be reached" in gone.err
         server.start()
@@ -136,9 +136,9 @@ def test_a_run_holds_few_connections(new_postgres_url: str, command_line: Comman
 
     counter = threading.Thread(target=count)
     counter.start()
-    places = ("--data-root", data_root, "--database-url", new_postgres_url)
+    locations = ("--data-root", data_root, "--database-url", new_postgres_url)
     flags = ("--exp", "E", "--num-episodes", 60, "--no-render", "--runner", "process", "--workers", 4)
-    result = command_line("generate", *COUNTING, *flags, *places)
+    result = command_line("generate", *COUNTING, *flags, *locations)
     over.set()
     counter.join()
     assert result.code == 0

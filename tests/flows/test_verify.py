@@ -29,15 +29,15 @@ def tables_of(state: Any) -> dict[str, list[dict[str, Any]]]:
 def test_verify_repairs_and_delete_deletes(tmp_path: Path, snapshot: Callable[[Path], dict[str, str]]) -> None:
     folder = tmp_path / "data"
     url = f"sqlite:///{folder / 'rlhfblender.db'}"
-    places = {"data_root": str(folder), "database_url": url}
+    locations = {"data_root": str(folder), "database_url": url}
     generate(open_data_root(str(folder)), url, request(3))
     before = snapshot(folder)
     seen: list[Verification] = []
     token = current_printer.set(seen.append)
-    assert verify(**places, workers=1, return_state=True).is_completed()
+    assert verify(**locations, workers=1, return_state=True).is_completed()
     (folder / "renders/E/random/1.mp4").write_bytes(b"x")
     (folder / "manifests/E/random/2.json").unlink()
-    state = verify(**places, workers=1, return_state=True)
+    state = verify(**locations, workers=1, return_state=True)
     assert state.is_failed()
     assert state.message.startswith("2 problems: ")
     broken = {"renders/E/random/1.mp4", "manifests/E/random/2.json"}
@@ -48,13 +48,13 @@ def test_verify_repairs_and_delete_deletes(tmp_path: Path, snapshot: Callable[[P
     assert {line["file"]: line["remedy"] for line in tables["problems-everything"]} == dict.fromkeys(
         broken, "make the episode again"
     )
-    state = verify(**places, exp="E", repair=True, workers=1, return_state=True)
+    state = verify(**locations, exp="E", repair=True, workers=1, return_state=True)
     assert state.is_completed()
     assert tables_of(state)["verify-e"] == [{**row, "episodes": 3, "left": 0}]
     current_printer.reset(token)
     assert snapshot(folder) == before
-    assert verify(**places, exp="F", return_state=True).name == REFUSED
-    assert delete(**places, exp="E", return_state=True).name == REFUSED
+    assert verify(**locations, exp="F", return_state=True).name == REFUSED
+    assert delete(**locations, exp="E", return_state=True).name == REFUSED
     assert snapshot(folder) == before
-    assert delete(**places, exp="E", yes=True, return_state=True).is_completed()
+    assert delete(**locations, exp="E", yes=True, return_state=True).is_completed()
     assert snapshot(folder) == {}

@@ -15,7 +15,7 @@ from rlhfblender_core.checkpoints.find import find_checkpoints
 from rlhfblender_core.dataset.published import read_published
 from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError, TransientError
 from rlhfblender_core.rollout.shards import cut_shards
-from rlhfblender_core.runs import cleanup as debris
+from rlhfblender_core.runs import cleanup as leftovers
 from rlhfblender_core.runs import markers, sharing
 from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.runs.sharing import in_hand_of_others, taken_in_hand
@@ -174,9 +174,9 @@ def test_no_bucket_no_server_and_no_credentials_are_told_apart(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
-    stranger = open_data_root(s3_root.url, {"endpoint_url": s3_endpoint, "skip_instance_cache": True})
+    unknown = open_data_root(s3_root.url, {"endpoint_url": s3_endpoint, "skip_instance_cache": True})
     with pytest.raises(StorageNotUsableError, match=r"refuses access.*Check the credentials"):
-        publish_bytes(stranger, "a/x", b"x")
+        publish_bytes(unknown, "a/x", b"x")
 
 
 def test_markers_of_dead_runs_expire_and_their_files_are_removed_then(
@@ -186,10 +186,10 @@ def test_markers_of_dead_runs_expire_and_their_files_are_removed_then(
     publish_bytes(s3_root, ".runs/E/00000000000000000001-1-deadbeef", b"")  # of another machine
     publish_bytes(s3_root, "renders/E/random/9.mp4", b"left over")
     published = read_published(s3_root, KEY)
-    assert debris.remove_debris(s3_root, [published]) == 0  # it may still live
-    for module in (markers, debris):
+    assert leftovers.remove_leftovers(s3_root, [published]) == 0  # it may still live
+    for module in (markers, leftovers):
         monkeypatch.setattr(module, "EXPIRY_S", -timedelta(seconds=2).total_seconds())
-    assert debris.remove_debris(s3_root, [published]) == 1
+    assert leftovers.remove_leftovers(s3_root, [published]) == 1
     assert list_sizes(s3_root, ".runs/E") == {}
     assert problems(s3_root, database) == []
 

@@ -139,14 +139,14 @@ def test_a_root_without_anything_is_not_taken_for_a_sound_one(root: DataRoot) ->
 def test_somebody_whom_the_server_does_not_know_is_told_so(
     root: DataRoot, storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if storage.strangers is None:
+    if storage.unknown_files is None:
         pytest.skip(f"{storage.name} lets everybody in")
-    use(storage, monkeypatch, dict(storage.strangers))
-    stranger = open_data_root(root.url)
+    use(storage, monkeypatch, dict(storage.unknown_files))
+    unknown = open_data_root(root.url)
     actions: list[Callable[[], object]] = [
-        lambda: publish_bytes(stranger, "a/x", b"x"),
-        lambda: list_sizes(stranger, "a"),
-        lambda: read_bytes(stranger, "a/x"),
+        lambda: publish_bytes(unknown, "a/x", b"x"),
+        lambda: list_sizes(unknown, "a"),
+        lambda: read_bytes(unknown, "a/x"),
     ]
     for action in actions:
         with pytest.raises(StorageNotUsableError, match=r"refuses access.*Check the credentials") as refusal:

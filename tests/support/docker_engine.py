@@ -111,14 +111,14 @@ class DockerImage:
 def started_engine(folder: Path) -> Iterator[DockerImage]:
     """A Docker engine that keeps everything in that folder; without the image."""
     image = DockerImage(f"unix://{folder / 'docker.sock'}")
-    places = [
+    locations = [
         *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid")),
         *("--host", image.host),
     ]
     # Nothing of this machine's network is touched.
     network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
     with (folder / "dockerd.log").open("wb") as log, ExitStack() as stack:
-        engine = subprocess.Popen(["dockerd", *places, *network], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        engine = subprocess.Popen(["dockerd", *locations, *network], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         # The engine leaves this mounted, and the folder couldn't be removed.
         netns = folder / "exec" / "netns" / "default"
         stack.callback(subprocess.run, ["umount", "--quiet", str(netns)], check=False, stderr=subprocess.DEVNULL)

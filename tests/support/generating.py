@@ -20,7 +20,7 @@ from rlhfblender_core.planning.plan import GenerationPlan, plan_generation
 from rlhfblender_core.planning.request import GenerationRequest
 from rlhfblender_core.registry import CheckpointRecord, open_existing_registry, open_registry
 from rlhfblender_core.rollout.shards import Shard, cut_shards, roll_out_shard
-from rlhfblender_core.runs.cleanup import remove_debris
+from rlhfblender_core.runs.cleanup import remove_leftovers
 from rlhfblender_core.runs.folders import Run, live_runs, open_run, spread
 from rlhfblender_core.runs.sharing import taken_in_hand
 from rlhfblender_core.storage import DataRoot, open_data_root
@@ -67,7 +67,7 @@ def generate(root: DataRoot, database_url: str, asked: GenerationRequest, worker
     with tempfile.TemporaryDirectory() as folder:
         plan = register(database_url, asked, Path(folder))
         published = read_published(root, KEY)
-        remove_debris(root, [published])
+        remove_leftovers(root, [published])
         missing = published.missing(range(asked.num_episodes))
         made = 0
         with open_run(root, KEY.experiment) as run, Workers(workers, Path(folder)) as pool:

@@ -33,14 +33,14 @@ class ObjectStorage:
         protocol: of URLs.
         endpoint: where it listens.
         environment: the variables by which clients find it and are let in.
-        strangers: variables of somebody whom it doesn't let in; None for a server that lets everybody in.
+        unknown_files: variables of somebody whom it doesn't let in; None for a server that lets everybody in.
     """
 
     name: str
     protocol: str
     endpoint: str
     environment: Mapping[str, str]
-    strangers: Mapping[str, str] | None = field(default=None)
+    unknown_files: Mapping[str, str] | None = field(default=None)
 
     def behind(self, proxy: str) -> dict[str, str]:
         """The variables for reaching it through a proxy."""

@@ -4,14 +4,14 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from rlhfblender_core.dataset.listings import find_keys, find_strangers, list_checkpoint
+from rlhfblender_core.dataset.listings import find_keys, find_unknown_files, list_checkpoint
 from rlhfblender_core.dataset.publish import publish_shard
 from rlhfblender_core.registry import open_existing_registry, open_registry
-from rlhfblender_core.repair import Sources, plan_remakes, rebuild_index, remove_orphans
+from rlhfblender_core.repair import Sources, plan_remakes, rebuild_index, remove_leftover_files
 from rlhfblender_core.rollout.shards import Shard, roll_out_shard
 from rlhfblender_core.runs.folders import live_runs, open_run
 from rlhfblender_core.storage import DataRoot
-from rlhfblender_core.verify import Findings, check_episodes, check_index, check_strangers
+from rlhfblender_core.verify import Findings, check_episodes, check_index, check_unknown_files
 
 #: Every survey decodes all videos, so few here; the soak tests have 30.
 EPISODES = 3
@@ -29,12 +29,12 @@ def survey(root: DataRoot, database_url: str, experiment: str | None = None) -> 
         if registry is not None:
             stack.enter_context(registry)
         listings = []
-        findings = check_strangers(find_strangers(root, experiment))
+        findings = check_unknown_files(find_unknown_files(root, experiment))
         for key in find_keys(root, registry, experiment):
             rows = [] if registry is None else registry.list_episodes(key.experiment, key.checkpoint)
             listing = list_checkpoint(root, key, rows, in_progress=bool(live_runs(root, key.experiment)))
             listings.append(listing)
-            findings += check_strangers(listing.strangers) + check_episodes(root, listing, listing.episodes)
+            findings += check_unknown_files(listing.unknown_files) + check_episodes(root, listing, listing.episodes)
         return findings + Findings(check_index(root, registry, listings, findings.records))
 
 
@@ -46,7 +46,7 @@ def problems(root: DataRoot, database_url: str) -> list[str]:
 def repair(root: DataRoot, database_url: str) -> list[str]:
     """Mends what can be mended; says what can't."""
     findings = survey(root, database_url)
-    remove_orphans(root, findings.problems)
+    remove_leftover_files(root, findings.problems)
     with open_registry(database_url) as registry, tempfile.TemporaryDirectory() as cache:
         remakes, refusals = plan_remakes(findings, Sources(root, registry, Path(cache), {}))
         with open_run(root) as run:

@@ -16,7 +16,7 @@ from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.runs.sharing import Making, in_hand_of_others, taken_in_hand
 from rlhfblender_core.storage import open_data_root
 from rlhfblender_core.workers.pool import Workers
-from tasks.config import Places
+from tasks.config import Locations
 from tasks.engines import engine_of, open_engine
 from tasks.rollout import ShardTarget, begin_episodes
 
@@ -79,9 +79,9 @@ def test_what_cannot_be_begun_is_said_by_the_check(tmp_path: Path) -> None:
 def test_what_was_begun_is_in_hand_until_its_task_or_the_run_is_over_and_what_others_have_is_left_to_them(
     tmp_path: Path,
 ) -> None:
-    places = Places(str(tmp_path / "data"), f"sqlite:///{tmp_path / 'data' / 'r.db'}")
-    root = places.open_root()
-    target = ShardTarget(places, "run", SHARD.episodes, leave=True)
+    locations = Locations(str(tmp_path / "data"), f"sqlite:///{tmp_path / 'data' / 'r.db'}")
+    root = locations.open_root()
+    target = ShardTarget(locations, "run", SHARD.episodes, leave=True)
     with open_run(root, "E") as other, taken_in_hand(root, other, SHARD.key, (1,), leave=False):
         with open_engine("run", root, Workers(0, tmp_path), MAKING) as engine:
             begin_episodes(SHARD, target)

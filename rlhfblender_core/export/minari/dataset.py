@@ -207,9 +207,9 @@ def _buffers(root: DataRoot, space: Space, manifests: Sequence[Manifest], scratc
             file = fetch_file(root, path, scratch)
             fields = minari_fields(file, space)
         except (FileNotFoundError, ValueError, KeyError) as error:
-            raise DataNotUsableError(f"{root.shown(path)} can't be read. Run `python flows/verify.py --repair`.") from (
-                error
-            )
+            raise DataNotUsableError(
+                f"{root.display_url(path)} can't be read. Run `python flows/verify.py --repair`."
+            ) from (error)
         yield EpisodeBuffer(id=number, seed=manifest.seed, **fields)
         if not root.is_local:
             file.unlink()

@@ -183,7 +183,7 @@ def _fetch(root: DataRoot, manifest: Manifest, folder: Path, kind: ArtifactKind)
     try:
         return fetch_file(root, path, folder)
     except FileNotFoundError as error:
-        raise DataNotUsableError(f"{root.shown(path)} is gone. Run `python flows/verify.py --repair`.") from error
+        raise DataNotUsableError(f"{root.display_url(path)} is gone. Run `python flows/verify.py --repair`.") from error
 
 
 def _has_thumbnail(manifest: Manifest) -> bool:

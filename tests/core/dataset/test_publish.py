@@ -31,7 +31,7 @@ def test_what_is_published_is_complete_and_staging_is_empty(shard: ShardMaker, s
     published = publish(made, staging, root)
     assert [published.is_complete(n) for n in range(4)] == [True, True, True, False]
     assert published.missing(range(5)) == (3, 4)
-    assert published.orphans() == ()
+    assert published.leftovers() == ()
     assert [path for path in staging.rglob("*") if path.is_file()] == []
     assert len([path for path in root.local_folder.rglob("*") if path.is_file()]) == 3 * 6
 
@@ -54,7 +54,7 @@ def test_without_its_manifest_an_episode_doesnt_exist(shard: ShardMaker, staging
     (root.local_folder / "manifests/exp/random/0.json").unlink()
     published = read_published(root, published.key)
     assert set(published.manifests) == {1}
-    assert set(published.orphans()) == {
+    assert set(published.leftovers()) == {
         record.path.replace("/1.", "/0.") for record in published.manifests[1].artifacts.values()
     }
 
@@ -80,7 +80,7 @@ def test_replacing_without_pictures_takes_the_old_pictures_away(
     publish(shard(episodes=(0,)), staging, root)
     published = publish(shard(episodes=(0,), render=False), staging, root)
     assert published.missing([0]) == ()
-    assert published.orphans() == ()
+    assert published.leftovers() == ()
     assert published.sizes[ArtifactKind.RENDERS] == {}
 
 

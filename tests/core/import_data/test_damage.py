@@ -128,7 +128,7 @@ def test_what_is_broken_is_named_and_the_rest_imported(
     assert batch.made == (1,)
     published = read_published(open_data_root(str(target)), batch.key)
     assert set(published.manifests) == {1}
-    assert published.orphans() == ()
+    assert published.leftovers() == ()
 
 
 class Payload:

@@ -42,7 +42,7 @@ def test_both_layouts_become_this_data_set(
 ) -> None:
     make(source)
     (batch,) = import_all()
-    assert (batch.key, batch.made, batch.faults, batch.remarks) == (CheckpointKey("Mine", "5000"), (0, 1), (), ())
+    assert (batch.key, batch.made, batch.faults, batch.notes) == (CheckpointKey("Mine", "5000"), (0, 1), (), ())
     for number in (0, 1):
         manifest, theirs = manifest_of(target, number=number), episode_arrays(seed=number)
         assert set(manifest.artifacts) == set(ArtifactKind)
@@ -97,7 +97,7 @@ def test_what_is_missing_is_made_or_left_out_and_said(source: Path, target: Path
     (source / "renders/Theirs/5000/2.mp4").unlink()
     (batch,) = import_all()
     assert batch.made == (0, 1, 2)
-    assert [remark.partition(": ")[::2] for remark in batch.remarks] == [
+    assert [note.partition(": ")[::2] for note in batch.notes] == [
         ("rewards/Theirs/5000/0.npy", "is missing; made from the episode's rewards"),
         ("uncertainty/Theirs/5000/0.npy", "is missing; uncertainty is NaN"),
         ("thumbnails/Theirs/5000/1.png", "is missing; made from the video"),
@@ -167,7 +167,7 @@ def test_object_observations_become_columns(source: Path, target: Path, import_a
     with np.load(target / "episodes/Mine/5000/0.npz") as arrays:
         assert arrays["obs.image"].shape == (6, 2, 2)
         assert arrays["obs.inner.speed"].tolist() == [0, 1, 2, 3, 4, 5]
-    assert batch.remarks == ()
+    assert batch.notes == ()
 
 
 def test_last_observation_is_taken_out_of_the_last_info(source: Path, target: Path, import_all: ImportAll) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from rlhfblender_core.errors import DataNotUsableError, InvalidNameError, InvalidParameterError, RegistryConflictError
 from rlhfblender_core.import_data import ImportPlan, ImportRequest, plan_import
-from rlhfblender_core.import_data.plan import check_places
+from rlhfblender_core.import_data.plan import check_locations
 from rlhfblender_core.import_data.sources import source_folder
 from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord, open_registry
 from tests.support.making_sources import ENV, make_database, make_documented, make_server
@@ -64,7 +64,7 @@ def test_what_the_source_would_run_is_not_registered(source: Path) -> None:
     planned = plan(source)
     assert planned.environment.entry_point is None
     assert planned.environment.additional_packages == ()
-    assert "--env-gym-entrypoint os:abort --additional-gym-packages antigravity" in planned.remarks[0]
+    assert "--env-gym-entrypoint os:abort --additional-gym-packages antigravity" in planned.notes[0]
 
 
 def test_texts_in_the_database_are_literals_and_not_evaluated(source: Path, tmp_path: Path) -> None:
@@ -158,8 +158,8 @@ def test_registered_environment_stays_as_it_is(source: Path, tmp_path: Path) -> 
         known = registry.ensure_environment(EnvironmentRecord(env_id=ENV, entry_point="mine:Env"))
         planned = plan_import(ImportRequest(source, "Mine", ENV), registry)
         assert planned.environment == known
-        (remark,) = planned.remarks
-        assert 'made with {"camera_name": "corner"}, Made-v0 is registered with no keyword arguments' in remark
+        (note,) = planned.notes
+        assert 'made with {"camera_name": "corner"}, Made-v0 is registered with no keyword arguments' in note
 
 
 def test_keyword_arguments_that_an_environment_cant_be_registered_with_are_left_out(source: Path) -> None:
@@ -188,7 +188,7 @@ def test_keyword_arguments_that_an_installed_environment_doesnt_take_are_left_ou
     make_database(source, env_name="CartPole-v1", registration_id="CartPole-v1", env_id="CartPole-v1")
     planned = plan(source, env="CartPole-v1")
     assert planned.environment.kwargs == {}
-    assert 'doesn\'t take {"camera_name": "corner"}' in planned.remarks[-1]
+    assert 'doesn\'t take {"camera_name": "corner"}' in planned.notes[-1]
 
 
 def test_files_that_are_no_episodes_are_named(source: Path) -> None:
@@ -200,12 +200,12 @@ def test_files_that_are_no_episodes_are_named(source: Path) -> None:
         (folder / name).touch()
     planned = plan(source)
     assert [len(found.episodes()) for found, _ in planned.work] == [1]
-    assert len(planned.remarks) == 5
-    assert f"episodes/{ENV}/{ENV}_1_5000/benchmark_007.npz: left out" in " ".join(planned.remarks)
+    assert len(planned.notes) == 5
+    assert f"episodes/{ENV}/{ENV}_1_5000/benchmark_007.npz: left out" in " ".join(planned.notes)
     for number in range(40):
         (folder / f"{number}.txt").touch()
-    assert planned.remarks != (remarks := plan(source).remarks)
-    assert remarks[-1].startswith("25 more files")
+    assert planned.notes != (notes := plan(source).notes)
+    assert notes[-1].startswith("25 more files")
 
 
 @pytest.mark.parametrize("keep", [50, 1500])
@@ -216,12 +216,12 @@ def test_a_database_that_cant_be_read_is_told_and_done_without(source: Path, kee
     database.write_bytes(content[:keep] + bytes(255 - byte for byte in content[keep:]))
     planned = plan(source)
     assert planned.environment.observation_space["shape"] == [3]  # from the arrays
-    assert planned.remarks[0].startswith("rlhfblender.db: can't be read in full (")
+    assert planned.notes[0].startswith("rlhfblender.db: can't be read in full (")
 
 
 def test_sources_own_database_is_never_the_registry(source: Path, tmp_path: Path) -> None:
     make_server(source, episodes=1)
     database = make_database(source)
     with pytest.raises(DataNotUsableError, match="RLHF-Blender's own database"):
-        check_places(plan(source), f"sqlite:///{database}")
-    check_places(plan(source), f"sqlite:///{tmp_path / 'other.db'}")
+        check_locations(plan(source), f"sqlite:///{database}")
+    check_locations(plan(source), f"sqlite:///{tmp_path / 'other.db'}")

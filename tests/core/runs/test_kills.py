@@ -163,14 +163,14 @@ def test_what_a_killed_run_had_moved_without_manifest_is_removed_unless_a_live_r
     tmp_path: Path, undisturbed: Path, snapshot: Snapshot
 ) -> None:
     from rlhfblender_core.dataset.published import read_published
-    from rlhfblender_core.runs.cleanup import remove_debris
+    from rlhfblender_core.runs.cleanup import remove_leftovers
 
     root = open_data_root(str(tmp_path / "data"))
     subprocess.run(command(root, 0), check=True, capture_output=True)
     (root.local_folder / "renders/E/random/77.mp4").write_bytes(b"left over")
     published = read_published(root, generating.KEY)
     with open_run(root, "E"):
-        assert remove_debris(root, [published]) == 0
+        assert remove_leftovers(root, [published]) == 0
     with open_run(root, "another"):
-        assert remove_debris(root, [published]) == 1
+        assert remove_leftovers(root, [published]) == 1
     assert snapshot(root.local_folder) == snapshot(undisturbed)

@@ -201,12 +201,12 @@ class TestRegistered:
 @pytest.mark.parametrize("place", ["a file", "below a file", "too long", "/proc/data"])
 def test_a_data_root_that_cant_be_written(place: str, refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    places = {
+    locations = {
         "a file": tmp_path / "file",
         "below a file": tmp_path / "file" / "data",
         "too long": tmp_path / ("x" * 300),
     }
-    line = refused(*RANDOM, "--data-root", places.get(place, place))
+    line = refused(*RANDOM, "--data-root", locations.get(place, place))
     assert "data root" in line
     assert "--data-root" in line
 
