@@ -21,7 +21,9 @@ from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.dataset.publish import publish_shard
 from rlhfblender_core.environments import EnvironmentSpec, describe_environment
-from rlhfblender_core.rollout.settings import RolloutSettings, TrainedAgent
+from rlhfblender_core.rollout.agents import CheckpointAgent, RandomAgent, RolloutAgent
+from rlhfblender_core.rollout.options import RolloutOptions
+from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import Shard, cut_shards, roll_out_shard
 from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.storage import DataRoot
@@ -100,12 +102,12 @@ def our_rate(env_id: str, model: str | None, max_steps: int, episodes: int, proc
 
 def settings_of(env_id: str, model: str | None, max_steps: int, *, render: bool) -> RolloutSettings:
     spec = EnvironmentSpec(env_id)
-    agent = None
+    agent: RolloutAgent = RandomAgent()
     if model is not None:
         file = find_checkpoints(model, env_id)[0]
-        agent = TrainedAgent(file, fetch_checkpoint(file, Path(tempfile.gettempdir())))
+        agent = CheckpointAgent(file, fetch_checkpoint(file, Path(tempfile.gettempdir())))
     fps = describe_environment(spec).fps
-    return RolloutSettings(spec, agent, 0, deterministic=False, max_steps=max_steps, render=render, fps=fps)
+    return RolloutSettings(spec, agent, RolloutOptions(max_steps_per_episode=max_steps, render=render, fps=fps))
 
 
 def roll_out(shards: list[Shard], processes: int) -> tuple[float, list[Manifest]]:

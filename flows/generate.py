@@ -10,7 +10,7 @@ if __name__ == "__main__":  # before what takes long to import
     start_command("flows.generate")
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 from typing import Annotated, Any, Literal
@@ -38,7 +38,7 @@ from flows.ui.parameter_forms import shown_as_form
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.errors import OutOfReachError, RequestError, TransientError, one_line
 from rlhfblender_core.planning.plan import GenerationPlan
-from rlhfblender_core.planning.request import LATEST, GenerationRequest
+from rlhfblender_core.planning.request import LATEST, GenerationRequest, request_from_flags
 from rlhfblender_core.registry import DEFAULT_PROJECT, CheckpointRecord
 from rlhfblender_core.report.summary import Report
 from rlhfblender_core.rollout.settings import RolloutSettings
@@ -140,7 +140,7 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     """Registers the environment and the experiment, rolls out the episodes that are missing and publishes them."""
     end_lost_tasks()
     try:
-        request = request_of(locals())
+        request = request_from_flags(locals())
         choice = RunnerChoice(runner, workers, dask_address)
         locations = resolve_locations(data_root, database_url)
         job = _job(request, locations, choice)
@@ -178,12 +178,6 @@ def prepare_job(request: GenerationRequest, locations: Locations, choice: Runner
 
 def _show(report: Report) -> None:
     current_display.get().show(report)
-
-
-def request_of(parameters: Mapping[str, Any]) -> GenerationRequest:
-    """The request in a flow's parameters; what concerns only how it is carried out is left out."""
-    names = {field.name for field in dataclasses.fields(GenerationRequest)}
-    return GenerationRequest(**{name: value for name, value in parameters.items() if name in names})
 
 
 def carry_out(job: Job, locations: Locations, choice: RunnerChoice) -> Report:
@@ -228,13 +222,12 @@ def _register(plan: GenerationPlan, locations: Locations) -> None:
 
 
 def _checkpoint_record(experiment: str, settings: RolloutSettings) -> CheckpointRecord:
-    ref = settings.agent.ref if settings.agent else None
     return CheckpointRecord(
         experiment=experiment,
         label=settings.label,
-        step=settings.step,
-        sha256=ref.sha256 if ref else None,
-        algorithm=ref.algorithm if ref else None,
+        step=settings.agent.step,
+        sha256=settings.agent.sha256,
+        algorithm=settings.agent.algorithm,
     )
 
 
@@ -246,7 +239,7 @@ def _report(experiment: str, work: Sequence[CheckpointWork], outcome: Outcome, l
         label = before.key.checkpoint
         made, failed = outcome.made[label], outcome.failures.get(label, {})
         rows.append(index_episodes(quoted(before), checkpoint.num_episodes, made, failed, locations))
-    return Report(experiment, root.display_url("").rstrip("/"), tuple(rows), work[0].settings.render)
+    return Report(experiment, root.display_url("").rstrip("/"), tuple(rows), work[0].settings.options.render)
 
 
 def _success(report: Report) -> str:
@@ -265,7 +258,7 @@ def main() -> int:
     current_display.set(display)
     choice = RunnerChoice(arguments["runner"], arguments["workers"], arguments["dask_address"])
     locations = resolve_locations(arguments["data_root"], arguments["database_url"])
-    job = prepare_job(request_of(arguments), locations, choice)
+    job = prepare_job(request_from_flags(arguments), locations, choice)
     _prepared_job.set(job)
     with head_start(job, locations, choice):
         state = run_flow(generate, **arguments)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from flows.execution.prefect_steps import CheckpointWork
 from flows.execution.task_runners import RunnerChoice
 from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.dataset.published import check_same_request, read_published
+from rlhfblender_core.dataset.published import read_published
 from rlhfblender_core.planning.plan import GenerationPlan, plan_generation
 from rlhfblender_core.planning.request import GenerationRequest
+from rlhfblender_core.planning.same_request import check_same_request
 from rlhfblender_core.registry import open_existing_registry
 from rlhfblender_core.runs.sharing import Making
 from rlhfblender_core.storage import check_writable
@@ -44,7 +45,7 @@ class Job:
     @property
     def is_trained(self) -> bool:
         """Whether a trained agent makes some of them."""
-        return any(checkpoint.missing and checkpoint.settings.agent for checkpoint in self.work)
+        return any(checkpoint.missing and checkpoint.settings.agent.is_trained for checkpoint in self.work)
 
 
 def make_job(request: GenerationRequest, locations: Locations) -> Job:

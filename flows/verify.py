@@ -201,7 +201,9 @@ def _remake(remakes: Sequence[Remake], locations: Locations, concurrency: int) -
     if not remakes:
         return []
     wanted = sum(len(remake.episodes) for remake in remakes)
-    choice = RunnerChoice("auto", concurrency).for_agents(trained=any(remake.settings.agent for remake in remakes))
+    choice = RunnerChoice("auto", concurrency).for_agents(
+        trained=any(remake.settings.agent.is_trained for remake in remakes)
+    )
     notes: list[str] = []
     with open_runner(choice, wanted) as runner, open_means(choice, locations.open_root(), wanted) as means:
         futures = [

@@ -14,7 +14,7 @@ from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.environments import EnvironmentSpec, describe_environment
 from rlhfblender_core.errors import DataNotUsableError, RequestError, one_line
 from rlhfblender_core.planning.plan import plan_generation
-from rlhfblender_core.planning.request import DEFAULT_SETTINGS, RANDOM_BASELINE, GenerationRequest
+from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest
 from rlhfblender_core.registry import (
     CheckpointRecord,
     EnvironmentRecord,
@@ -23,6 +23,7 @@ from rlhfblender_core.registry import (
     ExperimentRecord,
     Registry,
 )
+from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.runs.folders import live_runs, no_run_starting
 from rlhfblender_core.storage import DataRoot, remove_files
@@ -215,14 +216,14 @@ def _environment_record(manifest: Manifest) -> EnvironmentRecord:
 def _experiment_record(experiment: str, manifests: Sequence[Manifest]) -> ExperimentRecord:
     trained = [manifest for manifest in manifests if manifest.policy.kind != RANDOM]
     manifest = (trained or manifests)[0]
-    settings = {
-        **DEFAULT_SETTINGS,
+    asked = {
         "seed": manifest.run_seed,
         "deterministic": manifest.policy.deterministic,
         "max_steps_per_episode": manifest.max_steps,
         "fps": manifest.fps,
         "render": manifest.frames > 0,
     }
+    settings = RolloutOptions.merged({}, asked).to_json()
     kind: ExperimentKind = "trained" if trained else "random"
     return ExperimentRecord(name=experiment, env_id=manifest.environment.id, kind=kind, settings=settings)
 

@@ -20,8 +20,5 @@ def load_checkpoint(settings: RolloutSettings, locations: Locations, run_id: str
     root = locations.open_root()
     with engine_of(run_id, root) as engine:
         engine.check(settings)
-    agent = settings.agent
-    what = (
-        f"{agent.ref.algorithm} from {agent.file.url} (sha256 {agent.ref.sha256[:12]})" if agent else "random actions"
-    )
-    get_run_logger().info("Checkpoint %s acts in %s: %s", settings.label, settings.environment.env_id, what)
+    acts_in = settings.environment.env_id
+    get_run_logger().info("Checkpoint %s acts in %s: %s", settings.label, acts_in, settings.agent)

@@ -16,10 +16,8 @@ from rlhfblender_core.dataset.layout import (
     parse_episode_number,
 )
 from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
-from rlhfblender_core.errors import DataNotUsableError, RegistryConflictError
-from rlhfblender_core.rollout.settings import RolloutSettings
+from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.storage import DataRoot, list_sizes, read_many
-from rlhfblender_core.wording import counted
 
 
 @dataclass(frozen=True)
@@ -106,41 +104,3 @@ def made_meanwhile(root: DataRoot, key: CheckpointKey, digest: str, episodes: Co
 def _numbers(sizes: Mapping[str, int], extension: str) -> dict[int, int]:
     numbered = {parse_episode_number(name, extension): size for name, size in sizes.items()}
     return {number: size for number, size in numbered.items() if number is not None}
-
-
-def check_same_request(published: Published, settings: RolloutSettings, wanted: Iterable[int]) -> None:
-    """Makes sure that what is there came from the same request.
-
-    Raises:
-        RegistryConflictError: an episode among ``wanted`` was made otherwise; the message says what differs.
-    """
-    others = [
-        n for n in wanted if n in published.manifests and published.manifests[n].request_digest != settings.digest
-    ]
-    if not others:
-        return
-    key = published.key
-    reason = _difference(published.manifests[others[0]], settings)
-    raise RegistryConflictError(
-        f"Experiment {key.experiment!r} at {key.checkpoint} has {counted(len(others), 'episode')} made with {reason}. "
-        "Use another --exp, or --overwrite to make them anew."
-    )
-
-
-def _difference(manifest: Manifest, settings: RolloutSettings) -> str:
-    """What was different when the episode was made, in words."""
-    identity = settings.identity()
-    agent = settings.agent
-    before_and_now = {
-        "another environment": (manifest.environment.id, settings.environment.env_id),
-        "another checkpoint file": (manifest.policy.checkpoint_sha256, agent.ref.sha256 if agent else None),
-        f"--seed {manifest.run_seed}": (manifest.run_seed, settings.run_seed),
-        f"--max-steps-per-episode {manifest.max_steps}": (manifest.max_steps, settings.max_steps),
-        f"fps {manifest.fps}": (manifest.fps, identity["fps"]),
-        "other --deterministic": (manifest.policy.deterministic, settings.deterministic and agent is not None),
-        "other environment kwargs": (
-            manifest.environment.kwargs | manifest.environment.spec_kwargs,
-            dict(settings.environment.kwargs) | dict(settings.environment.spec_kwargs),
-        ),
-    }
-    return next((what for what, (before, now) in before_and_now.items() if before != now), "other settings")

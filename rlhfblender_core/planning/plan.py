@@ -4,7 +4,7 @@ Whatever can be wrong with a request is found here, before anything is registere
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from rlhfblender_core.environments import (
 from rlhfblender_core.errors import InvalidParameterError, RegistryConflictError
 from rlhfblender_core.names import path_segment
 from rlhfblender_core.planning.environment import described, merged_environment, requested_environment, spec_of
-from rlhfblender_core.planning.request import DEFAULT_SETTINGS, RANDOM_BASELINE, GenerationRequest
+from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest
 from rlhfblender_core.registry import (
     EnvironmentRecord,
     ExperimentKind,
@@ -30,7 +30,9 @@ from rlhfblender_core.registry import (
     Registry,
     experiment_conflict,
 )
-from rlhfblender_core.rollout.settings import RolloutSettings, TrainedAgent
+from rlhfblender_core.rollout.agents import CheckpointAgent, RandomAgent, RolloutAgent
+from rlhfblender_core.rollout.options import RolloutOptions
+from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.storage import has_password
 from rlhfblender_core.wrappers.specs import settings_from_env_kwargs
 
@@ -79,18 +81,18 @@ def plan_generation(
     wanted_environment = requested_environment(request, env_id)
     known = registry.find_environment(env_id) if registry else None
     environment = merged_environment(known, wanted_environment)
-    settings = _merged_settings(request, registered)
+    options = RolloutOptions.merged(registered.settings if registered else {}, request.options)
     spec = spec_of(environment)
     try_out = not request.register_only
-    description = describe_environment(spec, render=bool(settings["render"]) and try_out, try_out=try_out)
+    description = describe_environment(spec, render=options.render and try_out, try_out=try_out)
     environment = described(environment, description, request)
     if kind is None:
         return GenerationPlan(environment, None, (), request.num_episodes, request.overwrite)
-    experiment = _experiment_record(request, registered, env_id, kind, settings)
+    experiment = _experiment_record(request, registered, env_id, kind, options)
     rollouts: tuple[RolloutSettings, ...] = ()
     if not request.register_only:
-        agents = _agents(request, experiment, environment, cache, storage_options)
-        rollouts = tuple(_rollout_settings(environment, description, agent, settings) for agent in agents)
+        agents = _agents(request, experiment, environment, options.algorithm, cache, storage_options)
+        rollouts = tuple(_rollout_settings(environment, description, agent, options) for agent in agents)
         for rollout in rollouts:
             _check_fit(rollout, spec, description)
     notes = _notes(rollouts)
@@ -99,7 +101,8 @@ def plan_generation(
 
 def _notes(rollouts: Sequence[RolloutSettings]) -> tuple[str, ...]:
     """Old models on environments that look the same and aren't."""
-    hints = [successor_hint(rollout.agent.ref, rollout.environment.env_id) for rollout in rollouts if rollout.agent]
+    agents = [(rollout.agent, rollout.environment.env_id) for rollout in rollouts]
+    hints = [successor_hint(agent.ref, env_id) for agent, env_id in agents if isinstance(agent, CheckpointAgent)]
     return tuple(dict.fromkeys(hint for hint in hints if hint))
 
 
@@ -129,26 +132,12 @@ def _kind(request: GenerationRequest, registered: ExperimentRecord | None) -> Ex
     )
 
 
-def _merged_settings(request: GenerationRequest, registered: ExperimentRecord | None) -> dict[str, Any]:
-    """The experiment's settings: what is asked for, else what is registered, else the default."""
-    asked = {
-        "seed": request.seed,
-        "deterministic": request.deterministic,
-        "max_steps_per_episode": request.max_steps_per_episode,
-        "algorithm": request.algorithm,
-        "fps": request.fps,
-        "render": None if request.no_render is None else not request.no_render,
-    }
-    before = registered.settings if registered else {}
-    return {**DEFAULT_SETTINGS, **before, **{name: value for name, value in asked.items() if value is not None}}
-
-
 def _experiment_record(
     request: GenerationRequest,
     registered: ExperimentRecord | None,
     env_id: str,
     kind: ExperimentKind,
-    settings: dict[str, Any],
+    options: RolloutOptions,
 ) -> ExperimentRecord:
     record = ExperimentRecord(
         name=request.exp or f"{path_segment(env_id)}_{kind}_experiment",
@@ -156,7 +145,7 @@ def _experiment_record(
         kind=kind,
         project=request.project,
         model_path=_model_path(request, registered if kind == "trained" else None),
-        settings=settings,
+        settings=options.to_json(),
     )
     conflict = registered and experiment_conflict(registered, record, replace_settings=request.overwrite)
     if conflict:
@@ -181,12 +170,13 @@ def _agents(
     request: GenerationRequest,
     experiment: ExperimentRecord,
     environment: EnvironmentRecord,
+    algorithm: str | None,
     cache: Path,
     storage_options: Mapping[str, Any] | None,
-) -> list[TrainedAgent | None]:
-    """Who acts, in the order asked for; None is the random agent."""
+) -> list[RolloutAgent]:
+    """Who acts, in the order asked for."""
     if experiment.kind == "random" or request.random:
-        return [None]
+        return [RandomAgent()]
     if experiment.model_path is None:
         raise InvalidParameterError(f"Experiment {experiment.name!r} has no model path. Give it with --model-path.")
     steps = list(dict.fromkeys(request.checkpoints))
@@ -195,36 +185,33 @@ def _agents(
         found = find_checkpoints(experiment.model_path, environment.env_id, storage_options)
         files = list(select_checkpoints(found, [step for step in steps if step != RANDOM_BASELINE]))
     overrides, _ = settings_from_env_kwargs(environment.kwargs)
-    agents: list[TrainedAgent | None] = []
+    agents: list[RolloutAgent] = []
     for file in files:
         ref = fetch_checkpoint(
             file,
             cache,
             storage_options,
-            algorithm=experiment.settings["algorithm"],
+            algorithm=algorithm,
             overrides=overrides,
             trust=request.trust_checkpoint,
         )
-        agents.append(TrainedAgent(file, ref, request.trust_checkpoint))
+        agents.append(CheckpointAgent(file, ref, request.trust_checkpoint))
     if RANDOM_BASELINE in steps:
-        agents.insert(min(steps.index(RANDOM_BASELINE), len(agents)), None)
+        agents.insert(min(steps.index(RANDOM_BASELINE), len(agents)), RandomAgent())
     return agents
 
 
 def _rollout_settings(
-    environment: EnvironmentRecord,
-    description: EnvironmentDescription,
-    agent: TrainedAgent | None,
-    settings: Mapping[str, Any],
+    environment: EnvironmentRecord, description: EnvironmentDescription, agent: RolloutAgent, options: RolloutOptions
 ) -> RolloutSettings:
     return RolloutSettings(
-        environment=spec_of(environment, agent.ref.settings.env_kwargs if agent else None),
+        environment=spec_of(environment, agent.env_kwargs),
         agent=agent,
-        run_seed=settings["seed"],
-        deterministic=bool(settings["deterministic"]) and agent is not None,
-        max_steps=settings["max_steps_per_episode"],
-        render=settings["render"],
-        fps=settings["fps"] or description.fps,
+        options=replace(
+            options,
+            fps=options.fps or description.fps,
+            deterministic=options.deterministic and agent.is_trained,
+        ),
         action_names=environment.action_names,
         packages=tuple(sorted(description.package_versions)),
     )
@@ -236,7 +223,7 @@ def _check_fit(rollout: RolloutSettings, registered: EnvironmentSpec, descriptio
     Raises:
         SpacesDifferError: it can't.
     """
-    if rollout.agent is None:
+    if not isinstance(rollout.agent, CheckpointAgent):
         return
     if rollout.environment != registered:  # the agent brings kwargs of its own, which may change the spaces
         description = describe_environment(rollout.environment)

@@ -4,30 +4,24 @@ What fits together with what is registered, and with the environment, is seen in
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.names import checked_name, path_segment
 from rlhfblender_core.registry import DEFAULT_PROJECT
+from rlhfblender_core.rollout.options import RolloutOptions, check_at_least
 
 #: As given with ``--checkpoints``: the latest; a random baseline.
 LATEST, RANDOM_BASELINE = -1, 0
-
-#: What decides an experiment's episodes, with the values of an experiment that doesn't say otherwise.
-DEFAULT_SETTINGS: Mapping[str, Any] = {
-    "seed": 0,
-    "deterministic": False,
-    "max_steps_per_episode": None,
-    "algorithm": None,
-    "fps": None,
-    "render": True,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """What a user asks for; named like the flags. None means "as registered, else the default".
+
+    Attributes:
+        options: those of :class:`~rlhfblender_core.rollout.options.RolloutOptions` that are asked for, by name.
 
     Raises:
         RequestError: a value that no request can have.
@@ -47,12 +41,7 @@ class GenerationRequest:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     action_names: Sequence[str] | None = None
     register_only: bool = False
-    seed: int | None = None
-    deterministic: bool | None = None
-    max_steps_per_episode: int | None = None
-    algorithm: str | None = None
-    fps: float | None = None
-    no_render: bool | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     overwrite: bool = False
     trust_checkpoint: bool = False
 
@@ -62,11 +51,8 @@ class GenerationRequest:
             checked_name(self.exp, "experiment")
         if self.env is not None:
             path_segment(self.env)
-        _check_at_least("--num-episodes", self.num_episodes, 1)
-        _check_at_least("--seed", self.seed, 0)
-        _check_at_least("--max-steps-per-episode", self.max_steps_per_episode, 1)
-        if self.fps is not None and not 0 < self.fps <= _MAX_FPS:
-            raise InvalidParameterError(f"--fps must be above 0 and at most {_MAX_FPS}, not {self.fps:g}.")
+        check_at_least("--num-episodes", self.num_episodes, 1)
+        RolloutOptions.merged({}, self.options)  # refuses values that none can have
         if self.model_path is not None and not self.model_path.strip():
             raise InvalidParameterError("--model-path is empty. Give a checkpoint or a folder of them.")
         if self.random and self.model_path:
@@ -79,12 +65,21 @@ class GenerationRequest:
             )
         for step in self.checkpoints:
             if isinstance(step, int):
-                _check_at_least("--checkpoints", step, LATEST)
+                check_at_least("--checkpoints", step, LATEST)
 
 
-_MAX_FPS = 1000
+def request_from_flags(flags: Mapping[str, Any]) -> GenerationRequest:
+    """The request in the flags of a command, the parameters of a flow, or the keyword arguments of a call.
 
+    Args:
+        flags: by name; those that concern only how a request is carried out are left out of it.
 
-def _check_at_least(flag: str, value: float | None, least: int) -> None:
-    if value is not None and value < least:
-        raise InvalidParameterError(f"{flag} must be {least} or more, not {value}.")
+    Raises:
+        RequestError: a value that no request can have.
+    """
+    asked = {name: flags.get(name) for name in RolloutOptions.names()}
+    if flags.get("no_render") is not None:  # the flag says what is left out, the option what is made
+        asked["render"] = not flags["no_render"]
+    names = {field.name for field in fields(GenerationRequest)} - {"options"}
+    options = {name: value for name, value in asked.items() if value is not None}
+    return GenerationRequest(**{name: flags[name] for name in flags if name in names}, options=options)

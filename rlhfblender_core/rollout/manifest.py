@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlhfblender_core.checkpoints.fetch import CheckpointRef
 from rlhfblender_core.dataset.episode_writer import EpisodeSummary, staged_path
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path
 from rlhfblender_core.dataset.manifests import (
     ArtifactRecord,
     EnvironmentRecordInManifest,
     Manifest,
-    PolicyRecord,
     file_digest,
 )
 from rlhfblender_core.environments import EnvironmentSpec
@@ -19,7 +17,6 @@ from rlhfblender_core.rollout.seeding import episode_seed
 from rlhfblender_core.rollout.settings import RolloutSettings, versions_of
 
 _VERSIONS = ("rlhfblender-data", "gymnasium", "numpy", "imageio-ffmpeg")
-_VERSIONS_TRAINED = ("stable-baselines3", "sb3-contrib", "torch")
 
 
 def describe_episode(
@@ -34,29 +31,30 @@ def describe_episode(
         summary: what came of it.
         folder: where its files are; their sizes and digests are recorded.
     """
+    options = settings.options
     height, width = summary.frame_shape or (None, None)
     return Manifest(
         experiment=key.experiment,
         checkpoint=key.checkpoint,
-        step=settings.step,
+        step=settings.agent.step,
         episode=key.episode,
         environment=_environment_record(settings.environment),
-        policy=_policy_record(settings),
+        policy=settings.agent.policy_record(deterministic=options.deterministic),
         request_digest=settings.digest,
-        run_seed=settings.run_seed,
-        seed=episode_seed(settings.run_seed, key.episode),
-        max_steps=settings.max_steps,
+        run_seed=options.seed,
+        seed=episode_seed(options.seed, key.episode),
+        max_steps=options.max_steps_per_episode,
         episode_return=summary.episode_return,
         episode_length=summary.length,
         terminated=summary.terminated,
         truncated=summary.truncated,
         frames=summary.frames,
-        fps=settings.fps if summary.frames else None,
+        fps=options.fps if summary.frames else None,
         frame_height=height,
         frame_width=width,
         uncertainty_kind=uncertainty_kind.value,
         action_names=settings.action_names,
-        versions=versions_of((*_VERSIONS, *settings.packages, *(_VERSIONS_TRAINED if settings.agent else ()))),
+        versions=versions_of((*_VERSIONS, *settings.packages, *settings.agent.distributions)),
         warnings=summary.warnings,
         artifacts=dict(_records(key, folder)),
     )
@@ -78,28 +76,3 @@ def _environment_record(spec: EnvironmentSpec) -> EnvironmentRecordInManifest:
         kwargs=dict(spec.kwargs),
         spec_kwargs=dict(spec.spec_kwargs),
     )
-
-
-def _policy_record(settings: RolloutSettings) -> PolicyRecord:
-    if settings.agent is None:
-        return PolicyRecord(kind="random")
-    ref = settings.agent.ref
-    return PolicyRecord(
-        kind="checkpoint",
-        algorithm=ref.algorithm,
-        checkpoint_sha256=ref.sha256,
-        vecnormalize_sha256=ref.vecnormalize.sha256 if ref.vecnormalize else None,
-        deterministic=settings.deterministic,
-        observation=_observation_words(ref),
-        wrappers=tuple(wrapper.name for wrapper in ref.settings.wrappers),
-    )
-
-
-def _observation_words(ref: CheckpointRef) -> str:
-    """What the policy saw, step by step: ``obs > AtariWrapper > 4 stacked``."""
-    steps = ["obs", *(wrapper.name.rpartition(".")[2] for wrapper in ref.settings.wrappers)]
-    if ref.vecnormalize:
-        steps.append("normalised")
-    if ref.settings.frame_stack:
-        steps.append(f"{ref.settings.frame_stack} stacked")
-    return " > ".join(steps)

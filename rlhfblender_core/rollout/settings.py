@@ -2,33 +2,17 @@
 
 import importlib.metadata
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
-from rlhfblender_core.checkpoints.fetch import CheckpointRef
-from rlhfblender_core.checkpoints.find import CheckpointFile
-from rlhfblender_core.dataset.layout import RANDOM
 from rlhfblender_core.dataset.manifests import canonical_digest
 from rlhfblender_core.environments import EnvironmentSpec
+from rlhfblender_core.rollout.agents import RolloutAgent
+from rlhfblender_core.rollout.options import RolloutOptions
 
 #: Part of every digest; raised when the same request would give other files than before.
 _RECIPE = 1
-
-
-@dataclass(frozen=True)
-class TrainedAgent:
-    """A checkpoint that acts.
-
-    Attributes:
-        file: where it was found.
-        ref: what is in it, fetched and checked.
-        trust: whether it may run code of its own.
-    """
-
-    file: CheckpointFile
-    ref: CheckpointRef
-    trust: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,35 +21,22 @@ class RolloutSettings:
 
     Attributes:
         environment: as registered, with what the agent was trained with.
-        agent: the checkpoint; None for random actions.
-        run_seed: from which episodes' seeds derive.
-        deterministic: the distribution's mode instead of samples.
-        max_steps: where episodes are cut off; None for the environment's own limits only.
-        render: whether there are videos and thumbnails.
-        fps: frames per second of the videos.
+        agent: who acts.
+        options: with the video's frames per second filled in, and nothing that means nothing for this agent.
         action_names: labels for the manifests; they don't change the episode.
         packages: distributions that the environment comes from; their versions go into the manifests.
     """
 
     environment: EnvironmentSpec
-    agent: TrainedAgent | None
-    run_seed: int
-    deterministic: bool
-    max_steps: int | None
-    render: bool
-    fps: float
+    agent: RolloutAgent
+    options: RolloutOptions
     action_names: tuple[str, ...] | None = None
     packages: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         """The checkpoint's label: the folder its episodes go to."""
-        return self.agent.ref.label if self.agent else RANDOM
-
-    @property
-    def step(self) -> int | None:
-        """Training steps of the checkpoint, where known."""
-        return self.agent.ref.step if self.agent else None
+        return self.agent.label
 
     @cached_property
     def digest(self) -> str:
@@ -76,25 +47,9 @@ class RolloutSettings:
         """What enters the digest, by name, as JSON."""
         return {
             "environment": self.environment.to_json(),
-            "agent": _agent_identity(self.agent),
-            "seed": self.run_seed,
-            "deterministic": self.deterministic,
-            "max_steps": self.max_steps,
-            "render": self.render,
-            "fps": self.fps if self.render else None,
+            "agent": self.agent.identity(),
+            **self.options.identity(),
         }
-
-
-def _agent_identity(agent: TrainedAgent | None) -> dict[str, Any] | None:
-    if agent is None:
-        return None
-    ref = agent.ref
-    return {
-        "sha256": ref.sha256,
-        "algorithm": ref.algorithm,
-        "vecnormalize_sha256": ref.vecnormalize.sha256 if ref.vecnormalize else None,
-        "settings": asdict(ref.settings),
-    }
 
 
 def versions_of(distributions: Iterable[str]) -> dict[str, str]:

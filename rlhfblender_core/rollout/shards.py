@@ -11,8 +11,8 @@ from rlhfblender_core.dataset.manifests import (
     Manifest,
 )
 from rlhfblender_core.environments import close_environment, make_environment
+from rlhfblender_core.environments.describe import DEFAULT_FPS
 from rlhfblender_core.errors import CheckpointNotUsableError, EpisodeError, one_line
-from rlhfblender_core.policies.random_policy import RandomPolicy
 from rlhfblender_core.rollout.episode import Agent, EpisodeTerms, RawRecorder, roll_out_episode
 from rlhfblender_core.rollout.manifest import describe_episode
 from rlhfblender_core.rollout.seeding import episode_seed, seeded_globals
@@ -125,15 +125,15 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
 
 
 def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
-    settings = shard.settings
+    options = shard.settings.options
     folder = staging / shard.key.checkpoint / str(episode)
     discard_staged(folder)  # of an earlier try
     with full_disk_errors():
         _make_below(staging, folder)
-    terms = EpisodeTerms(settings.run_seed, settings.max_steps, settings.render)
-    agent = _session.open(settings)
+    terms = EpisodeTerms(options.seed, options.max_steps_per_episode, options.render)
+    agent = _session.open(shard.settings)
     try:
-        with EpisodeFiles(folder, settings.fps) as files:
+        with EpisodeFiles(folder, options.fps or DEFAULT_FPS) as files:
             summary = roll_out_episode(agent, episode, terms, files, _count_steps)
     except EpisodeError as error:
         if not folder.is_dir():
@@ -144,7 +144,7 @@ def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
         discard_staged(folder)
         raise
     key = EpisodeKey(shard.key.experiment, shard.key.checkpoint, episode)
-    return StagedEpisode(describe_episode(key, settings, agent.policy.uncertainty_kind, summary, folder), folder)
+    return StagedEpisode(describe_episode(key, shard.settings, agent.policy.uncertainty_kind, summary, folder), folder)
 
 
 def _make_below(staging: Path, folder: Path) -> None:
@@ -198,11 +198,9 @@ def make_agent(settings: RolloutSettings) -> Agent:
         RequestError: the environment or the checkpoint can't be used, or they don't fit together.
     """
     # Whatever the constructor draws from the global generators: the same in all workers.
-    with seeded_globals(episode_seed(settings.run_seed, 0)):
-        recorder = RawRecorder(make_environment(settings.environment, render=settings.render))
-    if settings.agent is None:
-        return Agent(recorder, recorder, RandomPolicy(recorder.action_space))
-    return _make_trained_agent(settings, recorder)
+    with seeded_globals(episode_seed(settings.options.seed, 0)):
+        recorder = RawRecorder(make_environment(settings.environment, render=settings.options.render))
+    return settings.agent.act_in(recorder, deterministic=settings.options.deterministic)
 
 
 def check_agent(settings: RolloutSettings) -> None:
@@ -212,7 +210,7 @@ def check_agent(settings: RolloutSettings) -> None:
         RequestError: the environment or the checkpoint can't be used, or they don't fit together.
     """
     agent = _session.open(settings)
-    if settings.agent is None:
+    if not settings.agent.is_trained:
         return
     agent.policy.reset(seed=0)
     observation, _ = agent.env.reset(seed=0)
@@ -220,27 +218,6 @@ def check_agent(settings: RolloutSettings) -> None:
         agent.policy.act(observation)
     except Exception as error:
         raise CheckpointNotUsableError(
-            f"The checkpoint {settings.agent.file.url} can't act in {settings.environment.env_id}: {one_line(error)}. "
+            f"{settings.agent} can't act in {settings.environment.env_id}: {one_line(error)}. "
             "Check that it was trained on this environment."
         ) from error
-
-
-def _make_trained_agent(settings: RolloutSettings, recorder: RawRecorder) -> Agent:
-    import torch
-
-    from rlhfblender_core.checkpoints.load import load_agent
-    from rlhfblender_core.wrappers import action_mask_source, wrap_environment
-
-    torch.set_num_threads(1)  # workers share the cores; small networks are no faster with several
-    agent = settings.agent
-    assert agent is not None  # noqa: S101 (for the type checker)
-    env = wrap_environment(recorder, agent.ref.settings.wrappers, trust=agent.trust)
-    policy = load_agent(
-        agent.ref,
-        env.observation_space,
-        env.action_space,
-        deterministic=settings.deterministic,
-        trust=agent.trust,
-        action_masks=action_mask_source(env),
-    )
-    return Agent(recorder, env, policy)

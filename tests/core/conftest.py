@@ -6,6 +6,8 @@ import pytest
 
 from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.environments import EnvironmentSpec
+from rlhfblender_core.rollout.agents import RandomAgent
+from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import Shard, close_session
 from rlhfblender_core.storage import open_data_root
@@ -20,12 +22,11 @@ def settings() -> SettingsMaker:
     """Makes settings of a random agent in one of environments_for_tests; its keyword arguments by name."""
 
     def make(env: str = "Counting", **fields: Any) -> RolloutSettings:
-        known = {"run_seed": 0, "deterministic": False, "max_steps": None, "render": True, "fps": 20.0, "agent": None}
-        rollout = {name: fields.pop(name) for name in list(fields) if name in known}
+        options = {name: fields.pop(name) for name in list(fields) if name in RolloutOptions.names()}
         spec = EnvironmentSpec(
             f"{env}ForTests-v0", f"tests.support.environments_for_tests.counting:{env}", kwargs=fields
         )
-        return RolloutSettings(environment=spec, **{**known, **rollout})
+        return RolloutSettings(spec, RandomAgent(), RolloutOptions(**{"fps": 20.0, **options}))
 
     return make
 

@@ -19,7 +19,7 @@ from rlhfblender_core.export import (
     plan_server_export,
 )
 from rlhfblender_core.planning.plan import plan_generation
-from rlhfblender_core.planning.request import GenerationRequest
+from rlhfblender_core.planning.request import request_from_flags
 from rlhfblender_core.registry import CheckpointRecord, open_existing_registry, open_registry
 from rlhfblender_core.rollout.shards import Shard, close_session, roll_out_shard
 from rlhfblender_core.storage import DataRoot
@@ -39,7 +39,7 @@ class DataSet:
     def generate(self, **request: Any) -> None:
         """Plans, registers, rolls out and publishes."""
         existing = open_existing_registry(self.url)
-        plan = plan_generation(GenerationRequest(**request), existing, self.scratch / "cache")
+        plan = plan_generation(request_from_flags(request), existing, self.scratch / "cache")
         if existing is not None:
             existing.close()
         assert plan.experiment is not None
@@ -48,11 +48,14 @@ class DataSet:
             registry.ensure_environment(plan.environment)
             registry.ensure_experiment(plan.experiment, replace_settings=plan.replace)
             for settings in plan.settings:
-                ref = settings.agent.ref if settings.agent else None
-                algorithm, sha256 = (ref.algorithm, ref.sha256) if ref else (None, None)
+                agent = settings.agent
                 registry.ensure_checkpoint(
                     CheckpointRecord(
-                        experiment=name, label=settings.label, step=settings.step, algorithm=algorithm, sha256=sha256
+                        experiment=name,
+                        label=agent.label,
+                        step=agent.step,
+                        algorithm=agent.algorithm,
+                        sha256=agent.sha256,
                     )
                 )
                 key = CheckpointKey(name, settings.label)

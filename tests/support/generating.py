@@ -17,7 +17,7 @@ from rlhfblender_core.dataset.publish import episode_record, index_published, pu
 from rlhfblender_core.dataset.published import made_meanwhile, read_published
 from rlhfblender_core.errors import RLHFBlenderError, TransientError, one_line
 from rlhfblender_core.planning.plan import GenerationPlan, plan_generation
-from rlhfblender_core.planning.request import GenerationRequest
+from rlhfblender_core.planning.request import GenerationRequest, request_from_flags
 from rlhfblender_core.registry import CheckpointRecord, open_existing_registry, open_registry
 from rlhfblender_core.rollout.shards import Shard, cut_shards, roll_out_shard
 from rlhfblender_core.runs.cleanup import remove_leftovers
@@ -33,16 +33,16 @@ _TRIES = 6
 
 def request(episodes: int, *, length: int = 6, register_only: bool = False, **others: object) -> GenerationRequest:
     """What the driver asks for: random episodes of the environment that counts."""
-    asked = GenerationRequest(
-        env="Counting-v0",
-        exp=KEY.experiment,
-        random=True,
-        num_episodes=episodes,
-        env_gym_entrypoint=ENTRY_POINT,
-        env_kwargs={"length": length},
-        register_only=register_only,
-    )
-    return dataclasses.replace(asked, **others)
+    asked = {
+        "env": "Counting-v0",
+        "exp": KEY.experiment,
+        "random": True,
+        "num_episodes": episodes,
+        "env_gym_entrypoint": ENTRY_POINT,
+        "env_kwargs": {"length": length},
+        "register_only": register_only,
+    }
+    return request_from_flags({**asked, **others})
 
 
 def register(database_url: str, asked: GenerationRequest, cache: Path) -> GenerationPlan:
@@ -57,7 +57,7 @@ def register(database_url: str, asked: GenerationRequest, cache: Path) -> Genera
         registry.ensure_experiment(plan.experiment, replace_settings=plan.replace)
         for settings in plan.settings:
             registry.ensure_checkpoint(
-                CheckpointRecord(experiment=plan.experiment.name, label=settings.label, step=settings.step)
+                CheckpointRecord(experiment=plan.experiment.name, label=settings.label, step=settings.agent.step)
             )
     return plan
 

@@ -9,6 +9,8 @@ import pytest
 from rlhfblender_core.dataset.layout import RUNS, CheckpointKey
 from rlhfblender_core.environments import EnvironmentSpec
 from rlhfblender_core.errors import EnvironmentNotUsableError, RunStoppedError, WorkerLostError
+from rlhfblender_core.rollout.agents import RandomAgent
+from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.seeding import episode_seed
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import Shard
@@ -36,7 +38,7 @@ def test_a_task_that_comes_after_its_run_is_over_does_no_work(tmp_path: Path) ->
 
 
 SPEC = EnvironmentSpec("Counting-v0", entry_point="tests.support.environments_for_tests.counting:Counting")
-SETTINGS = RolloutSettings(SPEC, None, 0, deterministic=False, max_steps=None, render=False, fps=20)
+SETTINGS = RolloutSettings(SPEC, RandomAgent(), RolloutOptions(render=False, fps=20))
 SHARD = Shard(CheckpointKey("E", "random"), SETTINGS, (0, 1, 2))
 
 

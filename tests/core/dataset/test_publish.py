@@ -7,8 +7,9 @@ import pytest
 
 from rlhfblender_core.dataset.layout import ArtifactKind
 from rlhfblender_core.dataset.publish import episode_record, publish_shard
-from rlhfblender_core.dataset.published import Published, check_same_request, read_published
+from rlhfblender_core.dataset.published import Published, read_published
 from rlhfblender_core.errors import DataNotUsableError, RegistryConflictError, StorageNotUsableError
+from rlhfblender_core.planning.same_request import check_same_request
 from rlhfblender_core.report.summary import Report, report_checkpoint
 from rlhfblender_core.rollout.shards import Shard, roll_out_shard
 from rlhfblender_core.storage import DataRoot, open_data_root
@@ -87,7 +88,7 @@ def test_replacing_without_pictures_takes_the_old_pictures_away(
 def test_another_runs_manifest_is_taken_back_before_a_file_of_its_is_touched(
     shard: ShardMaker, staging: Path, root: DataRoot
 ) -> None:
-    staged = roll_out_shard(shard(episodes=(0, 1), run_seed=1), staging)
+    staged = roll_out_shard(shard(episodes=(0, 1), seed=1), staging)
     (staging / "other").mkdir()
     before = publish(shard(episodes=(0, 1)), staging / "other", root)  # published while the shard was rolled out
     obstacle = root.local_folder / "thumbnails/exp/random/1.png"  # the last file of all
@@ -118,8 +119,8 @@ def test_a_broken_manifest_is_named(shard: ShardMaker, staging: Path, root: Data
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"run_seed": 5}, "--seed 0"),
-        ({"max_steps": 3}, "--max-steps-per-episode None"),
+        ({"seed": 5}, "--seed 0"),
+        ({"max_steps_per_episode": 3}, "--max-steps-per-episode None"),
         ({"fps": 10.0}, "fps 20.0"),
         ({"length": 6}, "other environment kwargs"),
         ({"env": "Reusing"}, "another environment"),

@@ -90,14 +90,14 @@ def test_truncation_is_not_termination(ends: str, shard: ShardMaker, staging: Pa
 def test_a_cut_off_by_max_steps_is_truncated_unless_the_episode_ended_there(
     max_steps: int, length: int, ended: tuple[bool, bool], shard: ShardMaker, staging: Path
 ) -> None:
-    manifest, arrays, _ = roll_out(shard(length=5, max_steps=max_steps), staging)
+    manifest, arrays, _ = roll_out(shard(length=5, max_steps_per_episode=max_steps), staging)
     assert (manifest.episode_length, len(arrays["rewards"])) == (length, length)
     assert (bool(arrays["terminated"][-1]), bool(arrays["truncated"][-1])) == ended
     assert arrays["final_obs"].tolist() == [length]
 
 
 def test_an_endless_environment_ends_at_max_steps(shard: ShardMaker, staging: Path) -> None:
-    manifest, arrays, folder = roll_out(shard("Endless", max_steps=1500), staging)
+    manifest, arrays, folder = roll_out(shard("Endless", max_steps_per_episode=1500), staging)
     assert manifest.truncated
     assert arrays["obs"][:, 0].tolist() == list(range(1500))
     assert count_frames(staged_path(folder, ArtifactKind.RENDERS)) == 1500

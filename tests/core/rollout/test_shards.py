@@ -32,7 +32,8 @@ def test_a_shards_name_says_which_episodes(episodes: tuple[int, ...], name: str,
 
 
 @pytest.mark.parametrize(
-    "change", [{"run_seed": 1}, {"max_steps": 5}, {"render": False}, {"fps": 10.0}, {"length": 6}, {"env": "Reusing"}]
+    "change",
+    [{"seed": 1}, {"max_steps_per_episode": 5}, {"render": False}, {"fps": 10.0}, {"length": 6}, {"env": "Reusing"}],
 )
 def test_whatever_decides_the_bytes_changes_the_digest(change: dict[str, object], settings: SettingsMaker) -> None:
     assert settings().digest == settings().digest
@@ -65,12 +66,13 @@ def test_a_run_whose_data_root_is_unmounted_says_so_and_makes_nothing_in_its_pla
 def test_the_environment_that_is_kept_is_closed_when_the_process_ends() -> None:
     script = """
 from rlhfblender_core.environments import EnvironmentSpec
+from rlhfblender_core.rollout.agents import RandomAgent
+from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import check_agent
 
 spec = EnvironmentSpec(env_id="A-v0", entry_point="tests.support.environments_for_tests.counting:SaysGoodbye")
-nothing = dict(agent=None, max_steps=None, action_names=None, packages=())
-check_agent(RolloutSettings(environment=spec, run_seed=0, deterministic=False, render=False, fps=30, **nothing))
+check_agent(RolloutSettings(spec, RandomAgent(), RolloutOptions(render=False)))
 print("done")
 """
     found = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}

@@ -1,0 +1,193 @@
+"""Who acts: each kind of agent knows its label, its part of the digest, what a manifest says of it, and its policy.
+
+A further kind of agent is one more class here and one more way to ask for it
+(:mod:`rlhfblender_core.planning.plan`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from rlhfblender_core.checkpoints.fetch import CheckpointRef
+from rlhfblender_core.checkpoints.find import CheckpointFile
+from rlhfblender_core.dataset.layout import RANDOM
+from rlhfblender_core.dataset.manifests import PolicyRecord
+from rlhfblender_core.policies.random_policy import RandomPolicy
+from rlhfblender_core.rollout.episode import Agent, RawRecorder
+
+
+class RolloutAgent(Protocol):
+    """An agent as a request names it: small and picklable; its policy is made where it acts."""
+
+    @property
+    def label(self) -> str:
+        """Of its checkpoint: the folder its episodes go to."""
+
+    @property
+    def step(self) -> int | None:
+        """Training steps, where known."""
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file that it is, None for none."""
+
+    @property
+    def algorithm(self) -> str | None:
+        """That trained it, None for none."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it needs torch, and a distribution's mode means something."""
+
+    @property
+    def env_kwargs(self) -> Mapping[str, Any]:
+        """Keyword arguments of the environment that it was trained with."""
+
+    @property
+    def distributions(self) -> tuple[str, ...]:
+        """Python packages whose versions belong into the manifests."""
+
+    def identity(self) -> dict[str, Any] | None:
+        """What enters the digest, as JSON."""
+
+    def policy_record(self, *, deterministic: bool) -> PolicyRecord:
+        """What the manifest says of it."""
+
+    def act_in(self, recorder: RawRecorder, *, deterministic: bool) -> Agent:
+        """Its policy, in the environment it acts in.
+
+        Raises:
+            RequestError: it can't be used, or doesn't fit the environment.
+        """
+
+    def __str__(self) -> str:
+        """A line for a log."""
+
+
+@dataclass(frozen=True)
+class RandomAgent:
+    """Uniformly random actions. Never imports torch."""
+
+    label = RANDOM
+    step = None
+    sha256 = None
+    algorithm = None
+    is_trained = False
+    distributions: tuple[str, ...] = ()
+
+    @property
+    def env_kwargs(self) -> Mapping[str, Any]:
+        """See :class:`RolloutAgent`."""
+        return {}
+
+    def identity(self) -> None:
+        """See :class:`RolloutAgent`."""
+        return
+
+    def policy_record(self, *, deterministic: bool) -> PolicyRecord:  # noqa: ARG002 (it makes no difference here)
+        """See :class:`RolloutAgent`."""
+        return PolicyRecord(kind="random")
+
+    def act_in(self, recorder: RawRecorder, *, deterministic: bool) -> Agent:  # noqa: ARG002 (likewise)
+        """See :class:`RolloutAgent`."""
+        return Agent(recorder, recorder, RandomPolicy(recorder.action_space))
+
+    def __str__(self) -> str:
+        return "random actions"
+
+
+@dataclass(frozen=True)
+class CheckpointAgent:
+    """A checkpoint that acts.
+
+    Attributes:
+        file: where it was found.
+        ref: what is in it, fetched and checked.
+        trust: whether it may run code of its own.
+    """
+
+    file: CheckpointFile
+    ref: CheckpointRef
+    trust: bool = False
+
+    is_trained = True
+    distributions = ("stable-baselines3", "sb3-contrib", "torch")
+
+    @property
+    def label(self) -> str:
+        """See :class:`RolloutAgent`."""
+        return self.ref.label
+
+    @property
+    def step(self) -> int | None:
+        """See :class:`RolloutAgent`."""
+        return self.ref.step
+
+    @property
+    def sha256(self) -> str:
+        """See :class:`RolloutAgent`."""
+        return self.ref.sha256
+
+    @property
+    def algorithm(self) -> str:
+        """See :class:`RolloutAgent`."""
+        return self.ref.algorithm
+
+    @property
+    def env_kwargs(self) -> Mapping[str, Any]:
+        """See :class:`RolloutAgent`."""
+        return self.ref.settings.env_kwargs
+
+    def identity(self) -> dict[str, Any]:
+        """See :class:`RolloutAgent`."""
+        statistics = self.ref.vecnormalize
+        return {
+            "sha256": self.ref.sha256,
+            "algorithm": self.ref.algorithm,
+            "vecnormalize_sha256": statistics.sha256 if statistics else None,
+            "settings": asdict(self.ref.settings),
+        }
+
+    def policy_record(self, *, deterministic: bool) -> PolicyRecord:
+        """See :class:`RolloutAgent`."""
+        statistics = self.ref.vecnormalize
+        return PolicyRecord(
+            kind="checkpoint",
+            algorithm=self.ref.algorithm,
+            checkpoint_sha256=self.ref.sha256,
+            vecnormalize_sha256=statistics.sha256 if statistics else None,
+            deterministic=deterministic,
+            observation=self._observation(),
+            wrappers=tuple(wrapper.name for wrapper in self.ref.settings.wrappers),
+        )
+
+    def _observation(self) -> str:
+        """What the policy sees, step by step: ``obs > AtariWrapper > 4 stacked``."""
+        steps = ["obs", *(wrapper.name.rpartition(".")[2] for wrapper in self.ref.settings.wrappers)]
+        if self.ref.vecnormalize:
+            steps.append("normalised")
+        if self.ref.settings.frame_stack:
+            steps.append(f"{self.ref.settings.frame_stack} stacked")
+        return " > ".join(steps)
+
+    def act_in(self, recorder: RawRecorder, *, deterministic: bool) -> Agent:
+        """See :class:`RolloutAgent`."""
+        import torch
+
+        from rlhfblender_core.checkpoints.load import load_agent
+        from rlhfblender_core.wrappers import action_mask_source, wrap_environment
+
+        torch.set_num_threads(1)  # workers share the cores; small networks are no faster with several
+        env = wrap_environment(recorder, self.ref.settings.wrappers, trust=self.trust)
+        policy = load_agent(
+            self.ref,
+            env.observation_space,
+            env.action_space,
+            deterministic=deterministic,
+            trust=self.trust,
+            action_masks=action_mask_source(env),
+        )
+        return Agent(recorder, env, policy)
+
+    def __str__(self) -> str:
+        return f"{self.ref.algorithm} from {self.file.url} (sha256 {self.ref.sha256[:12]})"

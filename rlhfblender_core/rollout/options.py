@@ -1,0 +1,91 @@
+"""How episodes are rolled out, as a person may choose it: one set of options, from the flags to the manifest.
+
+An option that is added here is asked for by a flag of the same name, registered with the experiment, and part of the
+request's digest. Which agent acts in which environment isn't an option.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rlhfblender_core.errors import InvalidParameterError
+
+_MAX_FPS = 1000
+#: What experiments registered by the first version have. Later options are left out of the registry and of the digest
+#: while they have their default, so that what was made before is still what the same request makes.
+_FIRST_OPTIONS = ("seed", "deterministic", "max_steps_per_episode", "algorithm", "fps", "render")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutOptions:
+    """What decides an experiment's episodes, besides its environment and its agents.
+
+    Attributes:
+        seed: of the run, from which episodes' seeds derive.
+        deterministic: the distribution's mode instead of samples.
+        max_steps_per_episode: where episodes are cut off; None for the environment's own limits only.
+        algorithm: the checkpoints' algorithm, where their files don't tell.
+        fps: frames per second of the videos; None for the environment's own.
+        render: whether there are videos and thumbnails.
+
+    Raises:
+        InvalidParameterError: a value that no request can have.
+    """
+
+    seed: int = 0
+    deterministic: bool = False
+    max_steps_per_episode: int | None = None
+    algorithm: str | None = None
+    fps: float | None = None
+    render: bool = True
+
+    def __post_init__(self) -> None:
+        check_at_least("--seed", self.seed, 0)
+        check_at_least("--max-steps-per-episode", self.max_steps_per_episode, 1)
+        if self.fps is not None and not 0 < self.fps <= _MAX_FPS:
+            raise InvalidParameterError(f"--fps must be above 0 and at most {_MAX_FPS}, not {self.fps:g}.")
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Of all options."""
+        return tuple(field.name for field in fields(cls))
+
+    @classmethod
+    def merged(cls, registered: Mapping[str, Any], asked: Mapping[str, Any]) -> "RolloutOptions":
+        """What is asked for, else what is registered, else the default.
+
+        Args:
+            registered: as :meth:`to_json` gave it, maybe by an older version.
+            asked: by name; None asks for nothing.
+        """
+        known = {name: value for name, value in registered.items() if name in cls.names()}
+        return cls(**{**known, **{name: value for name, value in asked.items() if value is not None}})
+
+    def to_json(self) -> dict[str, Any]:
+        """What the registry keeps."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name in _FIRST_OPTIONS or getattr(self, field.name) != field.default
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What enters the request's digest, by the names that the first version gave."""
+        named = {
+            "seed": self.seed,
+            "deterministic": self.deterministic,
+            "max_steps": self.max_steps_per_episode,
+            "render": self.render,
+            "fps": self.fps if self.render else None,
+        }
+        return named | {name: value for name, value in self.to_json().items() if name not in _FIRST_OPTIONS}
+
+
+def check_at_least(flag: str, value: float | None, least: int) -> None:
+    """Refuses a number that is too small; None is none.
+
+    Raises:
+        InvalidParameterError: it is.
+    """
+    if value is not None and value < least:
+        raise InvalidParameterError(f"{flag} must be {least} or more, not {value}.")
