@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import gymnasium as gym
+
 from rlhfblender_core.checkpoints.fetch import CheckpointRef
 from rlhfblender_core.checkpoints.find import CheckpointFile
 from rlhfblender_core.dataset.layout import RANDOM
 from rlhfblender_core.dataset.manifests import PolicyRecord
+from rlhfblender_core.policies.protocol import Policy
 from rlhfblender_core.policies.random_policy import RandomPolicy
-from rlhfblender_core.rollout.episode import Agent, RawRecorder
+from rlhfblender_core.rollout.episode import RawRecorder, Stage
 
 
 class RolloutAgent(Protocol):
@@ -53,8 +56,15 @@ class RolloutAgent(Protocol):
     def policy_record(self, *, deterministic: bool) -> PolicyRecord:
         """What the manifest says of it."""
 
-    def act_in(self, recorder: RawRecorder, *, deterministic: bool) -> Agent:
-        """Its policy, in the environment it acts in.
+    def wrap(self, recorder: RawRecorder) -> gym.Env[Any, Any]:
+        """What it acts in: the environment, in the wrappers that it was trained with.
+
+        Raises:
+            RequestError: they don't go together.
+        """
+
+    def make_policy(self, stage: Stage, *, deterministic: bool) -> Policy:
+        """Its policy, for all episodes on that stage.
 
         Raises:
             RequestError: it can't be used, or doesn't fit the environment.
@@ -88,9 +98,13 @@ class RandomAgent:
         """See :class:`RolloutAgent`."""
         return PolicyRecord(kind="random")
 
-    def act_in(self, recorder: RawRecorder, *, deterministic: bool) -> Agent:  # noqa: ARG002 (likewise)
+    def wrap(self, recorder: RawRecorder) -> gym.Env[Any, Any]:
         """See :class:`RolloutAgent`."""
-        return Agent(recorder, recorder, RandomPolicy(recorder.action_space))
+        return recorder
+
+    def make_policy(self, stage: Stage, *, deterministic: bool) -> Policy:  # noqa: ARG002 (likewise)
+        """See :class:`RolloutAgent`."""
+        return RandomPolicy(stage.action_space)
 
     def __str__(self) -> str:
         return "random actions"
@@ -170,24 +184,28 @@ class CheckpointAgent:
             steps.append(f"{self.ref.settings.frame_stack} stacked")
         return " > ".join(steps)
 
-    def act_in(self, recorder: RawRecorder, *, deterministic: bool) -> Agent:
+    def wrap(self, recorder: RawRecorder) -> gym.Env[Any, Any]:
+        """See :class:`RolloutAgent`."""
+        from rlhfblender_core.wrappers import wrap_environment
+
+        return wrap_environment(recorder, self.ref.settings.wrappers, trust=self.trust)
+
+    def make_policy(self, stage: Stage, *, deterministic: bool) -> Policy:
         """See :class:`RolloutAgent`."""
         import torch
 
         from rlhfblender_core.checkpoints.load import load_agent
-        from rlhfblender_core.wrappers import action_mask_source, wrap_environment
+        from rlhfblender_core.wrappers import action_mask_source
 
         torch.set_num_threads(1)  # workers share the cores; small networks are no faster with several
-        env = wrap_environment(recorder, self.ref.settings.wrappers, trust=self.trust)
-        policy = load_agent(
+        return load_agent(
             self.ref,
-            env.observation_space,
-            env.action_space,
+            stage.observation_space,
+            stage.action_space,
             deterministic=deterministic,
             trust=self.trust,
-            action_masks=action_mask_source(env),
+            action_masks=action_mask_source(stage),
         )
-        return Agent(recorder, env, policy)
 
     def __str__(self) -> str:
         return f"{self.ref.algorithm} from {self.file.url} (sha256 {self.ref.sha256[:12]})"

@@ -19,8 +19,18 @@ from rlhfblender_core.rollout.settings import RolloutSettings, versions_of
 _VERSIONS = ("rlhfblender-data", "gymnasium", "numpy", "imageio-ffmpeg")
 
 
+#: What a person is told of an environment that gives other episodes from the same seed.
+UNREPRODUCIBLE = "not reproducible: the environment gives other episodes from the same seed"
+
+
 def describe_episode(
-    key: EpisodeKey, settings: RolloutSettings, uncertainty_kind: UncertaintyKind, summary: EpisodeSummary, folder: Path
+    key: EpisodeKey,
+    settings: RolloutSettings,
+    uncertainty_kind: UncertaintyKind,
+    summary: EpisodeSummary,
+    folder: Path,
+    *,
+    reproducible: bool | None,
 ) -> Manifest:
     """The commit record of an episode.
 
@@ -30,6 +40,7 @@ def describe_episode(
         uncertainty_kind: of the policy that acted.
         summary: what came of it.
         folder: where its files are; their sizes and digests are recorded.
+        reproducible: whether the environment gives the same from the same seed; None where that isn't known.
     """
     options = settings.options
     height, width = summary.frame_shape or (None, None)
@@ -55,7 +66,8 @@ def describe_episode(
         uncertainty_kind=uncertainty_kind.value,
         action_names=settings.action_names,
         versions=versions_of((*_VERSIONS, *settings.packages, *settings.agent.distributions)),
-        warnings=summary.warnings,
+        reproducible=reproducible,
+        warnings=(*summary.warnings, *((UNREPRODUCIBLE,) if reproducible is False else ())),
         artifacts=dict(_records(key, folder)),
     )
 
