@@ -91,12 +91,12 @@ def _has_method(env: Env, name: str) -> bool:
     return env.has_wrapper_attr(name) and callable(env.get_wrapper_attr(name))
 
 
-def _method(env: Env, name: str) -> Callable[[], Any]:
+def _method(env: Env, name: str) -> Callable[..., Any]:
     if not _has_method(env, name):
         raise EnvironmentNotUsableError(
             f"The environment has no method {name}() that says which actions are allowed. {mask_advice(env)}"
         )
-    method: Callable[[], Any] = env.get_wrapper_attr(name)
+    method: Callable[..., Any] = env.get_wrapper_attr(name)
     return method
 
 
