@@ -30,6 +30,8 @@ def check_same_request(published: Published, settings: RolloutSettings, wanted: 
 
 def _difference(manifest: Manifest, settings: RolloutSettings) -> str:
     """What was different when the episode was made, in words."""
+    if settings.is_older(manifest.request_digest):
+        return "an older version of this project, which could make other episodes of the same request"
     identity = settings.identity()
     options = settings.options
     before_and_now = {
@@ -39,6 +41,7 @@ def _difference(manifest: Manifest, settings: RolloutSettings) -> str:
         f"--max-steps-per-episode {manifest.max_steps}": (manifest.max_steps, options.max_steps_per_episode),
         f"fps {manifest.fps}": (manifest.fps, identity["fps"]),
         "other --deterministic": (manifest.policy.deterministic, options.deterministic),
+        "another --action-mask-method": (manifest.policy.action_mask_method, options.action_mask_method),
         "other environment kwargs": (
             manifest.environment.kwargs | manifest.environment.spec_kwargs,
             dict(settings.environment.kwargs) | dict(settings.environment.spec_kwargs),

@@ -24,13 +24,7 @@ UNREPRODUCIBLE = "not reproducible: the environment gives other episodes from th
 
 
 def describe_episode(
-    key: EpisodeKey,
-    settings: RolloutSettings,
-    uncertainty_kind: UncertaintyKind,
-    summary: EpisodeSummary,
-    folder: Path,
-    *,
-    reproducible: bool | None,
+    key: EpisodeKey, settings: RolloutSettings, uncertainty_kind: UncertaintyKind, summary: EpisodeSummary, folder: Path
 ) -> Manifest:
     """The commit record of an episode.
 
@@ -40,7 +34,6 @@ def describe_episode(
         uncertainty_kind: of the policy that acted.
         summary: what came of it.
         folder: where its files are; their sizes and digests are recorded.
-        reproducible: whether the environment gives the same from the same seed; None where that isn't known.
     """
     options = settings.options
     height, width = summary.frame_shape or (None, None)
@@ -50,7 +43,7 @@ def describe_episode(
         step=settings.agent.step,
         episode=key.episode,
         environment=_environment_record(settings.environment),
-        policy=settings.agent.policy_record(deterministic=options.deterministic),
+        policy=settings.agent.policy_record(options),
         request_digest=settings.digest,
         run_seed=options.seed,
         seed=episode_seed(options.seed, key.episode),
@@ -66,8 +59,8 @@ def describe_episode(
         uncertainty_kind=uncertainty_kind.value,
         action_names=settings.action_names,
         versions=versions_of((*_VERSIONS, *settings.packages, *settings.agent.distributions)),
-        reproducible=reproducible,
-        warnings=(*summary.warnings, *((UNREPRODUCIBLE,) if reproducible is False else ())),
+        reproducible=settings.reproducible,
+        warnings=(*summary.warnings, *((UNREPRODUCIBLE,) if settings.reproducible is False else ())),
         artifacts=dict(_records(key, folder)),
     )
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlhfblender_core.dataset.episode_writer import EpisodeFiles, discard_staged, staged_path
@@ -13,9 +13,9 @@ from rlhfblender_core.environments.describe import DEFAULT_FPS
 from rlhfblender_core.errors import CheckpointNotUsableError, EnvironmentNotUsableError, EpisodeError, one_line
 from rlhfblender_core.rollout.episode import Agent, EpisodeTerms, RawRecorder, Stage, roll_out_episode
 from rlhfblender_core.rollout.manifest import describe_episode
-from rlhfblender_core.rollout.seeding import episode_seed, seeded_globals
+from rlhfblender_core.rollout.seeding import episode_seed, is_torch_loaded, seeded_globals
 from rlhfblender_core.rollout.settings import RolloutSettings
-from rlhfblender_core.rollout.trial import is_reproducible, try_out
+from rlhfblender_core.rollout.trial import try_out
 from rlhfblender_core.storage import full_disk_errors, gone
 from rlhfblender_core.workers.progress import count_progress
 
@@ -124,13 +124,21 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
 
 
 def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
+    had_torch = is_torch_loaded() or shard.settings.agent.is_trained
+    staged = _try_episode(shard, episode, staging)
+    if had_torch or not is_torch_loaded():
+        return staged
+    # The environment has imported torch meanwhile: what it drew from it began at no seed. Once in a process.
+    return _try_episode(shard, episode, staging)
+
+
+def _try_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
     options = shard.settings.options
     folder = staging / shard.key.checkpoint / str(episode)
     discard_staged(folder)  # of an earlier try
     with full_disk_errors():
         _make_below(staging, folder)
     terms = EpisodeTerms(options.seed, options.max_steps_per_episode, options.render)
-    reproducible = is_reproducible(shard.settings.environment, render=options.render)
     try:
         with (
             _session.acting(shard.settings, episode) as agent,
@@ -147,7 +155,7 @@ def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
         discard_staged(folder)
         raise
     key = EpisodeKey(shard.key.experiment, shard.key.checkpoint, episode)
-    manifest = describe_episode(key, shard.settings, kind, summary, folder, reproducible=reproducible)
+    manifest = describe_episode(key, shard.settings, kind, summary, folder)
     return StagedEpisode(manifest, folder)
 
 
@@ -193,7 +201,7 @@ class _Session:
             raise EpisodeError(episode, -1, one_line(error)) from error
         try:
             if self._agent is None:
-                policy = settings.agent.make_policy(stage, deterministic=settings.options.deterministic)
+                policy = settings.agent.make_policy(stage, settings.options)
                 self._agent, self._digest = Agent(stage, policy), settings.digest
             yield self._agent
         finally:
@@ -234,18 +242,22 @@ def make_recorder(settings: RolloutSettings) -> RawRecorder:
         return RawRecorder(make_environment(settings.environment, render=settings.options.render))
 
 
-def check_agent(settings: RolloutSettings) -> None:
+def check_agent(settings: RolloutSettings) -> RolloutSettings:
     """Loads what the settings name, tries its environment out and lets it act once, in environments made for that.
 
     The next shard in this process finds the policy loaded.
 
+    Returns:
+        The settings, and whether their environment is reproducible.
+
     Raises:
         RequestError: the environment or the checkpoint can't be used, or they don't fit together.
     """
-    try_out(settings.environment, render=settings.options.render)
-    if settings.agent.is_trained:
-        with _session.acting(settings, 0) as agent:
+    reproducible = try_out(settings.environment, render=settings.options.render)
+    with _session.acting(settings, 0) as agent:
+        if settings.agent.is_trained:
             _act_once(agent, settings)
+    return replace(settings, reproducible=reproducible)
 
 
 def _act_once(agent: Agent, settings: RolloutSettings) -> None:

@@ -6,6 +6,7 @@ No episode is made in them. They are made one after the other, because some envi
 import inspect
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -15,8 +16,11 @@ import numpy as np
 from rlhfblender_core.environments import EnvironmentSpec, close_environment, flatten_observation, make_environment
 from rlhfblender_core.environments.quiet import quiet_output
 from rlhfblender_core.errors import EnvironmentNotUsableError, one_line
+from rlhfblender_core.policies.masked_random import MaskedRandomPolicy
+from rlhfblender_core.policies.protocol import Policy
 from rlhfblender_core.policies.random_policy import RandomPolicy
 from rlhfblender_core.rollout.seeding import is_torch_loaded, seed_spaces, seeded_globals
+from rlhfblender_core.wrappers import action_mask_source
 
 #: Few, because highway-env's take up to 150 ms.
 _STEPS = 3
@@ -28,35 +32,22 @@ class NeverWorksError(EnvironmentNotUsableError):
     """No episode of the environment can ever be made, whatever the actions."""
 
 
-def try_out(spec: EnvironmentSpec, *, render: bool) -> None:
-    """Takes a step in an environment made for that.
+def try_out(spec: EnvironmentSpec, *, render: bool) -> bool | None:
+    """Takes a few steps in two environments made for that, from the same seed.
 
     Args:
         spec: the environment.
         render: whether it is made to draw frames.
+
+    Returns:
+        Whether both gave the same; None where an environment failed, which may be an episode's own.
 
     Raises:
-        EnvironmentNotUsableError: no episode of it can ever be made, with the way out.
+        NeverWorksError: no episode of it can ever be made, with the way out.
+        EnvironmentNotUsableError: it can't be made.
     """
-    _tried_out(*_arguments(spec, render=render))
-
-
-def is_reproducible(spec: EnvironmentSpec, *, render: bool) -> bool | None:
-    """Whether two new environments give the same from the same seed and actions; None where they can't be tried.
-
-    Args:
-        spec: the environment.
-        render: whether it is made to draw frames.
-    """
-    try:
-        return _tried_out(*_arguments(spec, render=render))
-    except EnvironmentNotUsableError:
-        return None  # the episodes say what is wrong
-
-
-def _arguments(spec: EnvironmentSpec, *, render: bool) -> tuple[EnvironmentSpec, str, bool]:
-    # A spec's hash leaves its keyword arguments out, which its equality compares: 1 equals True there.
-    return spec, json.dumps(spec.to_json()), render
+    # A spec's hash leaves its keyword arguments out, and to its equality 1 is True.
+    return _tried_out(spec, json.dumps(spec.to_json()), render)
 
 
 @cache  # once per process
@@ -87,7 +78,7 @@ def _first_steps(spec: EnvironmentSpec, *, render: bool) -> list[Any] | None:
 
 
 def _played(env: gym.Env[Any, Any], env_id: str) -> list[Any]:
-    policy = RandomPolicy(env.action_space)
+    policy = _policy(env)
     policy.reset(_SEED)
     given: list[Any] = [_copied(env, _reset(env, env_id))]
     for _ in range(_STEPS):
@@ -96,6 +87,15 @@ def _played(env: gym.Env[Any, Any], env_id: str) -> list[Any]:
         if terminated or truncated:
             break
     return given
+
+
+def _policy(env: gym.Env[Any, Any]) -> Policy:
+    """Random actions, under the environment's mask where it has one: what isn't allowed may raise."""
+    with suppress(EnvironmentNotUsableError):
+        masks = action_mask_source(env)
+        if masks is not None:
+            return MaskedRandomPolicy(env.action_space, masks)
+    return RandomPolicy(env.action_space)
 
 
 def _copied(env: gym.Env[Any, Any], observation: Any) -> dict[str, Any]:

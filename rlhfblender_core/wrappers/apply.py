@@ -38,20 +38,6 @@ def wrap_environment(env: Env, wrappers: Sequence[WrapperSpec], *, trust: bool =
     return env
 
 
-def action_mask_source(env: Env) -> Callable[[], Any] | None:
-    """The environment's ``action_masks`` method, which MaskablePPO asks for allowed actions; None without one.
-
-    Looked up at every call: on a stage the environment changes with the episode.
-    """
-    if not env.has_wrapper_attr("action_masks"):
-        return None
-
-    def masks() -> Any:
-        return env.get_wrapper_attr("action_masks")()
-
-    return masks
-
-
 def _resolved(name: str, *, trust: bool) -> Callable[..., Env] | None:
     """What makes the wrapper; None where it would change nothing that matters here."""
     target = WRAPPERS.get(name)

@@ -15,7 +15,7 @@ from rlhfblender_core.rollout.manifest import UNREPRODUCIBLE
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import Shard, check_agent, close_session, roll_out_shard
-from rlhfblender_core.rollout.trial import is_reproducible
+from rlhfblender_core.rollout.trial import try_out
 from rlhfblender_core.workers.pool import Workers
 
 CHANCE = "tests.support.environments_for_tests.chance"
@@ -52,7 +52,7 @@ def made_by(workers: int, settings: RolloutSettings, cuts: Sequence[tuple[int, .
     """The manifests of episodes, made in worker processes (0: in a thread here) which checked the agent before."""
     folder.mkdir(parents=True)
     with Workers(workers, folder) as pool, ThreadPoolExecutor(max(1, workers)) as threads:
-        pool.run(check_agent, settings)
+        settings = pool.run(check_agent, settings)
         shards = [Shard(KEY, settings, episodes) for episodes in cuts]
         staged = list(threads.map(lambda shard: pool.run(roll_out_shard, shard, folder), shards))
     manifests = [episode.manifest for part in staged for episode in part.episodes]
@@ -67,7 +67,7 @@ def _no_session() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", SEEDED)
 def test_an_episode_is_the_same_after_others_and_alone(name: str, tmp_path: Path) -> None:
-    settings = settings_of(spec_of(name))
+    settings = check_agent(settings_of(spec_of(name)))
     together = made_here(Shard(KEY, settings, tuple(range(5))), tmp_path / "together")
     check_agent(settings)
     for n in (4, 1, 0):
@@ -99,7 +99,7 @@ def test_bipedal_walker_is_the_same_whatever_was_made_before_it(tmp_path: Path) 
 
 @pytest.mark.parametrize("name", UNSEEDED)
 def test_what_no_seed_decides_is_noted(name: str, tmp_path: Path) -> None:
-    (manifest,) = made_here(Shard(KEY, settings_of(spec_of(name)), (0,)), tmp_path / "made")
+    (manifest,) = made_here(Shard(KEY, check_agent(settings_of(spec_of(name))), (0,)), tmp_path / "made")
     assert manifest.reproducible is False
     assert UNREPRODUCIBLE in manifest.warnings
     assert b'"reproducible": false' in manifest.content
@@ -109,12 +109,12 @@ def test_what_no_seed_decides_is_noted(name: str, tmp_path: Path) -> None:
     "env_id", ["CartPole-v1", "LunarLander-v3", "BipedalWalker-v3", "Blackjack-v1", "CarRacing-v3"]
 )
 def test_honest_environments_are_reproducible(env_id: str) -> None:
-    assert is_reproducible(EnvironmentSpec(env_id), render=False)
+    assert try_out(EnvironmentSpec(env_id), render=False)
 
 
 def test_an_environment_that_fails_while_it_is_tried_out_is_neither(tmp_path: Path) -> None:
     spec = EnvironmentSpec("Unready-v0", "tests.support.environments_for_tests.counting:Unready")
-    assert is_reproducible(spec, render=False) is None
+    assert try_out(spec, render=False) is None
 
 
 def test_manifests_from_before_keep_their_bytes(tmp_path: Path) -> None:

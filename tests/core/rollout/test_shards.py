@@ -77,4 +77,4 @@ print("done")
 """
     found = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     output = subprocess.check_output([sys.executable, "-c", script], text=True, env=found)
-    assert output.split() == ["done"]
+    assert output.split() == ["goodbye", "done"]
