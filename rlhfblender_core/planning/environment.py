@@ -7,11 +7,12 @@ from typing import Any
 from rlhfblender_core.environments import (
     EnvironmentDescription,
     EnvironmentSpec,
+    Trust,
     check_action_names,
     space_from_description,
     split_env_kwargs,
 )
-from rlhfblender_core.environments.registration import find_registration
+from rlhfblender_core.environments.registration import find_registration, split_module
 from rlhfblender_core.errors import EnvironmentNotUsableError, RegistryConflictError
 from rlhfblender_core.planning.request import GenerationRequest
 from rlhfblender_core.registry import EnvironmentRecord, environment_conflict, lacks_origin
@@ -30,6 +31,35 @@ def requested_environment(request: GenerationRequest, env_id: str) -> Environmen
         kwargs=constructor,
         spec_kwargs=spec_kwargs,
         action_names=tuple(request.action_names) if request.action_names else None,
+    )
+
+
+def admitted_environment(
+    known: EnvironmentRecord | None, wanted: EnvironmentRecord, request: GenerationRequest, trust: Trust
+) -> EnvironmentRecord:
+    """What is asked for, with what is registered where nothing is asked, once all of it may be made.
+
+    Raises:
+        EnvironmentNotTrustedError: only the registry names some of it.
+        RegistryConflictError: what is asked for contradicts what is registered.
+    """
+    named = stated_spec(wanted)
+    if request.env is None:  # the id is the registry's word: a module in it would be imported
+        named = dataclasses.replace(named, env_id=split_module(wanted.env_id)[1])
+        trust.admit(EnvironmentSpec(wanted.env_id), named)
+    environment = merged_environment(known, wanted)
+    trust.admit(stated_spec(environment), named)
+    return environment
+
+
+def stated_spec(environment: EnvironmentRecord) -> EnvironmentSpec:
+    """All that is said about how it is made, the settings for an agent's view among the keyword arguments."""
+    return EnvironmentSpec(
+        environment.env_id,
+        environment.entry_point,
+        environment.additional_packages,
+        environment.kwargs,
+        environment.spec_kwargs,
     )
 
 

@@ -14,14 +14,16 @@ from rlhfblender_core.checkpoints.fetch import fetch_checkpoint
 from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints, select_checkpoints
 from rlhfblender_core.checkpoints.match import check_spaces, successor_hint
 from rlhfblender_core.environments import (
+    ONLY_DECLARED,
     EnvironmentDescription,
     EnvironmentSpec,
+    Trust,
     describe_environment,
     space_from_description,
 )
 from rlhfblender_core.errors import InvalidParameterError, RegistryConflictError
 from rlhfblender_core.names import path_segment
-from rlhfblender_core.planning.environment import described, merged_environment, requested_environment, spec_of
+from rlhfblender_core.planning.environment import admitted_environment, described, requested_environment, spec_of
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest
 from rlhfblender_core.registry import (
     EnvironmentRecord,
@@ -63,6 +65,7 @@ def plan_generation(
     registry: Registry | None,
     cache: Path,
     storage_options: Mapping[str, Any] | None = None,
+    trust: Trust = ONLY_DECLARED,
 ) -> GenerationPlan:
     """Resolves and checks a request; remote checkpoints are fetched into the cache.
 
@@ -71,6 +74,7 @@ def plan_generation(
         registry: None where there is none yet.
         cache: folder for fetched checkpoints.
         storage_options: for remote checkpoints.
+        trust: what the registry may name to make the environment with; it remembers what the request names.
 
     Raises:
         RequestError: with what is wrong and what to do.
@@ -80,7 +84,7 @@ def plan_generation(
     kind = _kind(request, registered)
     wanted_environment = requested_environment(request, env_id)
     known = registry.find_environment(env_id) if registry else None
-    environment = merged_environment(known, wanted_environment)
+    environment = admitted_environment(known, wanted_environment, request, trust)
     options = RolloutOptions.merged(registered.settings if registered else {}, request.options)
     spec = spec_of(environment)
     try_out = not request.register_only
@@ -92,6 +96,9 @@ def plan_generation(
     rollouts: tuple[RolloutSettings, ...] = ()
     if not request.register_only:
         agents = _agents(request, experiment, environment, options.algorithm, cache, storage_options)
+        for agent in agents:
+            if isinstance(agent, CheckpointAgent) and not agent.trust:
+                trust.admit_agent_kwargs(spec, agent.env_kwargs)
         rollouts = tuple(_rollout_settings(environment, description, agent, options) for agent in agents)
         for rollout in rollouts:
             _check_fit(rollout, spec, description)
