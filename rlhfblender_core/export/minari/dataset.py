@@ -28,7 +28,7 @@ from rlhfblender_core.registry import CheckpointRecord
 from rlhfblender_core.storage import DataRoot, fetch_file, make_folder
 
 #: Part of what decides whether a data set is up to date; raised when the same episodes would be another.
-_RECIPE = 1
+_RECIPE = 2
 _NAMESPACE_FILE = "namespace_metadata.json"
 #: Our own entries in a data set's metadata.
 _SOURCE, _KEY = "rlhfblender_source", "rlhfblender_checkpoint"
