@@ -87,8 +87,8 @@ class EnvironmentSpec:
                 env_id=str(document["env_id"]),
                 entry_point=cast("str | None", document["entry_point"]),
                 additional_packages=tuple(cast("list[str]", document["additional_packages"])),
-                kwargs=cast("dict[str, JSONValue]", document["kwargs"]),
-                spec_kwargs=cast("dict[str, JSONValue]", document["spec_kwargs"]),
+                kwargs=dict(cast("dict[str, JSONValue]", document["kwargs"])),
+                spec_kwargs=dict(cast("dict[str, JSONValue]", document["spec_kwargs"])),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InvalidParameterError(f"This is no environment specification: {document!r:.200}") from error

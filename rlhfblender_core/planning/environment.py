@@ -34,22 +34,34 @@ def requested_environment(request: GenerationRequest, env_id: str) -> Environmen
     )
 
 
-def admitted_environment(
-    known: EnvironmentRecord | None, wanted: EnvironmentRecord, request: GenerationRequest, trust: Trust
-) -> EnvironmentRecord:
-    """What is asked for, with what is registered where nothing is asked, once all of it may be made.
+def admit_id(env_id: str, request: GenerationRequest, trust: Trust) -> None:
+    """Makes sure that an id that the request doesn't name imports no module (``module:Id-v0``).
+
+    Raises:
+        EnvironmentNotTrustedError: it would, and only the registry says so.
+    """
+    if request.env is None:
+        trust.admit(EnvironmentSpec(env_id))
+
+
+def admit_environment(
+    environment: EnvironmentRecord, wanted: EnvironmentRecord, request: GenerationRequest, trust: Trust
+) -> None:
+    """Makes sure that all that the environment is made from is declared, or named by the request or before.
+
+    Args:
+        environment: what is asked for, with what is registered.
+        wanted: what is asked for.
+        request: the request itself.
+        trust: decides, and remembers what is asked for.
 
     Raises:
         EnvironmentNotTrustedError: only the registry names some of it.
-        RegistryConflictError: what is asked for contradicts what is registered.
     """
     named = stated_spec(wanted)
-    if request.env is None:  # the id is the registry's word: a module in it would be imported
-        named = dataclasses.replace(named, env_id=split_module(wanted.env_id)[1])
-        trust.admit(EnvironmentSpec(wanted.env_id), named)
-    environment = merged_environment(known, wanted)
+    if request.env is None:  # the id is the registry's, and admitted by admit_id
+        named = dataclasses.replace(named, env_id=split_module(named.env_id)[1])
     trust.admit(stated_spec(environment), named)
-    return environment
 
 
 def stated_spec(environment: EnvironmentRecord) -> EnvironmentSpec:

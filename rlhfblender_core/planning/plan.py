@@ -23,7 +23,14 @@ from rlhfblender_core.environments import (
 )
 from rlhfblender_core.errors import InvalidParameterError, RegistryConflictError
 from rlhfblender_core.names import path_segment
-from rlhfblender_core.planning.environment import admitted_environment, described, requested_environment, spec_of
+from rlhfblender_core.planning.environment import (
+    admit_environment,
+    admit_id,
+    described,
+    merged_environment,
+    requested_environment,
+    spec_of,
+)
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest
 from rlhfblender_core.registry import (
     EnvironmentRecord,
@@ -82,17 +89,19 @@ def plan_generation(
     registered = registry.find_experiment(request.exp) if registry and request.exp else None
     env_id = _environment_id(request, registered)
     kind = _kind(request, registered)
+    admit_id(env_id, request, trust)
     wanted_environment = requested_environment(request, env_id)
     known = registry.find_environment(env_id) if registry else None
-    environment = admitted_environment(known, wanted_environment, request, trust)
+    environment = merged_environment(known, wanted_environment)
     options = RolloutOptions.merged(registered.settings if registered else {}, request.options)
+    experiment = None if kind is None else _experiment_record(request, registered, env_id, kind, options)
+    admit_environment(environment, wanted_environment, request, trust)  # what follows runs code
     spec = spec_of(environment)
     try_out = not request.register_only
     description = describe_environment(spec, render=options.render and try_out, try_out=try_out)
     environment = described(environment, description, request)
-    if kind is None:
+    if experiment is None:
         return GenerationPlan(environment, None, (), request.num_episodes, request.overwrite)
-    experiment = _experiment_record(request, registered, env_id, kind, options)
     rollouts: tuple[RolloutSettings, ...] = ()
     if not request.register_only:
         agents = _agents(request, experiment, environment, options.algorithm, cache, storage_options)
