@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path
-from rlhfblender_core.environments import unflatten_observation
+from rlhfblender_core.environments import Trust, unflatten_observation
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.export import (
     CheckpointReport,
@@ -26,13 +26,15 @@ from tests.support.exporting import DataSet
 
 minari = pytest.importorskip("minari")
 
+TRUST = Trust(packages=frozenset({"gymnasium", "tests"}))
+
 
 def export(data: DataSet, out: Path, experiments: list[str] | None = None) -> list[CheckpointReport]:
     target = open_target(str(out), data.root)
     with open_registry(data.url) as registry:
         sources = find_experiments(data.root, registry, experiments)
     with locked(target):
-        return [export_minari_checkpoint(data.root, target, cp) for cp in plan_minari_export(sources)]
+        return [export_minari_checkpoint(data.root, target, cp) for cp in plan_minari_export(sources, TRUST)]
 
 
 @pytest.fixture(scope="module")
