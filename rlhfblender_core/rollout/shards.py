@@ -15,7 +15,7 @@ from rlhfblender_core.rollout.episode import Agent, EpisodeTerms, RawRecorder, S
 from rlhfblender_core.rollout.manifest import describe_episode
 from rlhfblender_core.rollout.seeding import episode_seed, is_torch_loaded, seeded_globals
 from rlhfblender_core.rollout.settings import RolloutSettings
-from rlhfblender_core.rollout.trial import try_out
+from rlhfblender_core.rollout.trial import forget_trials, try_out
 from rlhfblender_core.storage import full_disk_errors, gone
 from rlhfblender_core.workers.progress import count_progress
 
@@ -228,8 +228,9 @@ _session = _Session()
 
 
 def close_session() -> None:
-    """Frees the policy that this process keeps."""
+    """Frees the policy that this process keeps, and forgets what environments were tried out."""
     _session.close()
+    forget_trials()
 
 
 def make_recorder(settings: RolloutSettings) -> RawRecorder:

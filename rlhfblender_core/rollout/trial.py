@@ -62,6 +62,11 @@ def _tried_out(spec: EnvironmentSpec, _text: str, render: bool) -> bool | None: 
     return None if second is None else _same(first, second)
 
 
+def forget_trials() -> None:
+    """Has environments tried out anew, though they were in this process: their code may have changed."""
+    _tried_out.cache_clear()
+
+
 def _first_steps(spec: EnvironmentSpec, *, render: bool) -> list[Any] | None:
     """What the environment gives at the start of an episode; None where it fails, which is an episode's own matter."""
     with quiet_output(), seeded_globals(_SEED):
