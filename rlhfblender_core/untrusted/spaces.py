@@ -114,7 +114,7 @@ def _parts(value: Placeholder, depth: int) -> tuple[tuple[str, SpaceInfo], ...]:
     return tuple((str(name), pickled_space_info(part, depth + 1)) for name, part in named[:1000])
 
 
-def _pickled_starts(value: StandIn) -> tuple[int, ...]:
+def _pickled_starts(value: Placeholder) -> tuple[int, ...]:
     """Those of gym had none, and began at 0."""
     found = resolved(value.attribute("start"))
     starts = np.asarray(0 if found is None else found)
