@@ -26,7 +26,10 @@ What an error *is* decides what happens to it, and it is decided here, once::
 Every message is one line that says what was expected, what was found and what to do.
 """
 
+import linecache
+import traceback
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 
 
 class RLHFBlenderError(Exception):
@@ -147,4 +150,30 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, RLHFBlenderError):
         return text
+    if isinstance(error, AssertionError) and not text:
+        text = _failed_assertion(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+#: Characters of a text that is shown whole.
+_LONG = 200
+
+
+def last_line(error: BaseException) -> str:
+    """The error as one line; of a long text the last line, which matters where a library explains itself at length."""
+    if len(str(error)) <= _LONG:
+        return one_line(error)
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1]}" if lines else one_line(error)
+
+
+def _failed_assertion(error: AssertionError) -> str:
+    """``assert n > 0 (level.py, line 7)``: a bare assert says nothing by itself; empty where its code isn't known."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return ""
+    last = frames[-1]
+    lines = [linecache.getline(last.filename, n) for n in range(last.lineno or 0, (last.end_lineno or 0) + 1)]
+    expression = " ".join(" ".join(lines).split())
+    expression = f"assert {expression.removeprefix('assert ')}"  # Python marks the condition alone, or the whole
+    return f"{expression} ({PurePath(last.filename).name}, line {last.lineno})"

@@ -116,10 +116,11 @@ def plan_generation(
 
 
 def _notes(rollouts: Sequence[RolloutSettings]) -> tuple[str, ...]:
-    """Old models on environments that look the same and aren't."""
+    """Old models on environments that look the same and aren't, and settings that are ignored."""
     agents = [(rollout.agent, rollout.environment.env_id) for rollout in rollouts]
     hints = [successor_hint(agent.ref, env_id) for agent, env_id in agents if isinstance(agent, CheckpointAgent)]
-    return tuple(dict.fromkeys(hint for hint in hints if hint))
+    ignored = [note for agent, _ in agents if isinstance(agent, CheckpointAgent) for note in agent.notes]
+    return tuple(dict.fromkeys([*(hint for hint in hints if hint), *ignored]))
 
 
 def _environment_id(request: GenerationRequest, registered: ExperimentRecord | None) -> str:
