@@ -4,78 +4,41 @@
 ``RLHFBLENDER_CACHE`` (folder for fetched checkpoints). What is given as a parameter wins.
 """
 
-import hashlib
 import json
 import os
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhfblender_core.dataset.layout import DATABASE_FILE
 from rlhfblender_core.errors import InvalidParameterError, RegistryNotUsableError
+from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
 from rlhfblender_core.registry import has_password
-from rlhfblender_core.storage import DataRoot, open_data_root
-
-DEFAULT_DATA_ROOT = "data"
-
-
-@dataclass(frozen=True)
-class Locations:
-    """Where a run reads and writes.
-
-    Attributes:
-        data_root: URL or absolute folder.
-        database_url: SQLAlchemy URL of the registry; may hold a password.
-    """
-
-    data_root: str
-    database_url: str = field(repr=False)
-
-    def open_root(self) -> DataRoot:
-        """The data root, with the storage options of this process."""
-        return open_data_root(self.data_root, storage_options())
-
 
 #: What a command line was given with a password in it.
 _kept_database_url: ContextVar[str | None] = ContextVar("kept_database_url", default=None)
 
 
 def keep_database_url(url: str) -> str | None:
-    """Keeps a URL with a password for :func:`resolve_places`; returns the others, which may be seen."""
+    """Keeps a URL with a password for :func:`resolve_locations`; returns the others, which may be seen."""
     _kept_database_url.set(url if has_password(url) else None)
     return None if has_password(url) else url
 
 
 def resolve_locations(data_root: str | None, database_url: str | None) -> Locations:
-    """The places of a run: parameters, else environment variables, else defaults.
+    """The locations of a run: parameters, else environment variables, else defaults.
 
     Raises:
         RequestError: the data root can't be opened, or the database URL is a secret.
     """
     root_url = data_root or os.environ.get("RLHFBLENDER_DATA_ROOT") or DEFAULT_DATA_ROOT
-    root = open_data_root(root_url, storage_options())
     if database_url and has_password(database_url):
         raise RegistryNotUsableError(
             "A database URL with a password can't be a parameter: Prefect stores parameters and shows them. Set "
             "RLHFBLENDER_DATABASE_URL where the run is carried out, and change this password."
         )
-    url = (
-        database_url
-        or _kept_database_url.get()
-        or os.environ.get("RLHFBLENDER_DATABASE_URL")
-        or default_database_url(root)
-    )
-    return Locations(str(root.local_folder) if root.is_local else root_url, url)
-
-
-def default_database_url(root: DataRoot) -> str:
-    """SQLite: inside a local data root; for object storage in the user's state folder, one file per data root."""
-    if root.is_local:
-        return f"sqlite:///{root.local_folder / DATABASE_FILE}"
+    url = database_url or _kept_database_url.get() or os.environ.get("RLHFBLENDER_DATABASE_URL")
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    digest = hashlib.sha256(root.url.rstrip("/").encode()).hexdigest()[:16]
-    return f"sqlite:///{state / 'rlhfblender' / digest / DATABASE_FILE}"
+    return locate(root_url, url, storage_options(), state_folder=state, cache=cache_folder())
 
 
 def storage_options() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 SQLite by default, PostgreSQL by URL. Its episode rows are an index; the manifests in the data root are the truth.
 """
 
+from rlhfblender_core.registry.claims import Claimed, RunEntry
 from rlhfblender_core.registry.conflicts import environment_conflict, experiment_conflict, lacks_origin
 from rlhfblender_core.registry.engine import has_password
 from rlhfblender_core.registry.records import (
@@ -15,11 +16,12 @@ from rlhfblender_core.registry.records import (
     JsonDict,
     ProjectRecord,
 )
-from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry
+from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry, registry_if_any
 
 __all__ = [
     "DEFAULT_PROJECT",
     "CheckpointRecord",
+    "Claimed",
     "EnvironmentRecord",
     "EpisodeRecord",
     "ExperimentKind",
@@ -27,10 +29,12 @@ __all__ = [
     "JsonDict",
     "ProjectRecord",
     "Registry",
+    "RunEntry",
     "environment_conflict",
     "experiment_conflict",
     "has_password",
     "lacks_origin",
     "open_existing_registry",
     "open_registry",
+    "registry_if_any",
 ]

@@ -146,3 +146,40 @@ class Episode(Base):
     request_digest: Mapped[str]
     manifest_sha256: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Run(Base):
+    """A row of runs: one that is under way, or died, on an experiment.
+
+    It refers to no other table: an experiment is claimed before it is registered, and while it is deleted.
+    """
+
+    __tablename__ = "runs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    experiment: Mapped[str] = mapped_column(primary_key=True)
+    digests: Mapped[dict[str, str]] = mapped_column(JSON)
+    machine: Mapped[str]
+    folder: Mapped[str]
+    heartbeat: Mapped[float]
+
+
+class Claim(Base):
+    """A row of claims: an episode that a run makes; kept when the run dies, until somebody makes or removes it."""
+
+    __tablename__ = "claims"
+
+    experiment: Mapped[str] = mapped_column(primary_key=True)
+    checkpoint: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str]
+
+
+class UnusableCheckpoint(Base):
+    """A row of unusable checkpoints: one in a watched folder that was reported as unusable, and why."""
+
+    __tablename__ = "unusable_checkpoints"
+
+    experiment: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str]

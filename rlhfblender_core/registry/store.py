@@ -1,6 +1,6 @@
 """The registry as the rest of the project sees it: open it, ask it, tell it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +10,8 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from rlhfblender_core.errors import RegistryConflictError, RegistryNotUsableError
-from rlhfblender_core.registry import conflicts, queries, upserts
+from rlhfblender_core.registry import claims, conflicts, queries, upserts
+from rlhfblender_core.registry.claims import Claimed, IsDead, RunEntry
 from rlhfblender_core.registry.engine import (
     checked_url,
     make_parent_folder,
@@ -84,6 +85,17 @@ def open_existing_registry(url: str, *, reached_before: bool = False) -> "Regist
         engine.dispose()
         return None
     return _opened(engine, reached_before=True)
+
+
+@contextmanager
+def registry_if_any(url: str) -> Iterator["Registry | None"]:
+    """The registry at a database URL while the context lasts; None, and nothing made, if there is none."""
+    registry = open_existing_registry(url)
+    if registry is None:
+        yield None
+    else:
+        with registry:
+            yield registry
 
 
 def _exists(file: Path) -> bool:
@@ -265,3 +277,56 @@ class Registry:
         """Deletes these episodes. No error if they are gone."""
         with self._write() as session:
             upserts.forget_episodes(session, experiment, checkpoint, numbers)
+
+    def report_unusable(self, experiment: str, reasons: Mapping[str, str]) -> dict[str, str]:
+        """Keeps which of an experiment's checkpoints can't be used, and why; returns what was kept before."""
+        with self._read() as session:
+            before = queries.unusable_checkpoints(session, experiment)
+        if before != dict(reasons):
+            with self._write() as session:
+                upserts.replace_unusable(session, experiment, reasons)
+        return before
+
+    def find_indexed(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> set[int]:
+        """Those among the episodes that have a row."""
+        with self._read() as session:
+            return queries.find_indexed(session, experiment, checkpoint, numbers)
+
+    def enter_run(self, entry: RunEntry, is_dead: IsDead) -> list[RunEntry]:
+        """Enters a run, or gives it a new heartbeat; returns the other live ones on its experiment."""
+        with self._write() as session:
+            claims.enter_run(session, entry)
+            live = claims.live_runs(session, entry.experiment, is_dead)
+        return [other for other in live if other.id != entry.id]
+
+    def leave_run(self, run_id: str, experiment: str) -> None:
+        """Removes a run from an experiment, with its claims. No error if it is gone."""
+        with self._write() as session:
+            claims.leave_run(session, run_id, experiment)
+
+    def live_runs(self, experiment: str, is_dead: IsDead) -> list[RunEntry]:
+        """The runs under way on an experiment."""
+        with self._read() as session:
+            return claims.live_runs(session, experiment, is_dead)
+
+    def claim(
+        self, run_id: str, experiment: str, checkpoint: str, numbers: Collection[int], is_dead: IsDead
+    ) -> Claimed:
+        """Claims episodes for a run, those of dead runs included, and says which were free."""
+        with self._write() as session:
+            return claims.claim(session, run_id, experiment, checkpoint, numbers, is_dead)
+
+    def release(self, run_id: str, experiment: str, checkpoint: str, numbers: Iterable[int]) -> None:
+        """Gives a run's claims on these episodes up."""
+        with self._write() as session:
+            claims.release(session, run_id, experiment, checkpoint, numbers)
+
+    def claims_on(self, experiment: str, is_dead: IsDead, *, alive: bool) -> dict[tuple[str, int], str]:
+        """Ids of the live, or dead, runs by checkpoint and number of the episodes that they have claimed."""
+        with self._read() as session:
+            return claims.claims_on(session, experiment, alive=alive, is_dead=is_dead)
+
+    def forget_claims(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> None:
+        """Removes claims on these episodes, whoever had them."""
+        with self._write() as session:
+            claims.forget_claims(session, experiment, checkpoint, numbers)

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from rlhfblender_core.runs.sharing import in_hand_of_others, taken_in_hand
 
 from rlhfblender_core.checkpoints.find import find_checkpoints
 from rlhfblender_core.dataset.published import read_published
@@ -18,7 +19,6 @@ from rlhfblender_core.rollout.shards import cut_shards
 from rlhfblender_core.runs import cleanup as leftovers
 from rlhfblender_core.runs import markers, sharing
 from rlhfblender_core.runs.folders import open_run
-from rlhfblender_core.runs.sharing import in_hand_of_others, taken_in_hand
 from rlhfblender_core.storage import (
     DataRoot,
     list_sizes,

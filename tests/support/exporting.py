@@ -10,7 +10,7 @@ from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.dataset.publish import index_published, publish_shard
 from rlhfblender_core.dataset.published import read_published
 from rlhfblender_core.export import (
-    CheckpointReport,
+    CheckpointExport,
     export_checkpoint,
     find_experiments,
     finish_server_export,
@@ -82,7 +82,7 @@ class DataSet:
 
     def export(
         self, out: Path, experiments: Sequence[str] | None = None, rewards: Any = "per-step"
-    ) -> list[CheckpointReport]:
+    ) -> list[CheckpointExport]:
         """Exports to RLHF-Blender's layout, as the flow would."""
         target = open_target(str(out), self.root)
         with open_registry(self.url) as registry:

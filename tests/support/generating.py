@@ -12,6 +12,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from rlhfblender_core.runs.cleanup import remove_leftovers
+from rlhfblender_core.runs.sharing import taken_in_hand
+
 from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.dataset.publish import episode_record, index_published, publish_shard
 from rlhfblender_core.dataset.published import made_meanwhile, read_published
@@ -20,9 +23,7 @@ from rlhfblender_core.planning.plan import GenerationPlan, plan_generation
 from rlhfblender_core.planning.request import GenerationRequest, request_from_flags
 from rlhfblender_core.registry import CheckpointRecord, open_existing_registry, open_registry
 from rlhfblender_core.rollout.shards import Shard, cut_shards, roll_out_shard
-from rlhfblender_core.runs.cleanup import remove_leftovers
 from rlhfblender_core.runs.folders import Run, live_runs, open_run, spread
-from rlhfblender_core.runs.sharing import taken_in_hand
 from rlhfblender_core.storage import DataRoot, open_data_root
 from rlhfblender_core.workers.pool import Workers
 

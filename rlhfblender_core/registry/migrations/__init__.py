@@ -4,7 +4,7 @@ Listed here so that opening a registry of today's revision needs no Alembic; a t
 """
 
 #: All revisions, oldest first.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 HEAD = REVISIONS[-1]
 
 #: Not Alembic's default name: a team's database may hold Prefect's tables too, whose revisions are kept under that.

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from rlhfblender_core.runs.notices import OwnNotice
 
 from rlhfblender_core import runs
 from rlhfblender_core.dataset.layout import RUNS
 from rlhfblender_core.runs.folders import is_alive, live_runs, machine_folder, open_run, open_scratch, remove_dead_runs
-from rlhfblender_core.runs.notices import OwnNotice
 from rlhfblender_core.storage import open_data_root
 
 

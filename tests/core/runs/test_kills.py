@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rlhfblender_core.runs.sharing import DELETED, Making, check_same_settings
 
 from rlhfblender_core.dataset.layout import RUNS
 from rlhfblender_core.delete import delete_checkpoint, plan_deletion
 from rlhfblender_core.errors import RLHFBlenderError
 from rlhfblender_core.registry import open_existing_registry
 from rlhfblender_core.runs.folders import open_run
-from rlhfblender_core.runs.sharing import DELETED, Making, check_same_settings
 from rlhfblender_core.storage import DataRoot, open_data_root
 from tests.support import generating
 from tests.support.verifying import problems
@@ -162,8 +162,9 @@ def test_seventeen_kills_in_random_moments(who: str, tmp_path: Path, undisturbed
 def test_what_a_killed_run_had_moved_without_manifest_is_removed_unless_a_live_run_may_own_it(
     tmp_path: Path, undisturbed: Path, snapshot: Snapshot
 ) -> None:
-    from rlhfblender_core.dataset.published import read_published
     from rlhfblender_core.runs.cleanup import remove_leftovers
+
+    from rlhfblender_core.dataset.published import read_published
 
     root = open_data_root(str(tmp_path / "data"))
     subprocess.run(command(root, 0), check=True, capture_output=True)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rlhfblender_core.runs.sharing import Making, check_same_settings, in_hand_of_others, taken_in_hand
 
 from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.runs.folders import open_run, read_notices
-from rlhfblender_core.runs.sharing import Making, check_same_settings, in_hand_of_others, taken_in_hand
 from rlhfblender_core.storage import DataRoot, open_data_root
 
 KEY = CheckpointKey("E", "random")

@@ -13,7 +13,7 @@ from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_p
 from rlhfblender_core.environments import unflatten_observation
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.export import (
-    CheckpointReport,
+    CheckpointExport,
     export_minari_checkpoint,
     find_experiments,
     locked,
@@ -27,7 +27,7 @@ from tests.support.exporting import DataSet
 minari = pytest.importorskip("minari")
 
 
-def export(data: DataSet, out: Path, experiments: list[str] | None = None) -> list[CheckpointReport]:
+def export(data: DataSet, out: Path, experiments: list[str] | None = None) -> list[CheckpointExport]:
     target = open_target(str(out), data.root)
     with open_registry(data.url) as registry:
         sources = find_experiments(data.root, registry, experiments)
