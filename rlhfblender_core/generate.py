@@ -18,11 +18,11 @@ from rlhfblender_core.registry import CheckpointRecord
 from rlhfblender_core.report.summary import Report
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard
+from rlhfblender_core.runs.folders import remove_unfinished
 from rlhfblender_core.steps import LocalSteps, RunSteps, ShardResult, Steps
 
-#: So long a run with nothing else to do waits for what others have claimed: longer than a shard usually takes.
-_PATIENCE_S = 600.0
-#: Asks again after so many seconds, by chance: two that wait for the same shouldn't claim it at the same moment.
+#: A run with nothing else to do waits for what live others have claimed. It asks again after so many seconds, by
+#: chance: two that wait for the same shouldn't claim it at the same moment.
 _ASK_S = (0.5, 1.5)
 
 
@@ -71,6 +71,7 @@ def carry_out(work: GenerationWork, steps: Steps) -> Report:
         RunStoppedError: the run was stopped.
     """
     plan = work.plan
+    remove_unfinished(steps.locations.open_root())
     where = steps.locations.open_root().display_url("").rstrip("/")
     if plan.experiment is None or not work.checkpoints:
         _register(plan, steps)
@@ -134,10 +135,9 @@ def _checkpoint_record(experiment: str, settings: RolloutSettings) -> Checkpoint
 def _roll_out(work: GenerationWork, steps: Steps, run: RunSteps, outcome: _Outcome) -> None:
     """Has all missing episodes made; those that other runs have claimed come last, if they still don't exist."""
     left = _make(run, work.shards(run.concurrency), outcome)
-    deadline = time.monotonic() + _PATIENCE_S
     if left:
         steps.say(f"Waiting for other runs, which have claimed {sum(len(p.shard.episodes) for p in left)} episodes.")
-    while left and time.monotonic() < deadline:
+    while left:
         time.sleep(random.uniform(*_ASK_S))  # noqa: S311 (no secret)
         held = run.held_by_others(left[0].shard.key.experiment)
         free = [pending for pending in left if not _is_held(pending, held)]
