@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +141,7 @@ def test_object_storage_can_be_exported(remote_data: DataSet, out: Path) -> None
 
 
 def test_checkpoints_can_be_exported_side_by_side(mixed_data: DataSet, out: Path) -> None:
-    target = open_target(str(out), mixed_data.root)
-    with open_registry(mixed_data.url) as registry:
-        planned = plan_minari_export(find_experiments(mixed_data.root, registry, ["trained_cartpole"]))
-    with locked(target), ThreadPoolExecutor(4) as threads:
-        work = [threads.submit(export_minari_checkpoint, mixed_data.root, target, each) for each in planned]
-    assert [future.result().made for future in work] == [2, 2, 2, 2]
+    assert [report.made for report in export(mixed_data, out, ["trained_cartpole"])] == [2, 2, 2, 2]
     assert len(minari.list_local_datasets()) == 4
 
 
