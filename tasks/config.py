@@ -1,12 +1,14 @@
 """The environment variables of this project, read here and nowhere else.
 
-``RLHFBLENDER_DATA_ROOT``, ``RLHFBLENDER_DATABASE_URL``, ``RLHFBLENDER_STORAGE_OPTIONS`` (JSON for fsspec) and
-``RLHFBLENDER_CACHE`` (folder for fetched checkpoints). What is given as a parameter wins.
+``RLHFBLENDER_DATA_ROOT``, ``RLHFBLENDER_DATABASE_URL``, ``RLHFBLENDER_STORAGE_OPTIONS`` (JSON for fsspec),
+``RLHFBLENDER_CACHE`` (folder for fetched checkpoints) and ``RLHFBLENDER_TRUSTED_PACKAGES`` (whose environments are
+made as a registry says). What is given as a parameter wins.
 """
 
 import json
 import os
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,24 @@ def resolve_locations(data_root: str | None, database_url: str | None) -> Locati
             "RLHFBLENDER_DATABASE_URL where the run is carried out, and change this password."
         )
     url = database_url or _kept_database_url.get() or os.environ.get("RLHFBLENDER_DATABASE_URL")
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return locate(root_url, url, storage_options(), state_folder=state, cache=cache_folder())
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "rlhfblender"
+    located = locate(root_url, url, storage_options(), state_folder=state, cache=cache_folder())
+    return replace(located, trusted_packages=trusted_packages())
+
+
+def trusted_packages() -> frozenset[str]:
+    """What ``RLHFBLENDER_TRUSTED_PACKAGES`` lists, by commas or spaces.
+
+    Raises:
+        InvalidParameterError: one of them is no name of a package.
+    """
+    names = os.environ.get("RLHFBLENDER_TRUSTED_PACKAGES", "").replace(",", " ").split()
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise InvalidParameterError(
+                f"RLHFBLENDER_TRUSTED_PACKAGES lists packages by the names that Python imports, not {name!r}."
+            )
+    return frozenset(names)
 
 
 def storage_options() -> dict[str, Any]:

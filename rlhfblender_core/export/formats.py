@@ -42,7 +42,7 @@ class Format:
         advice: what to do with the export, in lines.
     """
 
-    check: Callable[[Sequence[ExperimentSource]], Any]
+    check: Callable[[Sequence[ExperimentSource], Locations], Any]
     plan: Callable[[Sequence[ExperimentSource], DataRoot, ExportOptions, Locations], Sequence[CheckpointJob]]
     export: Callable[[DataRoot, DataRoot, Any], CheckpointExport]
     finish: Callable[[Sequence[ExperimentSource], DataRoot, ExportOptions, Locations], tuple[str, ...]]
@@ -68,7 +68,7 @@ def _finish_server(
 
 FORMATS: Mapping[ExportFormat, Format] = {
     "rlhfblender": Format(
-        check=lambda _sources: None,
+        check=lambda _sources, _locations: None,
         plan=_plan_server,
         export=export_server_checkpoint,
         finish=_finish_server,
@@ -77,8 +77,8 @@ FORMATS: Mapping[ExportFormat, Format] = {
         ],
     ),
     "minari": Format(
-        check=plan_minari_export,
-        plan=lambda sources, _target, _options, _locations: plan_minari_export(sources),
+        check=lambda sources, locations: plan_minari_export(sources, locations.trust()),
+        plan=lambda sources, _target, _options, locations: plan_minari_export(sources, locations.trust()),
         export=export_minari_checkpoint,
         finish=lambda _sources, _target, _options, _locations: (),
         advice=lambda folder, reports: [

@@ -105,7 +105,7 @@ def check_export(out: str, to: ExportFormat, exp: Sequence[str], locations: Loca
         RequestError: with what is wrong and what to do.
     """
     open_target(out, locations.open_root())
-    FORMATS[to].check(find_sources(exp, locations))
+    FORMATS[to].check(find_sources(exp, locations), locations)
 
 
 def find_sources(experiments: Sequence[str], locations: Locations) -> tuple[ExperimentSource, ...]:

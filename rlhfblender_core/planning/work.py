@@ -96,7 +96,7 @@ def make_plan(request: GenerationRequest, locations: Locations) -> GenerationPla
     """
     check_writable(locations.open_root())
     with registry_if_any(locations.database_url) as registry:
-        return plan_generation(request, registry, locations.cache, locations.storage_options)
+        return plan_generation(request, registry, locations.cache, locations.storage_options, locations.trust())
 
 
 def _checkpoint_work(plan: GenerationPlan, locations: Locations) -> Iterator[CheckpointWork]:

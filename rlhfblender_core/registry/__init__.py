@@ -5,7 +5,7 @@ SQLite by default, PostgreSQL by URL. Its episode rows are an index; the manifes
 
 from rlhfblender_core.registry.claims import Claimed, RunEntry
 from rlhfblender_core.registry.conflicts import environment_conflict, experiment_conflict, lacks_origin
-from rlhfblender_core.registry.engine import has_password
+from rlhfblender_core.registry.engine import has_password, registry_location
 from rlhfblender_core.registry.records import (
     DEFAULT_PROJECT,
     CheckpointRecord,
@@ -37,4 +37,5 @@ __all__ = [
     "open_existing_registry",
     "open_registry",
     "registry_if_any",
+    "registry_location",
 ]

@@ -6,6 +6,7 @@ Also a command, for tests that kill it: ``python tests/support/generating.py ROO
 import argparse
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from rlhfblender_core.dataset.layout import CheckpointKey
@@ -37,7 +38,9 @@ def request(episodes: int, *, length: int = 6, register_only: bool = False, **ot
 
 def locations_of(root: DataRoot, database_url: str) -> Locations:
     """A data root and a registry that tests know apart."""
-    return locate(root.url, database_url, root.options, cache=Path(tempfile.gettempdir()) / "rlhfblender-tests-cache")
+    scratch = Path(tempfile.gettempdir()) / "rlhfblender-tests"
+    located = locate(root.url, database_url, root.options, state_folder=scratch / "state", cache=scratch / "cache")
+    return replace(located, trusted_packages=frozenset({"tests"}))
 
 
 def generate(root: DataRoot, database_url: str, asked: GenerationRequest, workers: int = 0) -> int:

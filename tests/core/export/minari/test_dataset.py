@@ -13,7 +13,7 @@ from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_p
 from rlhfblender_core.environments import unflatten_observation
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.export.formats import ExportOptions
-from rlhfblender_core.export.minari.episodes import minari_infos
+from rlhfblender_core.export.minari.episodes import minari_infos, minari_space
 from rlhfblender_core.export.request import CheckpointExport
 from rlhfblender_core.export.run import export_all
 from rlhfblender_core.step_runner import LocalRunner
@@ -160,6 +160,16 @@ def test_two_experiments_are_never_one_data_set(data: DataSet, out: Path) -> Non
     export(data, out, ["a b"])
     with pytest.raises(DataNotUsableError, match="export of a b at random"):
         export(data, out, ["a-b"])
+
+
+def test_the_keys_of_a_dict_keep_their_order(tmp_path: Path) -> None:
+    """A plain mapping would be sorted. Minari itself sorts when it reads them."""
+    from minari.serialization import serialize_space
+
+    inner = spaces.Dict([("y", spaces.Box(-1, 1, (2,))), ("b/c", spaces.Discrete(2))])
+    stored = json.loads(serialize_space(minari_space(spaces.Dict([("z", inner), ("a", inner)]))))["subspaces"]
+    assert {key: list(part["subspaces"]) for key, part in stored.items()} == {"z": ["y", "b%2Fc"], "a": ["y", "b%2Fc"]}
+    assert list(stored) == ["z", "a"]
 
 
 def test_infos_that_differ_between_steps_are_texts() -> None:
