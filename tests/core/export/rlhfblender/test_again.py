@@ -16,6 +16,7 @@ from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import open_data_root
 from tests.support import server_contract
 from tests.support.exporting import DataSet
+from tests.support.generating import locations_of
 
 Snapshot = Callable[[Path], dict[str, str]]
 
@@ -151,7 +152,7 @@ def test_labels_set_later_are_in_new_manifests_and_in_the_next_export(data: Data
     data.counting(episodes=1)
     data.export(out)
     request = RegistrationRequest(env="CountingMade-v0", action_labels=["a", "b", "c"])
-    register_environment(request, data.root, data.url)
+    register_environment(request, data.root, data.url, locations_of(data.root, data.url).trust())
     data.counting(episodes=2)
     manifests = read_published(data.root, CheckpointKey("E", "random")).manifests
     assert [manifests[number].action_names for number in (0, 1)] == [None, ("a", "b", "c")]
