@@ -100,7 +100,7 @@ def delete_all(exp: str | None, checkpoints: Sequence[int | str], runner: StepRu
         with registry_if_any(locations.database_url) as registry:
             if registry is not None:
                 digests = {checkpoint.key.checkpoint: DELETED for checkpoint in deletion.checkpoints}
-                claimed.enter_context(open_claims(locations.database_url, run, deletion.experiment, digests))
+                claimed.enter_context(open_claims(locations.database_url, run.folder, deletion.experiment, digests))
         for checkpoint in deletion.checkpoints:
             runner.do(delete_episodes, checkpoint, locations)
         runner.do(forget_experiment, deletion, locations)
@@ -153,7 +153,7 @@ def plan_deletion(
     if unknown:
         known = ", ".join(key.checkpoint for key in keys) or "none"
         raise InvalidParameterError(f"Experiment {experiment!r} has no checkpoint {unknown[0]!r}. It has: {known}.")
-    if live_runs(registry, experiment):
+    if registry is not None and live_runs(registry, experiment):
         raise InvalidParameterError(f"A run is under way on experiment {experiment!r}. Wait for it, or stop it first.")
     chosen = [key for key in keys if not wanted or key.checkpoint in wanted]
     return Deletion(experiment, tuple(_plan_checkpoint(root, key) for key in chosen), not wanted)

@@ -30,7 +30,7 @@ from rlhfblender_core.registry import (
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard, Shard, cut_shards
-from rlhfblender_core.runs.claims import live_runs
+from rlhfblender_core.runs.claims import live_runs, release_of_dead
 from rlhfblender_core.runs.folders import remove_unfinished
 from rlhfblender_core.step_runner import StepRunner
 from rlhfblender_core.steps import Steps
@@ -169,7 +169,7 @@ def remove_left_over(problems: Iterable[Problem], locations: Locations) -> int:
             paths = list(_still_left_over(root, found))
             remove_files(root, paths)
             for key in {problem.key for problem in found if problem.key is not None}:
-                registry.forget_claims(key.experiment, key.checkpoint, [key.episode])
+                release_of_dead(registry, CheckpointKey(key.experiment, key.checkpoint), [key.episode])
             removed += len(paths)
     return removed
 

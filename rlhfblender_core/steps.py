@@ -31,8 +31,8 @@ from rlhfblender_core.report.summary import CheckpointReport, report_checkpoint
 from rlhfblender_core.rollout.make_shard import RunWorkers, make_shard, write_shard
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard
-from rlhfblender_core.runs.claims import held_by_others, open_claims
-from rlhfblender_core.runs.folders import open_run
+from rlhfblender_core.runs.claims import RunClaims, open_claims
+from rlhfblender_core.runs.folders import Run, open_run
 from rlhfblender_core.step_runner import tried_again
 from rlhfblender_core.workers.pool import Workers, available_cores
 from rlhfblender_core.workers.processes import start_fork_server
@@ -154,6 +154,18 @@ def index_and_report(
     return report_checkpoint(published, num_episodes, made, failed)
 
 
+@contextlib.contextmanager
+def claiming(locations: Locations, run: Run, experiment: str, digests: Mapping[str, str]) -> Iterator[None]:
+    """Tells other runs what this one makes while the context lasts; makes the registry if needed.
+
+    Raises:
+        InvalidParameterError: another run makes the same checkpoints' episodes with other settings.
+    """
+    open_registry(locations.database_url).close()
+    with open_claims(locations.database_url, run.folder, experiment, digests):
+        yield
+
+
 def shard_result(pending: PendingShard, result: PublishedShard | BaseException) -> ShardResult:
     """What became of a shard, from what making it returned or raised.
 
@@ -232,7 +244,7 @@ class _LocalRun:
         tried_again(lambda: self._run_workers.check(settings))
 
     def claiming(self, experiment: str, digests: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
-        return open_claims(self._locations.database_url, self._run_workers.run, experiment, digests)
+        return claiming(self._locations, self._run_workers.run, experiment, digests)
 
     def rolling_out(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -252,10 +264,10 @@ class _LocalRun:
         return tried_again(lambda: make_shard(pending, self._run_workers, self._locations, self._run_id, self._write))
 
     def _write(self, staged: StagedShard) -> PublishedShard:
-        return tried_again(lambda: write_shard(staged, self._locations))
+        return tried_again(lambda: write_shard(staged, self._locations, self._run_id))
 
     def held_by_others(self, experiment: str) -> Mapping[str, frozenset[int]]:
-        return held_by_others(self._locations.database_url, experiment, self._run_id)
+        return RunClaims(self._locations.database_url, self._run_id).held_by_others(experiment)
 
 
 def _outcome(future: Future[PublishedShard]) -> PublishedShard | BaseException:

@@ -75,9 +75,9 @@ def rollout_episodes(pending: PendingShard, target: ShardTarget) -> PublishedSha
 )
 def write_artifacts(staged: StagedShard, target: ShardTarget) -> PublishedShard:
     """Publishes the shard's files, their manifests last, and indexes them in the registry."""
-    if target.run_id is not None:
-        check_goes_on(target.run_id)
-    published = write_shard(staged, target.locations)
+    run_id = target.run_id or ""
+    check_goes_on(run_id)
+    published = write_shard(staged, target.locations, run_id)
     steps = sum(episode.manifest.episode_length for episode in staged.episodes)
     made = counted(len(published.episodes), "episode")
     get_run_logger().info("%s: %s, %s published", staged.name, made, counted(steps, "step"))

@@ -23,9 +23,9 @@ from rlhfblender_core.report.summary import CheckpointReport
 from rlhfblender_core.rollout.make_shard import RunWorkers
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard, Shard
-from rlhfblender_core.runs.claims import held_by_others, open_claims
+from rlhfblender_core.runs.claims import RunClaims
 from rlhfblender_core.runs.folders import Run, open_run, open_scratch
-from rlhfblender_core.steps import RunSteps, ShardResult, shard_result
+from rlhfblender_core.steps import RunSteps, ShardResult, claiming, shard_result
 from rlhfblender_core.workers.pool import Workers
 from rlhfblender_core.workers.processes import start_fork_server
 from rlhfblender_core.workers.progress import ProgressCounter
@@ -116,7 +116,7 @@ class _PrefectRun:
         load_checkpoint(settings, self.locations, self.run.name)
 
     def claiming(self, experiment: str, digests: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
-        return open_claims(self.locations.database_url, self.run, experiment, digests)
+        return claiming(self.locations, self.run, experiment, digests)
 
     @contextlib.contextmanager
     def rolling_out(self) -> Iterator[None]:
@@ -142,7 +142,7 @@ class _PrefectRun:
             yield result
 
     def held_by_others(self, experiment: str) -> Mapping[str, frozenset[int]]:
-        return held_by_others(self.locations.database_url, experiment, self.run.name)
+        return RunClaims(self.locations.database_url, self.run.name).held_by_others(experiment)
 
 
 def _outcome(future: PrefectFuture[PublishedShard]) -> PublishedShard | BaseException:

@@ -101,9 +101,9 @@ def index_published(root: DataRoot, registry: Registry, before: Published) -> Pu
     return published
 
 
-def index_shard(registry: Registry, staged: StagedShard) -> None:
-    """Writes the index's rows of a shard that was published."""
-    registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes])
+def index_shard(registry: Registry, staged: StagedShard, run_id: str) -> None:
+    """Writes the index's rows of a shard that was published, and releases the run's claims on it."""
+    registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes], claimed_by=run_id)
 
 
 def episode_record(manifest: Manifest) -> EpisodeRecord:

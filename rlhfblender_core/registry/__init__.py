@@ -3,18 +3,19 @@
 SQLite by default, PostgreSQL by URL. Its episode rows are an index; the manifests in the data root are the truth.
 """
 
-from rlhfblender_core.registry.claims import Claimed, RunEntry
 from rlhfblender_core.registry.conflicts import environment_conflict, experiment_conflict, lacks_origin
 from rlhfblender_core.registry.engine import has_password, registry_location
 from rlhfblender_core.registry.records import (
     DEFAULT_PROJECT,
     CheckpointRecord,
+    Claimed,
     EnvironmentRecord,
     EpisodeRecord,
     ExperimentKind,
     ExperimentRecord,
     JsonDict,
     ProjectRecord,
+    RunRecord,
 )
 from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry, registry_if_any
 
@@ -29,7 +30,7 @@ __all__ = [
     "JsonDict",
     "ProjectRecord",
     "Registry",
-    "RunEntry",
+    "RunRecord",
     "environment_conflict",
     "experiment_conflict",
     "has_password",

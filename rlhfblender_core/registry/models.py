@@ -149,29 +149,27 @@ class Episode(Base):
 
 
 class Run(Base):
-    """A row of runs: one that is under way, or died, on an experiment.
-
-    It refers to no other table: an experiment is claimed before it is registered, and while it is deleted.
-    """
+    """A row of runs: one that is under way, or died and hasn't been noticed yet."""
 
     __tablename__ = "runs"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    experiment: Mapped[str] = mapped_column(primary_key=True)
-    digests: Mapped[dict[str, str]] = mapped_column(JSON)
+    experiment: Mapped[str]
+    digests: Mapped[JsonDict]
     machine: Mapped[str]
-    folder: Mapped[str]
-    heartbeat: Mapped[float]
+    staging: Mapped[str | None]
+    #: Seconds since 1970 by the database's own clock, as a number that SQLite and PostgreSQL subtract alike.
+    heartbeat: Mapped[float] = mapped_column(Float(53))
 
 
 class Claim(Base):
-    """A row of claims: an episode that a run makes; kept when the run dies, until somebody makes or removes it."""
+    """A row of claims: an episode that a run makes. Outlives the run, so that what it left is known as ours."""
 
     __tablename__ = "claims"
 
     experiment: Mapped[str] = mapped_column(primary_key=True)
     checkpoint: Mapped[str] = mapped_column(primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     run_id: Mapped[str]
 
 

@@ -1,23 +1,19 @@
 """The registry as the rest of the project sees it: open it, ask it, tell it."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
 from rlhfblender_core.errors import RegistryConflictError, RegistryNotUsableError
 from rlhfblender_core.registry import claims, conflicts, queries, upserts
-from rlhfblender_core.registry.claims import Claimed, IsDead, RunEntry
+from rlhfblender_core.registry.claims_store import ClaimsStore
 from rlhfblender_core.registry.engine import (
     checked_url,
     make_parent_folder,
     make_registry_engine,
     readable_url,
-    reading,
     shown_url,
     sqlite_file,
 )
@@ -84,7 +80,8 @@ def open_existing_registry(url: str, *, reached_before: bool = False) -> "Regist
     if not there:
         engine.dispose()
         return None
-    return _opened(engine, reached_before=True)
+    # On a read-only disk an older revision stays as it is: all that newer ones add is tables.
+    return _opened(engine, reached_before=True, migrate=engine.url == target)
 
 
 @contextmanager
@@ -107,48 +104,22 @@ def _exists(file: Path) -> bool:
         ) from error
 
 
-def _opened(engine: Engine, *, reached_before: bool) -> "Registry":
+def _opened(engine: Engine, *, reached_before: bool, migrate: bool = True) -> "Registry":
     try:
         with translated_errors(engine.url, opening=not reached_before):
-            ensure_schema(engine)
+            ensure_schema(engine, migrate=migrate)
     except BaseException:  # an interrupt, too, must leave no connection open
         engine.dispose()
         raise
     return Registry(engine)
 
 
-class Registry:
+class Registry(ClaimsStore):
     """An open registry. A context manager; safe to share between threads, not between processes.
 
     Every method is one transaction. Besides what their docstrings say, all raise RegistryUnavailableError (locked,
     connection lost) and RegistryNotUsableError (disk full, no rights).
     """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._reading_engine = reading(engine)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes all connections; may be called twice."""
-        self._engine.dispose()
-
-    @contextmanager
-    def _read(self) -> Iterator[Session]:
-        with translated_errors(self._engine.url), Session(self._reading_engine) as session:
-            yield session
-
-    @contextmanager
-    def _write(self) -> Iterator[Session]:
-        with translated_errors(self._engine.url), Session(self._engine) as session, session.begin():
-            yield session
 
     def ensure_environment(self, record: EnvironmentRecord) -> EnvironmentRecord:
         """The environment as registered: inserted on first use; names, description and spaces updated when given.
@@ -258,8 +229,12 @@ class Registry:
         with self._write() as session:
             upserts.forget_checkpoint(session, experiment, checkpoint)
 
-    def record_episodes(self, records: Sequence[EpisodeRecord]) -> None:
+    def record_episodes(self, records: Sequence[EpisodeRecord], *, claimed_by: str | None = None) -> None:
         """Inserts episodes or brings their rows up to date, all or none; rows that say the same are left alone.
+
+        Args:
+            records: the episodes.
+            claimed_by: id of the run whose claims on them are released in the same transaction; None for none.
 
         Raises:
             InvalidParameterError: an experiment or a checkpoint isn't registered.
@@ -267,6 +242,8 @@ class Registry:
         if records:
             with self._write() as session:
                 upserts.record_episodes(session, records)
+                if claimed_by is not None:
+                    claims.release_published(session, claimed_by, records)
 
     def list_episodes(self, experiment: str, checkpoint: str | None = None) -> list[EpisodeRecord]:
         """An experiment's episodes, of one checkpoint or all, by checkpoint's label and number."""
@@ -278,6 +255,11 @@ class Registry:
         with self._write() as session:
             upserts.forget_episodes(session, experiment, checkpoint, numbers)
 
+    def find_indexed(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> set[int]:
+        """Those among the episodes that have a row."""
+        with self._read() as session:
+            return queries.find_indexed(session, experiment, checkpoint, numbers)
+
     def report_unusable(self, experiment: str, reasons: Mapping[str, str]) -> dict[str, str]:
         """Keeps which of an experiment's checkpoints can't be used, and why; returns what was kept before."""
         with self._read() as session:
@@ -286,47 +268,3 @@ class Registry:
             with self._write() as session:
                 upserts.replace_unusable(session, experiment, reasons)
         return before
-
-    def find_indexed(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> set[int]:
-        """Those among the episodes that have a row."""
-        with self._read() as session:
-            return queries.find_indexed(session, experiment, checkpoint, numbers)
-
-    def enter_run(self, entry: RunEntry, is_dead: IsDead) -> list[RunEntry]:
-        """Enters a run, or gives it a new heartbeat; returns the other live ones on its experiment."""
-        with self._write() as session:
-            claims.enter_run(session, entry)
-            live = claims.live_runs(session, entry.experiment, is_dead)
-        return [other for other in live if other.id != entry.id]
-
-    def leave_run(self, run_id: str, experiment: str) -> None:
-        """Removes a run from an experiment, with its claims. No error if it is gone."""
-        with self._write() as session:
-            claims.leave_run(session, run_id, experiment)
-
-    def live_runs(self, experiment: str, is_dead: IsDead) -> list[RunEntry]:
-        """The runs under way on an experiment."""
-        with self._read() as session:
-            return claims.live_runs(session, experiment, is_dead)
-
-    def claim(
-        self, run_id: str, experiment: str, checkpoint: str, numbers: Collection[int], is_dead: IsDead
-    ) -> Claimed:
-        """Claims episodes for a run, those of dead runs included, and says which were free."""
-        with self._write() as session:
-            return claims.claim(session, run_id, experiment, checkpoint, numbers, is_dead)
-
-    def release(self, run_id: str, experiment: str, checkpoint: str, numbers: Iterable[int]) -> None:
-        """Gives a run's claims on these episodes up."""
-        with self._write() as session:
-            claims.release(session, run_id, experiment, checkpoint, numbers)
-
-    def claims_on(self, experiment: str, is_dead: IsDead, *, alive: bool) -> dict[tuple[str, int], str]:
-        """Ids of the live, or dead, runs by checkpoint and number of the episodes that they have claimed."""
-        with self._read() as session:
-            return claims.claims_on(session, experiment, alive=alive, is_dead=is_dead)
-
-    def forget_claims(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> None:
-        """Removes claims on these episodes, whoever had them."""
-        with self._write() as session:
-            claims.forget_claims(session, experiment, checkpoint, numbers)

@@ -20,6 +20,7 @@ from rlhfblender_core.registry import conflicts, queries
 from rlhfblender_core.registry.models import (
     Base,
     Checkpoint,
+    Claim,
     Environment,
     Episode,
     Experiment,
@@ -206,14 +207,16 @@ def forget_episodes(session: Session, experiment: str, checkpoint: str, numbers:
 
 
 def forget_checkpoint(session: Session, experiment: str, checkpoint: str) -> None:
-    """Deletes a checkpoint's row and those of its episodes, if they are there."""
+    """Deletes a checkpoint's row and those of its episodes and of claims on them, if they are there."""
+    session.execute(delete(Claim).where(Claim.experiment == experiment, Claim.checkpoint == checkpoint))
     row_id = queries.checkpoint_row_ids(session, experiment).get(checkpoint)
     if row_id is not None:
         session.execute(delete(Checkpoint).where(Checkpoint.id == row_id))
 
 
 def forget_experiment(session: Session, name: str) -> None:
-    """Deletes an experiment's row and those of its checkpoints and episodes, if they are there."""
+    """Deletes an experiment's row and those of its checkpoints, episodes and claims, if they are there."""
+    session.execute(delete(Claim).where(Claim.experiment == name))
     session.execute(delete(Experiment).where(Experiment.name == name))
 
 
@@ -226,7 +229,7 @@ def replace_unusable(session: Session, experiment: str, reasons: Mapping[str, st
 
 
 def insert_into(session: Session, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT of the session's dialect, which knows ON CONFLICT."""
+    """The dialect's own insert, which knows ``ON CONFLICT``."""
     if session.get_bind().dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)

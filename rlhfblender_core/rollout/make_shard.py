@@ -1,9 +1,10 @@
 """Making one shard, from the claim on its episodes to their publication. The same in a library call and in a task."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.dataset.publish import PublishedShard, index_shard, publish_shard
 from rlhfblender_core.dataset.published import made_meanwhile
 from rlhfblender_core.dataset.staged import StagedShard
@@ -12,7 +13,7 @@ from rlhfblender_core.locations import Locations
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard, Shard, check_agent, roll_out_shard
-from rlhfblender_core.runs.claims import claim, release
+from rlhfblender_core.runs.claims import RunClaims
 from rlhfblender_core.runs.folders import Run
 from rlhfblender_core.workers.pool import Workers
 
@@ -62,31 +63,34 @@ def make_shard(
         EpisodesFailedError: some of them failed; the others are published.
         OutOfReachError: they can't be written, after all tries; rolling them out again wouldn't help.
     """
-    shard = pending.shard
-    with contextlib.ExitStack() as claimed:
-        # Claimed just before a worker is free: what waits is there for other runs to take.
-        with run_workers.workers.slot():
-            claims = claim(locations.database_url, run_id, shard.key, shard.episodes)
-            claimed.callback(_release, locations, run_id, shard, claims.free)
-            missing = _still_missing(pending, claims.free, locations)
-            if not missing:
-                return PublishedShard(shard.key, (), {}, claims.held)
-            staged = run_workers.roll_out(replace(shard, episodes=missing))
-        try:
-            published = write(staged)
-        except TransientError as error:
-            raise OutOfReachError(one_line(error)) from error
+    shard, claims = pending.shard, RunClaims(locations.database_url, run_id)
+    # Claimed just before a worker is free: what waits is there for other runs to take.
+    with run_workers.workers.slot():
+        claimed = claims.claim(shard.key, shard.episodes)
+        with _released_unless_made(claims, shard.key, claimed.free):
+            missing = _still_missing(pending, claimed.free, locations)
+            staged = run_workers.roll_out(replace(shard, episodes=missing)) if missing else None
+    held = tuple(sorted(claimed.held))
+    if staged is None:
+        _release(claims, shard.key, claimed.free)
+        return PublishedShard(shard.key, (), {}, held)
+    try:
+        # What it had moved into place when it failed is known as ours by the claims, which stay.
+        published = write(staged)
+    except TransientError as error:
+        raise OutOfReachError(one_line(error)) from error
+    _release(claims, shard.key, set(claimed.free).difference(published.episodes))
     if published.failures:
         raise EpisodesFailedError(published.key.checkpoint, published.failures, published.episodes)
-    return replace(published, held=claims.held)
+    return replace(published, held=held)
 
 
-def write_shard(staged: StagedShard, locations: Locations) -> PublishedShard:
-    """Publishes the shard's files, their manifests last, and indexes them in the registry."""
+def write_shard(staged: StagedShard, locations: Locations, run_id: str) -> PublishedShard:
+    """Publishes the shard's files, their manifests last, indexes them and releases the run's claims on them."""
     published = publish_shard(locations.open_root(), staged)
     # Not made anew: where it was may be an empty mount point by now.
     with open_registry(locations.database_url, create=False, reached_before=True) as registry:
-        index_shard(registry, staged)
+        index_shard(registry, staged, run_id)
     return published
 
 
@@ -101,6 +105,16 @@ def _still_missing(pending: PendingShard, free: tuple[int, ...], locations: Loca
     return tuple(episode for episode in free if episode not in others)
 
 
-def _release(locations: Locations, run_id: str, shard: Shard, episodes: tuple[int, ...]) -> None:
-    with contextlib.suppress(RLHFBlenderError):  # what was made is made, and a dead run's claims expire
-        release(locations.database_url, run_id, shard.key, episodes)
+@contextlib.contextmanager
+def _released_unless_made(claims: RunClaims, key: CheckpointKey, episodes: Iterable[int]) -> Iterator[None]:
+    """Releases the claims where nothing came of them: no file of theirs was moved into place."""
+    try:
+        yield
+    except BaseException:  # an interrupt, too
+        _release(claims, key, episodes)
+        raise
+
+
+def _release(claims: RunClaims, key: CheckpointKey, episodes: Iterable[int]) -> None:
+    with contextlib.suppress(RLHFBlenderError):  # what was made is made, and a dead run's claims are free
+        claims.release(key, episodes)

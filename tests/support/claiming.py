@@ -6,28 +6,31 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.runs.claims import open_claims
-from rlhfblender_core.runs.folders import Run, open_run
+from rlhfblender_core.registry import open_registry
+from rlhfblender_core.runs.claims import RunClaims, open_claims
+from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.storage import DataRoot
 
 _KILLED = """
 import os, sys
 from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.runs.claims import claim, open_claims
+from rlhfblender_core.runs.claims import open_claims
 from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.storage import open_data_root
 root, url, experiment, checkpoint, *numbers = sys.argv[1:]
-with open_run(open_data_root(root)) as run, open_claims(url, run, experiment, {checkpoint: "a request"}):
-    claim(url, run.name, CheckpointKey(experiment, checkpoint), [int(number) for number in numbers])
+asked = {checkpoint: "a request"}
+with open_run(open_data_root(root)) as run, open_claims(url, run.folder, experiment, asked) as claims:
+    claims.claim(CheckpointKey(experiment, checkpoint), [int(number) for number in numbers])
     os.kill(os.getpid(), 9)
 """
 
 
 @contextlib.contextmanager
-def under_way(root: DataRoot, database_url: str, experiment: str, digest: str = "a request") -> Iterator[Run]:
+def under_way(root: DataRoot, database_url: str, experiment: str, digest: str = "a request") -> Iterator[RunClaims]:
     """A run of this process that makes the experiment's random episodes."""
-    with open_run(root) as run, open_claims(database_url, run, experiment, {"random": digest}):
-        yield run
+    open_registry(database_url).close()
+    with open_run(root) as run, open_claims(database_url, run.folder, experiment, {"random": digest}) as claims:
+        yield claims
 
 
 def claim_and_die(root: DataRoot, database_url: str, key: CheckpointKey, numbers: Sequence[int]) -> None:

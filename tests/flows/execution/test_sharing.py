@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.runs.claims import claim, release
 from rlhfblender_core.storage import open_data_root
 from tests.support.claiming import under_way
 
@@ -41,14 +40,14 @@ def test_what_another_run_has_claimed_comes_last_and_is_made_once_that_run_has_r
     root, url = open_data_root(str(data_root)), f"sqlite:///{data_root / 'rlhfblender.db'}"
     digest = digest_of(generate, data_root)
     with under_way(root, url, "study", digest) as other:
-        claim(url, other.name, KEY, [0, 1])
+        other.claim(KEY, [0, 1])
         manifests = data_root / "manifests/study/random"
 
         def release_in_the_end() -> None:
             while not {"2.json", "3.json"} <= {path.name for path in manifests.glob("*.json")}:
                 done.wait(0.05)
             before.update(path.name for path in manifests.glob("*.json"))
-            release(url, other.name, KEY, [0, 1])
+            other.release(KEY, [0, 1])
 
         done, before = threading.Event(), set[str]()
         watcher = threading.Thread(target=release_in_the_end, daemon=True)
