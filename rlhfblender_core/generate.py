@@ -13,7 +13,7 @@ from typing import Any
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, locate
 from rlhfblender_core.planning.plan import GenerationPlan
 from rlhfblender_core.planning.request import GenerationRequest, request_from_flags
-from rlhfblender_core.planning.work import GenerationWork, plan_work
+from rlhfblender_core.planning.work import CheckpointWork, GenerationWork, plan_work
 from rlhfblender_core.registry import CheckpointRecord
 from rlhfblender_core.report.summary import Report
 from rlhfblender_core.rollout.settings import RolloutSettings
@@ -79,9 +79,7 @@ def carry_out(work: GenerationWork, steps: Steps) -> Report:
     outcome = _Outcome()
     if work.missing:
         with steps.open_run(work.missing, trained=work.is_trained) as run:
-            for checkpoint in work.checkpoints:
-                if checkpoint.missing:
-                    run.load_checkpoint(checkpoint.settings)
+            work = replace(work, checkpoints=tuple(_loaded(checkpoint, run) for checkpoint in work.checkpoints))
             with run.claiming(plan.experiment.name, work.digests):
                 _register(plan, steps)
                 with run.rolling_out():
@@ -102,6 +100,11 @@ def carry_out(work: GenerationWork, steps: Steps) -> Report:
     ]
     has_videos = work.checkpoints[0].settings.options.render
     return Report(plan.experiment.name, where, tuple(rows), has_videos, plan.notes)
+
+
+def _loaded(checkpoint: CheckpointWork, run: RunSteps) -> CheckpointWork:
+    """The checkpoint's work, with what was found out when it was tried out."""
+    return replace(checkpoint, settings=run.load_checkpoint(checkpoint.settings)) if checkpoint.missing else checkpoint
 
 
 @dataclass

@@ -359,7 +359,7 @@ def _remake(remakes: Sequence[Remake], steps: Steps) -> list[str]:
     notes: list[str] = []
     with steps.open_run(missing, trained=trained) as run, run.rolling_out():
         for experiment, own in itertools.groupby(remakes, lambda remake: remake.key.experiment):
-            of_experiment = list(own)
+            of_experiment = [replace(remake, settings=run.load_checkpoint(remake.settings)) for remake in own]
             digests = {remake.key.checkpoint: remake.settings.digest for remake in of_experiment}
             shards = (part for remake in of_experiment for part in _shards(remake, run.concurrency))
             with run.claiming(experiment, digests):

@@ -71,8 +71,12 @@ class RunSteps(Protocol):
 
     concurrency: int
 
-    def load_checkpoint(self, settings: RolloutSettings) -> None:
-        """Loads the checkpoint and lets it act once, so that nothing is registered for one that can't."""
+    def load_checkpoint(self, settings: RolloutSettings) -> RolloutSettings:
+        """Loads the checkpoint and lets it act once, so that nothing is registered for one that can't.
+
+        Returns:
+            The settings, and whether their environment is reproducible.
+        """
 
     def claiming(self, experiment: str, digests: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
         """Tells other runs what this one makes while the context lasts.
@@ -240,8 +244,8 @@ class _LocalRun:
         self._run_id = run_workers.run.name
         self.concurrency = max(1, run_workers.workers.processes)
 
-    def load_checkpoint(self, settings: RolloutSettings) -> None:
-        tried_again(lambda: self._run_workers.check(settings))
+    def load_checkpoint(self, settings: RolloutSettings) -> RolloutSettings:
+        return tried_again(lambda: self._run_workers.check(settings))
 
     def claiming(self, experiment: str, digests: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
         return claiming(self._locations, self._run_workers.run, experiment, digests)

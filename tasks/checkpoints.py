@@ -15,9 +15,10 @@ from tasks.run_workers import run_workers_of
     cache_policy=NO_CACHE,
     **RETRY_TRANSIENT,
 )
-def load_checkpoint(settings: RolloutSettings, locations: Locations, run_id: str) -> None:
+def load_checkpoint(settings: RolloutSettings, locations: Locations, run_id: str) -> RolloutSettings:
     """Loads the checkpoint in a worker and lets it act once, so that nothing is registered for one that can't."""
     with run_workers_of(run_id, locations) as run_workers:
-        run_workers.check(settings)
+        tried_out = run_workers.check(settings)
     acts_in = settings.environment.env_id
     get_run_logger().info("Checkpoint %s acts in %s: %s", settings.label, acts_in, settings.agent)
+    return tried_out

@@ -112,8 +112,8 @@ class _PrefectRun:
         self.concurrency = self.choice.concurrency(self.episodes)
         self._counter = ProgressCounter(self.progress / "others.progress")
 
-    def load_checkpoint(self, settings: RolloutSettings) -> None:
-        load_checkpoint(settings, self.locations, self.run.name)
+    def load_checkpoint(self, settings: RolloutSettings) -> RolloutSettings:
+        return load_checkpoint(settings, self.locations, self.run.name)
 
     def claiming(self, experiment: str, digests: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
         return claiming(self.locations, self.run, experiment, digests)

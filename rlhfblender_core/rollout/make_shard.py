@@ -30,13 +30,16 @@ class RunWorkers:
     workers: Workers
     run: Run
 
-    def check(self, settings: RolloutSettings) -> None:
-        """Has the checkpoint loaded by a worker and act once.
+    def check(self, settings: RolloutSettings) -> RolloutSettings:
+        """Has the checkpoint loaded by a worker, tried out and act once.
+
+        Returns:
+            The settings, and whether their environment is reproducible.
 
         Raises:
             RequestError: it can't.
         """
-        self.workers.run(check_agent, settings)
+        return self.workers.run(check_agent, settings)
 
     def roll_out(self, shard: Shard) -> StagedShard:
         """Has the shard's episodes made by a worker."""
