@@ -89,9 +89,9 @@ def add_gsde_features(network: Any, net_arch: Sequence[int]) -> None:
 
 def lacks_hidden_layers(weights: Collection[str]) -> bool:
     """Whether an off-policy actor goes from features to actions at once, the default for pictures until 1.5."""
-    is_squashed = "actor.mu.weight" in weights  # SAC and TQC; TD3's mu is a list of layers
-    further = "actor.latent_pi.0.weight" if is_squashed else "actor.mu.2.weight"
-    return (is_squashed or "actor.mu.0.weight" in weights) and further not in weights
+    if any(name.startswith("actor.log_std") for name in weights):  # SAC and those made like it
+        return not any(name.startswith("actor.latent_pi.") for name in weights)
+    return "actor.mu.0.weight" in weights and "actor.mu.2.weight" not in weights  # TD3, DDPG: a list of layers
 
 
 def _layers(dim: int, sizes: Sequence[int], activation_fn: type[nn.Module]) -> nn.Sequential:
