@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 from rlhfblender_core.errors import CheckpointNotUsableError
+from rlhfblender_core.untrusted.file_kinds import is_pointer
+from rlhfblender_core.untrusted.model_zip import POINTER_PROBLEM
 from rlhfblender_core.wrappers.specs import AgentSettings, parse_settings
 
 MAX_YAML_BYTES = 2**20
@@ -74,6 +76,8 @@ def read_yaml(file: SettingsFile) -> dict[str, Any]:
     """
     if len(file.content) > MAX_YAML_BYTES:
         raise _unusable(file, f"has more than {MAX_YAML_BYTES:,} bytes")
+    if is_pointer(file.content):  # which is YAML, too
+        raise CheckpointNotUsableError(f"Settings file {file.name!r} {POINTER_PROBLEM}.")
     try:
         # A subclass of SafeLoader: nothing is constructed but plain values.
         held = yaml.load(file.content, Loader=_Loader)  # noqa: S506
@@ -110,6 +114,12 @@ def agent_settings(
             held = {"env_kwargs": held}
         settings = settings.overridden_by(_parsed(file, held))
     return settings, algorithm
+
+
+def trained_environment(args: SettingsFile | None) -> str | None:
+    """The id of the environment that an agent was trained in, as ``args.yml`` says it."""
+    held = None if args is None else read_yaml(args).get("env")
+    return held if isinstance(held, str) and held else None
 
 
 def _parsed(file: SettingsFile, held: Mapping[str, Any]) -> AgentSettings:

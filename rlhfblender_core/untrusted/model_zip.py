@@ -13,6 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.errors import CheckpointNotUsableError
+from rlhfblender_core.untrusted.file_kinds import (
+    HEAD_BYTES,
+    FileKind,
+    is_pointer,
+    kind_of_members,
+    model_folder,
+)
 
 MAX_ARCHIVE_BYTES = 4 * 2**30
 #: ``data`` is JSON with base64; the largest honest ones hold a few stacked Atari frames.
@@ -23,6 +30,13 @@ MAX_MEMBERS = 1000
 MAX_RATIO = 100
 
 DATA, WEIGHTS, VARIABLES, VERSION = "data", "policy.pth", "pytorch_variables.pth", "_stable_baselines3_version"
+#: What git-lfs's stand-in for a file asks for.
+POINTER_PROBLEM = "is a git-lfs pointer, not the file itself; run `git lfs pull` in its folder"
+_WAYS_OUT = {
+    FileKind.BARE_POLICY: "holds a policy alone, as policy.save() writes it; save the whole model, with model.save()",
+    FileKind.BASELINES2: "is a model of Stable Baselines 2 (TensorFlow), which can't be loaded; train it again with "
+    "Stable-Baselines3, whose hyperparameters have the same names",
+}
 
 #: All that zipfile raises on damaged input, found by flipping bits.
 _DAMAGED = (
@@ -68,6 +82,9 @@ def read_archive(path: Path) -> ModelArchive:
     try:
         if path.stat().st_size > MAX_ARCHIVE_BYTES:
             raise refusal(path, f"is larger than {MAX_ARCHIVE_BYTES >> 30} GiB")
+        with path.open("rb") as file:
+            if is_pointer(file.read(HEAD_BYTES)):
+                raise refusal(path, POINTER_PROBLEM)
         with zipfile.ZipFile(path) as archive:
             return _read(path, archive)
     except OSError as error:
@@ -93,18 +110,29 @@ def _read(path: Path, archive: zipfile.ZipFile) -> ModelArchive:
         # The end of a cut-off model looks like a zip with something before it: the weights are zips themselves.
         raise refusal(path, "is no intact zip (it is cut off or has foreign bytes in front); fetch or save it again")
     names = {info.filename for info in infos}
-    missing = {DATA, WEIGHTS} - names
-    if missing:
-        found = ", ".join(sorted(name[:40] for name in names)[:6]) or "nothing"
-        raise refusal(path, f"is no Stable-Baselines3 model: {' and '.join(sorted(missing))} missing, it holds {found}")
-    version = _member(path, archive, VERSION, 1024) if VERSION in names else None
+    folder = model_folder(names)
+    if folder is None:
+        raise _no_model(path, names)
+    version = _member(path, archive, folder + VERSION, 1024) if folder + VERSION in names else None
+    has_variables = folder + VARIABLES in names
     return ModelArchive(
         path=path,
-        data=_parse_data(path, _member(path, archive, DATA, MAX_DATA_BYTES)),
-        weights=_member(path, archive, WEIGHTS, MAX_WEIGHTS_BYTES),
-        variables=_member(path, archive, VARIABLES, MAX_WEIGHTS_BYTES) if VARIABLES in names else None,
+        data=_parse_data(path, _member(path, archive, folder + DATA, MAX_DATA_BYTES)),
+        weights=_member(path, archive, folder + WEIGHTS, MAX_WEIGHTS_BYTES),
+        variables=_member(path, archive, folder + VARIABLES, MAX_WEIGHTS_BYTES) if has_variables else None,
         version=None if version is None else version.decode(errors="replace").strip()[:20],
     )
+
+
+def _no_model(path: Path, names: set[str]) -> CheckpointNotUsableError:
+    problem = _WAYS_OUT.get(kind_of_members(names))
+    if problem is None:
+        missing = sorted({DATA, WEIGHTS} - names) or [DATA]
+        found = ", ".join(sorted(name[:40] for name in names)[:6]) or "nothing"
+        problem = f"is no Stable-Baselines3 model: {' and '.join(missing)} missing, it holds {found}"
+        inner = sorted(name[:80] for name in names if name.endswith(".zip"))
+        problem += f"; unpack it and give the path of {inner[0]}" if inner else ""
+    return refusal(path, problem)
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rlhfblender_core.errors import CheckpointNotUsableError
+from rlhfblender_core.untrusted.file_kinds import is_pointer
+from rlhfblender_core.untrusted.model_zip import POINTER_PROBLEM
 from rlhfblender_core.untrusted.pickles import load_inert
 from rlhfblender_core.untrusted.placeholders import DamagedPickleError, RefusedPickleError, StandIn, resolved
 
@@ -56,7 +58,10 @@ def read_statistics(path: Path) -> ObservationStatistics:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise _unusable(path, f"is larger than {MAX_FILE_BYTES >> 20} MiB")
-        return _statistics(load_inert(path.read_bytes()))
+        content = path.read_bytes()
+        if is_pointer(content):
+            raise _unusable(path, POINTER_PROBLEM)
+        return _statistics(load_inert(content))
     except OSError as error:
         raise _unusable(path, f"can't be read ({error.strerror or error})") from error
     except RefusedPickleError as error:
