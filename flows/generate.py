@@ -118,6 +118,10 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
         Field(gt=0, le=1000, description="frames per second of videos (default the environment's, else 30)"),
     ] = None,
     no_render: Annotated[bool | None, Field(description="no videos and no thumbnails")] = None,
+    action_mask_method: Annotated[
+        str | None,
+        Field(description="the environment's method that says which actions are allowed (default action_masks)"),
+    ] = None,
     overwrite: Annotated[bool, Field(description="make episodes anew that are there, with these settings")] = False,
     trust_checkpoint: Annotated[
         bool, Field(description="let a checkpoint that you made yourself run its own code (custom policy classes)")

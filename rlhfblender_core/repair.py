@@ -222,6 +222,7 @@ def _experiment_record(experiment: str, manifests: Sequence[Manifest]) -> Experi
         "max_steps_per_episode": manifest.max_steps,
         "fps": manifest.fps,
         "render": manifest.frames > 0,
+        "action_mask_method": manifest.policy.action_mask_method,
     }
     settings = RolloutOptions.merged({}, asked).to_json()
     kind: ExperimentKind = "trained" if trained else "random"

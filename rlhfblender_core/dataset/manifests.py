@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlhfblender_core.dataset.layout import ArtifactKind
 from rlhfblender_core.errors import DataNotUsableError
@@ -46,6 +46,8 @@ class PolicyRecord(_Model):
         deterministic: whether actions were the distribution's mode rather than samples.
         observation: what the policy saw, step by step from the recorded ``obs``, in words.
         wrappers: names of the wrappers around the environment, innermost first.
+        action_mask_method: what was asked for the allowed actions, where it was named (``none``: nothing); left out of
+            the file otherwise, as in manifests of before it could be named.
     """
 
     kind: str
@@ -55,6 +57,7 @@ class PolicyRecord(_Model):
     deterministic: bool = False
     observation: str = "obs"
     wrappers: tuple[str, ...] = ()
+    action_mask_method: str | None = Field(default=None, exclude_if=lambda method: method is None)
 
 
 class EnvironmentRecordInManifest(_Model):

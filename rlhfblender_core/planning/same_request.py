@@ -39,6 +39,7 @@ def _difference(manifest: Manifest, settings: RolloutSettings) -> str:
         f"--max-steps-per-episode {manifest.max_steps}": (manifest.max_steps, options.max_steps_per_episode),
         f"fps {manifest.fps}": (manifest.fps, identity["fps"]),
         "other --deterministic": (manifest.policy.deterministic, options.deterministic),
+        "another --action-mask-method": (manifest.policy.action_mask_method, options.action_mask_method),
         "other environment kwargs": (
             manifest.environment.kwargs | manifest.environment.spec_kwargs,
             dict(settings.environment.kwargs) | dict(settings.environment.spec_kwargs),

@@ -1,6 +1,5 @@
 """Policies with an action distribution and a value function: PPO, A2C, TRPO, MaskablePPO, RecurrentPPO."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,7 @@ from torch.distributions import Bernoulli, Categorical
 
 from rlhfblender_core.policies.checkpoint_policy import CheckpointPolicy, Observation, floats
 from rlhfblender_core.policies.protocol import PolicyStep, UncertaintyKind
-
-#: Gives the mask of allowed actions at this moment, True for allowed.
-ActionMasks = Callable[[], Any]
+from rlhfblender_core.wrappers.masks import ActionMasks
 
 
 class ActorCriticPolicy(CheckpointPolicy):
@@ -66,7 +63,7 @@ class MaskableActorCriticPolicy(ActorCriticPolicy):
         latent_actor, latent_critic = self._latents(observation)
         distribution = self.network._get_action_dist_from_latent(latent_actor)  # noqa: SLF001
         if self._action_masks is not None:
-            distribution.apply_masking(np.asarray(self._action_masks()))
+            distribution.apply_masking(self._action_masks())
         return self._step(distribution, self.network.value_net(latent_critic))
 
 

@@ -68,7 +68,12 @@ class CheckpointPolicy(ABC):
         """The family's forward pass for a batch of one."""
 
     def _environment_action(self, action: torch.Tensor) -> Any:
-        """What the environment gets for a policy's action: unscaled or clipped, with the space's shape and dtype."""
+        """What the environment gets for a policy's action: unscaled or clipped, with the space's shape and dtype.
+
+        Stable-Baselines3 counts choices from 0, whatever the space's ``start``: an agent that learned in such a space
+        learned behind a shift. Those that learned without one are refused before
+        (:func:`rlhfblender_core.checkpoints.match.check_spaces`).
+        """
         space = self._action_space
         values = action.numpy().reshape(space.shape or ())
         if isinstance(space, spaces.Box):
@@ -78,8 +83,9 @@ class CheckpointPolicy(ABC):
                 values = np.clip(values, space.low, space.high)
             return values.astype(space.dtype, copy=False)
         if isinstance(space, spaces.Discrete):
-            return space.dtype.type(values)
-        return values.astype(space.dtype)
+            return space.dtype.type(values + space.start)
+        shifted = values + space.start if isinstance(space, spaces.MultiDiscrete) else values
+        return shifted.astype(space.dtype)
 
 
 def _batched(observation: Any) -> Observation:

@@ -33,7 +33,7 @@ class QPolicy(CheckpointPolicy):
         if explores < self._exploration_rate:
             action = other
         return PolicyStep(
-            action=self._action_space.dtype.type(action),  # type: ignore[union-attr]  # Discrete has a dtype
+            action=self._environment_action(torch.as_tensor(action)),
             q_values=floats(q_values),
             value=float(q_values[best]),
             uncertainty=self._uncertainty(q_values, action),

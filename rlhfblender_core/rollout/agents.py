@@ -8,12 +8,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import gymnasium as gym
+
+from rlhfblender_core.checkpoints.algorithms import Algorithm
 from rlhfblender_core.checkpoints.fetch import CheckpointRef
 from rlhfblender_core.checkpoints.find import CheckpointFile
 from rlhfblender_core.dataset.layout import RANDOM
 from rlhfblender_core.dataset.manifests import PolicyRecord
+from rlhfblender_core.errors import EnvironmentNotUsableError
+from rlhfblender_core.policies.masked_random import MaskedRandomPolicy
 from rlhfblender_core.policies.random_policy import RandomPolicy
 from rlhfblender_core.rollout.episode import Agent, RawRecorder
+from rlhfblender_core.rollout.options import RolloutOptions
+from rlhfblender_core.wrappers import action_mask_source, wrap_environment
+from rlhfblender_core.wrappers.masks import NO_MASK, ActionMasks, mask_advice
 
 
 class RolloutAgent(Protocol):
@@ -50,10 +58,10 @@ class RolloutAgent(Protocol):
     def identity(self) -> dict[str, Any] | None:
         """What enters the digest, as JSON."""
 
-    def policy_record(self, *, deterministic: bool) -> PolicyRecord:
+    def policy_record(self, options: RolloutOptions) -> PolicyRecord:
         """What the manifest says of it."""
 
-    def act_in(self, recorder: RawRecorder, *, deterministic: bool) -> Agent:
+    def act_in(self, recorder: RawRecorder, options: RolloutOptions) -> Agent:
         """Its policy, in the environment it acts in.
 
         Raises:
@@ -84,13 +92,16 @@ class RandomAgent:
         """See :class:`RolloutAgent`."""
         return
 
-    def policy_record(self, *, deterministic: bool) -> PolicyRecord:  # noqa: ARG002 (it makes no difference here)
+    def policy_record(self, options: RolloutOptions) -> PolicyRecord:
         """See :class:`RolloutAgent`."""
-        return PolicyRecord(kind="random")
+        return PolicyRecord(kind="random", action_mask_method=options.action_mask_method)
 
-    def act_in(self, recorder: RawRecorder, *, deterministic: bool) -> Agent:  # noqa: ARG002 (likewise)
+    def act_in(self, recorder: RawRecorder, options: RolloutOptions) -> Agent:
         """See :class:`RolloutAgent`."""
-        return Agent(recorder, recorder, RandomPolicy(recorder.action_space))
+        masks = action_mask_source(recorder, options.action_mask_method)
+        space = recorder.action_space
+        policy = RandomPolicy(space) if masks is None else MaskedRandomPolicy(space, masks)
+        return Agent(recorder, recorder, policy)
 
     def __str__(self) -> str:
         return "random actions"
@@ -148,7 +159,7 @@ class CheckpointAgent:
             "settings": asdict(self.ref.settings),
         }
 
-    def policy_record(self, *, deterministic: bool) -> PolicyRecord:
+    def policy_record(self, options: RolloutOptions) -> PolicyRecord:
         """See :class:`RolloutAgent`."""
         statistics = self.ref.vecnormalize
         return PolicyRecord(
@@ -156,9 +167,10 @@ class CheckpointAgent:
             algorithm=self.ref.algorithm,
             checkpoint_sha256=self.ref.sha256,
             vecnormalize_sha256=statistics.sha256 if statistics else None,
-            deterministic=deterministic,
+            deterministic=options.deterministic,
             observation=self._observation(),
             wrappers=tuple(wrapper.name for wrapper in self.ref.settings.wrappers),
+            action_mask_method=options.action_mask_method,
         )
 
     def _observation(self) -> str:
@@ -170,12 +182,11 @@ class CheckpointAgent:
             steps.append(f"{self.ref.settings.frame_stack} stacked")
         return " > ".join(steps)
 
-    def act_in(self, recorder: RawRecorder, *, deterministic: bool) -> Agent:
+    def act_in(self, recorder: RawRecorder, options: RolloutOptions) -> Agent:
         """See :class:`RolloutAgent`."""
         import torch
 
         from rlhfblender_core.checkpoints.load import load_agent
-        from rlhfblender_core.wrappers import action_mask_source, wrap_environment
 
         torch.set_num_threads(1)  # workers share the cores; small networks are no faster with several
         env = wrap_environment(recorder, self.ref.settings.wrappers, trust=self.trust)
@@ -183,11 +194,27 @@ class CheckpointAgent:
             self.ref,
             env.observation_space,
             env.action_space,
-            deterministic=deterministic,
+            deterministic=options.deterministic,
             trust=self.trust,
-            action_masks=action_mask_source(env),
+            action_masks=self._action_masks(env, options.action_mask_method),
         )
         return Agent(recorder, env, policy)
+
+    def _action_masks(self, env: gym.Env[Any, Any], method: str | None) -> ActionMasks | None:
+        """What an agent that was trained under masks is told of allowed actions.
+
+        Raises:
+            EnvironmentNotUsableError: the environment doesn't say which are.
+        """
+        if self.ref.algorithm != Algorithm.MASKABLE_PPO:
+            return None
+        masks = action_mask_source(env, method)
+        if masks is None and method != NO_MASK:
+            raise EnvironmentNotUsableError(
+                f"{self.file.url} is a model of MaskablePPO, which chooses among allowed actions, but the environment "
+                f"has no action_masks() that says which are. {mask_advice(env)}"
+            )
+        return masks
 
     def __str__(self) -> str:
         return f"{self.ref.algorithm} from {self.file.url} (sha256 {self.ref.sha256[:12]})"

@@ -39,7 +39,7 @@ def describe_episode(
         step=settings.agent.step,
         episode=key.episode,
         environment=_environment_record(settings.environment),
-        policy=settings.agent.policy_record(deterministic=options.deterministic),
+        policy=settings.agent.policy_record(options),
         request_digest=settings.digest,
         run_seed=options.seed,
         seed=episode_seed(options.seed, key.episode),

@@ -4,6 +4,7 @@ An option that is added here is asked for by a flag of the same name, registered
 request's digest. Which agent acts in which environment isn't an option.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from rlhfblender_core.errors import InvalidParameterError
 
 _MAX_FPS = 1000
+_METHOD = re.compile(r"[A-Za-z]\w{0,99}")
 #: What experiments registered by the first version have. Later options are left out of the registry and of the digest
 #: while they have their default, so that what was made before is still what the same request makes.
 _FIRST_OPTIONS = ("seed", "deterministic", "max_steps_per_episode", "algorithm", "fps", "render")
@@ -27,6 +29,8 @@ class RolloutOptions:
         algorithm: the checkpoints' algorithm, where their files don't tell.
         fps: frames per second of the videos; None for the environment's own.
         render: whether there are videos and thumbnails.
+        action_mask_method: the environment's method that says which actions are allowed; None for ``action_masks``
+            where there is one, ``none`` for no mask.
 
     Raises:
         InvalidParameterError: a value that no request can have.
@@ -38,12 +42,17 @@ class RolloutOptions:
     algorithm: str | None = None
     fps: float | None = None
     render: bool = True
+    action_mask_method: str | None = None
 
     def __post_init__(self) -> None:
         check_at_least("--seed", self.seed, 0)
         check_at_least("--max-steps-per-episode", self.max_steps_per_episode, 1)
         if self.fps is not None and not 0 < self.fps <= _MAX_FPS:
             raise InvalidParameterError(f"--fps must be above 0 and at most {_MAX_FPS}, not {self.fps:g}.")
+        if self.action_mask_method is not None and not _METHOD.fullmatch(self.action_mask_method):
+            raise InvalidParameterError(
+                f"--action-mask-method takes the name of a method, not {self.action_mask_method[:40]!r}."
+            )
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -200,7 +200,7 @@ def make_agent(settings: RolloutSettings) -> Agent:
     # Whatever the constructor draws from the global generators: the same in all workers.
     with seeded_globals(episode_seed(settings.options.seed, 0)):
         recorder = RawRecorder(make_environment(settings.environment, render=settings.options.render))
-    return settings.agent.act_in(recorder, deterministic=settings.options.deterministic)
+    return settings.agent.act_in(recorder, settings.options)
 
 
 def check_agent(settings: RolloutSettings) -> None:

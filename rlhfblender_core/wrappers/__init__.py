@@ -3,7 +3,8 @@
 Importing this package imports neither torch nor Stable-Baselines3.
 """
 
-from rlhfblender_core.wrappers.apply import action_mask_source, wrap_environment
+from rlhfblender_core.wrappers.apply import wrap_environment
+from rlhfblender_core.wrappers.masks import action_mask_source
 from rlhfblender_core.wrappers.preview import wrapped_spaces
 from rlhfblender_core.wrappers.specs import AgentSettings, WrapperSpec, settings_from_env_kwargs
 

@@ -38,14 +38,6 @@ def wrap_environment(env: Env, wrappers: Sequence[WrapperSpec], *, trust: bool =
     return env
 
 
-def action_mask_source(env: Env) -> Callable[[], Any] | None:
-    """The environment's ``action_masks`` method, which MaskablePPO asks for allowed actions; None without one."""
-    if not env.has_wrapper_attr("action_masks"):
-        return None
-    method: Callable[[], Any] = env.get_wrapper_attr("action_masks")
-    return method
-
-
 def _resolved(name: str, *, trust: bool) -> Callable[..., Env] | None:
     """What makes the wrapper; None where it would change nothing that matters here."""
     target = WRAPPERS.get(name)

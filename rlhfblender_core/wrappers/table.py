@@ -64,6 +64,8 @@ def _table() -> dict[str, str]:
         table |= {f"{prefix}.{name}": target for name, target in _ZOO.items()}
     table["sb3_contrib.common.wrappers.time_feature.TimeFeatureWrapper"] = _ZOO["TimeFeatureWrapper"]
     table |= {f"{_SB3_ATARI}.{name}": target for name, target in _SB3.items()}
+    for module in ("sb3_contrib.common.wrappers", "sb3_contrib.common.wrappers.action_masker"):
+        table[f"{module}.ActionMasker"] = f"{_OWN}.masks:ActionMasker"
     table["stable_baselines3.common.monitor.Monitor"] = IDENTITY
     table |= {f"gymnasium.wrappers.{name}": f"gymnasium.wrappers:{name}" for name in _GYMNASIUM}
     for (module, name), target in _GYM.items():

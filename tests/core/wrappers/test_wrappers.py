@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rlhfblender_core.errors import CheckpointNotUsableError, InvalidParameterError, SpacesDifferError
+from rlhfblender_core.errors import (
+    CheckpointNotUsableError,
+    EnvironmentNotUsableError,
+    InvalidParameterError,
+    SpacesDifferError,
+)
 from rlhfblender_core.wrappers import (
     AgentSettings,
     WrapperSpec,
@@ -172,15 +177,40 @@ def test_spaces_behind_wrappers_are_found_without_an_environment():
     assert (observed.shape, observed.dtype, acted) == ((84, 84, 1), np.uint8, spaces.Discrete(4))
 
 
-def test_action_mask_source_is_the_environments_method():
-    class Masked(GoalEnv):
-        def action_masks(self) -> list[bool]:
-            return [True, False]
+class Masked(GoalEnv):
+    action_space = spaces.Discrete(2)
 
+    def action_masks(self) -> list[bool]:
+        return [True, False]
+
+    def allowed(self) -> list[int]:
+        return [0, 1]
+
+    def allowed_in(self, env: gym.Env) -> list[int]:
+        return self.allowed()
+
+    def three(self) -> list[int]:
+        return [0, 1, 1]
+
+
+def test_action_mask_source_is_the_environments_method():
     source = action_mask_source(gym.Wrapper(Masked()))
     assert source is not None
-    assert source() == [True, False]
+    assert source().tolist() == [True, False]
+    assert action_mask_source(gym.Wrapper(Masked()), "allowed")().tolist() == [False, True]
+    assert action_mask_source(gym.Wrapper(Masked()), "none") is None
     assert action_mask_source(gym.Wrapper(GoalEnv())) is None
+
+
+def test_a_mask_of_another_size_is_refused():
+    with pytest.raises(EnvironmentNotUsableError, match=r"three\(\) returned 3 flags, the actions take 2"):
+        action_mask_source(Masked(), "three")()
+
+
+@pytest.mark.parametrize("module", ["sb3_contrib.common.wrappers", "sb3_contrib.common.wrappers.action_masker"])
+def test_the_masker_of_an_agents_settings_names_the_method(module):
+    env = wrap_environment(Masked(), [spec(f"{module}.ActionMasker", action_mask_fn="allowed_in")])
+    assert action_mask_source(env)().tolist() == [False, True]
 
 
 @pytest.mark.parametrize(
