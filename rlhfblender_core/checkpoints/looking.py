@@ -60,12 +60,12 @@ def unzipped_models(folder: Folder, names: Sequence[str]) -> list[str]:
 def _kinds(folder: Folder, names: Sequence[str]) -> dict[str, FileKind]:
     sizes = {name: folder.sizes.get(name, 0) for name in names}
     tails = _read(folder, {name: (max(0, size - TAIL_BYTES), size) for name, size in sizes.items() if size})
-    kinds = {name: FileKind.OTHER for name in names}
+    kinds = dict.fromkeys(names, FileKind.OTHER)
     # Only .zip says of an empty file what it is going to be.
     kinds |= {name: FileKind.INCOMPLETE for name, size in sizes.items() if not size and name.endswith(".zip")}
     kinds |= {name: kind_of_bytes(tail[:HEAD_BYTES], tail, sizes[name]) for name, tail in tails.items()}
     long = [name for name in tails if kinds[name] is FileKind.OTHER and sizes[name] > TAIL_BYTES]
-    heads = _read(folder, {name: (0, HEAD_BYTES) for name in long})
+    heads = _read(folder, dict.fromkeys(long, (0, HEAD_BYTES)))
     return kinds | {name: kind_of_bytes(head, tails[name], sizes[name]) for name, head in heads.items()}
 
 

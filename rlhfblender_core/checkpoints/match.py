@@ -1,6 +1,5 @@
 """Whether a checkpoint and an environment belong together: spaces, and ids that have successors. Without torch."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +7,14 @@ from gymnasium import spaces
 
 from rlhfblender_core.checkpoints.contents import ModelContents, read_contents
 from rlhfblender_core.checkpoints.fetch import CheckpointRef
+from rlhfblender_core.checkpoints.origin import origin_of
+from rlhfblender_core.checkpoints.successors import old_id_hint
 from rlhfblender_core.errors import SpacesDifferError
 from rlhfblender_core.untrusted.spaces import SpaceInfo, channels_first, difference, space_info, stacked
 from rlhfblender_core.wrappers.preview import wrapped_spaces
 
-_MUJOCO = frozenset(
-    {
-        "Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedDoublePendulum", "InvertedPendulum",
-        "Pusher", "Reacher", "Swimmer", "Walker2d",
-    }
-)  # fmt: skip
-_ID = re.compile(r"(?P<base>.+)-v(?P<version>\d{1,4})")
-#: MuJoCo environments of versions up to 3 behave as version 4 does; version 5 has other rewards and observations.
-_MUJOCO_SUCCESSOR = 4
+#: Observations that may be stacked.
+_MOST_STACKED = 64
 
 
 def check_spaces(
@@ -58,6 +52,10 @@ def check_spaces(
             return
         problems.append(problem)
     hint = None if environment_id is None else successor_hint(ref, environment_id)
+    if ref.settings.frame_stack is None:
+        spaces_seen = [(space_info(observed), space_info(acted)) for observed, acted in candidates]
+        stacks = [_stack_hint(contents, observed, acted) for observed, acted in spaces_seen]
+        hint = next((text for text in stacks if text), hint)
     raise SpacesDifferError(_message(contents, problems[0], hint))
 
 
@@ -76,11 +74,14 @@ def check_policy_spaces(
 
 def successor_hint(ref: CheckpointRef, environment_id: str) -> str | None:
     """What to know about using a model of an old environment with this one; None where there is nothing to know."""
-    old, new = _ID.fullmatch(Path(ref.url).stem), _ID.fullmatch(environment_id)
-    if old is None or new is None or old["base"] != new["base"] or old["base"] not in _MUJOCO:
-        return None
-    if int(old["version"]) <= _MUJOCO_SUCCESSOR < int(new["version"]):
-        return f"Agents of {old.string} belong on {old['base']}-v{_MUJOCO_SUCCESSOR}, not on {environment_id}"
+    return old_id_hint(ref.origin if ref.origin.ids else origin_of(None, (ref.url,)), environment_id)
+
+
+def _stack_hint(contents: ModelContents, observed: SpaceInfo, acted: SpaceInfo) -> str | None:
+    """What a policy that sees several observations at once needs, if that is all that it needs."""
+    for number in range(2, _MOST_STACKED + 1):
+        if _problem(contents, stacked(observed, number), acted) is None:
+            return f"It saw {number} observations stacked: give --env-kwargs frame_stack:{number}"
     return None
 
 

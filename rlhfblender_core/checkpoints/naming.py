@@ -73,7 +73,7 @@ def named_models(models: Collection[str], environment_id: str, pattern: str | No
         if word == BEST or (word == FINAL and final is None):
             named[name] = NamedModel(word, None)
     others = [name for name in models if name not in named]
-    if len(others) == 1 and not any(known.label == FINAL for known in named.values()):
+    if pattern is None and len(others) == 1 and not any(known.label == FINAL for known in named.values()):
         named[others[0]] = NamedModel(FINAL, None)
     return named
 

@@ -16,6 +16,7 @@ HEAD_BYTES = 512
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _MEMBER, _END = b"PK\x03\x04", b"PK\x05\x06"
+_END_BYTES = 22
 _MACOS = "__MACOSX/"  # resource forks that the Finder puts into zips, under the members' own names
 _DATA, _WEIGHTS = "data", "policy.pth"
 
@@ -80,7 +81,8 @@ def kind_of_bytes(head: bytes, tail: bytes, size: int) -> FileKind:
         # Weights are zips themselves: a model that is cut off behind them ends like a zip with something in front.
         whole = min(info.header_offset for info in infos) == 0
         return kind_of_members(info.filename for info in infos) if whole else FileKind.INCOMPLETE
-    if head.startswith(_MEMBER) and _END not in tail:
+    # Other zips end with their own end, too: one with more members than the tail has.
+    if head.startswith(_MEMBER) and not tail[-_END_BYTES:].startswith(_END):
         return FileKind.INCOMPLETE
     return FileKind.OTHER if size else FileKind.INCOMPLETE
 
