@@ -110,7 +110,7 @@ def _to_minari(
     with runner:
         parameters = [
             {"checkpoint": checkpoint, "out": target.url, "locations": locations}
-            for checkpoint in plan_minari_export(sources)
+            for checkpoint in plan_minari_export(sources, locations.trust())
         ]
         return _results(runner.submit(export_to_minari, each) for each in parameters), ()
 
@@ -168,7 +168,7 @@ def check_request(arguments: dict[str, Any]) -> None:
     with open_registry(locations.database_url, create=False) as registry:
         sources = find_experiments(root, registry, arguments["exp"])
     if arguments["to"] == "minari":
-        plan_minari_export(sources)
+        plan_minari_export(sources, locations.trust())
 
 
 def main() -> int:

@@ -69,7 +69,7 @@ def make_plan(request: GenerationRequest, locations: Locations) -> GenerationPla
     with ExitStack() as stack:
         if registry is not None:
             stack.enter_context(registry)
-        return plan_generation(request, registry, cache_folder(), storage_options())
+        return plan_generation(request, registry, cache_folder(), storage_options(), locations.trust())
 
 
 def _work(plan: GenerationPlan, locations: Locations) -> tuple[CheckpointWork, ...]:

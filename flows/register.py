@@ -86,7 +86,7 @@ def register(  # noqa: PLR0913 (one per flag)
             action_images=set_action_images,
             needs_dimensions=get_action_dims,
         )
-        environment = register_environment(request, locations.open_root(), locations.database_url)
+        environment = register_environment(request, locations.open_root(), locations.database_url, locations.trust())
         for line in _registered_lines(environment, request):
             print(line)
     if list:

@@ -7,6 +7,7 @@ What an error *is* decides what happens to it, and it is decided here, once::
     │   ├── InvalidNameError          a name that can't become a path segment
     │   ├── InvalidParameterError     a flag or parameter with a wrong value
     │   ├── EnvironmentNotUsableError unknown id, missing package, bad entry point, bad kwargs, no rendering
+    │   │   └── EnvironmentNotTrustedError  made with what only a registry or a manifest names
     │   ├── CheckpointNotUsableError  missing, damaged, unknown algorithm, refused content
     │   ├── SpacesDifferError         the checkpoint and the environment don't fit together
     │   ├── RegistryConflictError     registered before with other settings
@@ -46,6 +47,10 @@ class InvalidParameterError(RequestError):
 
 class EnvironmentNotUsableError(RequestError):
     """The environment can't be found, imported, made or rendered as asked."""
+
+
+class EnvironmentNotTrustedError(EnvironmentNotUsableError):
+    """A registry or a manifest names code to make the environment with, and nobody else does."""
 
 
 class CheckpointNotUsableError(RequestError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.dataset.action_labels import check_pictured, find_pictures, read_picture, store_pictures
-from rlhfblender_core.environments import Space, action_dimensions, space_from_description
+from rlhfblender_core.environments import ONLY_DECLARED, Space, Trust, action_dimensions, space_from_description
 from rlhfblender_core.planning.plan import plan_generation
 from rlhfblender_core.planning.request import GenerationRequest
 from rlhfblender_core.registry import (
@@ -52,14 +52,22 @@ class RegistrationRequest:
     needs_dimensions: bool = False
 
 
-def register_environment(request: RegistrationRequest, root: DataRoot, database_url: str) -> EnvironmentRecord:
+def register_environment(
+    request: RegistrationRequest, root: DataRoot, database_url: str, trust: Trust = ONLY_DECLARED
+) -> EnvironmentRecord:
     """The environment as registered afterwards; all of the request is checked before anything is written.
+
+    Args:
+        request: what to register.
+        root: the data root, for pictures of actions.
+        database_url: of the registry.
+        trust: what the registry may name to make the environment with; it remembers what the request names.
 
     Raises:
         RequestError: with what is wrong and what to do.
     """
     check_writable(root)
-    wanted = _planned(request, database_url)
+    wanted = _planned(request, database_url, trust)
     if request.needs_dimensions:
         dimensions_of(wanted)
     labels = wanted.action_names or ()
@@ -75,7 +83,7 @@ def register_environment(request: RegistrationRequest, root: DataRoot, database_
     return registered
 
 
-def _planned(request: RegistrationRequest, database_url: str) -> EnvironmentRecord:
+def _planned(request: RegistrationRequest, database_url: str, trust: Trust) -> EnvironmentRecord:
     generation = GenerationRequest(
         env=request.env,
         project=request.project,
@@ -91,7 +99,8 @@ def _planned(request: RegistrationRequest, database_url: str) -> EnvironmentReco
         registry = open_existing_registry(database_url)
         if registry is not None:
             stack.enter_context(registry)
-        return plan_generation(generation, registry, cache=Path()).environment  # no checkpoint, so nothing to cache
+        # No checkpoint, so nothing to cache.
+        return plan_generation(generation, registry, cache=Path(), trust=trust).environment
 
 
 def action_space_of(environment: EnvironmentRecord) -> Space:

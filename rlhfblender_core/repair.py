@@ -11,7 +11,7 @@ from typing import Any
 
 from rlhfblender_core.dataset.layout import RANDOM, CheckpointKey, EpisodeKey
 from rlhfblender_core.dataset.manifests import Manifest
-from rlhfblender_core.environments import EnvironmentSpec, describe_environment
+from rlhfblender_core.environments import ONLY_DECLARED, EnvironmentSpec, Trust, describe_environment
 from rlhfblender_core.errors import DataNotUsableError, RequestError, one_line
 from rlhfblender_core.planning.plan import plan_generation
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest
@@ -55,6 +55,7 @@ class Sources:
         cache: folder for fetched checkpoints.
         storage_options: for remote checkpoints.
         trust_checkpoint: whether checkpoints may run code of their own.
+        trust: what the registry and manifests may name to make environments with.
     """
 
     root: DataRoot
@@ -62,6 +63,7 @@ class Sources:
     cache: Path
     storage_options: dict[str, Any]
     trust_checkpoint: bool = False
+    trust: Trust = ONLY_DECLARED
 
 
 def plan_remakes(findings: Findings, sources: Sources) -> tuple[list[Remake], list[str]]:
@@ -78,7 +80,7 @@ def plan_remakes(findings: Findings, sources: Sources) -> tuple[list[Remake], li
     for key, numbers in sorted(broken.items()):
         episodes = tuple(sorted(numbers))
         try:
-            restore_registration(sources.root, sources.registry, key.experiment, findings.records)
+            restore_registration(sources.root, sources.registry, key.experiment, findings.records, sources.trust)
             settings = reconstruct_settings(key, sources)
         except RequestError as error:
             shown = ", ".join(map(str, episodes[:10])) + (", …" if len(episodes) > 10 else "")  # noqa: PLR2004
@@ -110,7 +112,7 @@ def reconstruct_settings(key: CheckpointKey, sources: Sources) -> RolloutSetting
     request = GenerationRequest(
         exp=key.experiment, checkpoints=(label,), trust_checkpoint=sources.trust_checkpoint, num_episodes=1
     )
-    plan = plan_generation(request, sources.registry, sources.cache, sources.storage_options)
+    plan = plan_generation(request, sources.registry, sources.cache, sources.storage_options, sources.trust)
     for settings in plan.settings:
         if settings.label == key.checkpoint:
             return settings
@@ -158,7 +160,9 @@ def _still_leftovers(root: DataRoot, found: Sequence[Problem]) -> Iterator[str]:
             yield problem.path
 
 
-def restore_registration(root: DataRoot, registry: Registry, experiment: str, records: Sequence[EpisodeRecord]) -> None:
+def restore_registration(
+    root: DataRoot, registry: Registry, experiment: str, records: Sequence[EpisodeRecord], trust: Trust = ONLY_DECLARED
+) -> None:
     """Registers what manifests tell of an experiment that the registry has lost, its environment included.
 
     Where the checkpoints' files are isn't in the manifests; ``generate.py --model-path`` adds that.
@@ -168,6 +172,7 @@ def restore_registration(root: DataRoot, registry: Registry, experiment: str, re
         registry: to register in.
         experiment: its name.
         records: rows of episodes whose manifests are sound; one per checkpoint of the experiment is read.
+        trust: what manifests may name to make the environment with.
 
     Raises:
         RequestError: the environment can't be made, or is registered with other settings.
@@ -183,7 +188,7 @@ def restore_registration(root: DataRoot, registry: Registry, experiment: str, re
     if not manifests:
         return
     if registry.find_experiment(experiment) is None:
-        registry.ensure_environment(_environment_record(manifests[0]))
+        registry.ensure_environment(_environment_record(manifests[0], trust))
         registry.ensure_experiment(_experiment_record(experiment, manifests))
     for manifest in manifests:
         registry.ensure_checkpoint(
@@ -197,9 +202,10 @@ def restore_registration(root: DataRoot, registry: Registry, experiment: str, re
         )
 
 
-def _environment_record(manifest: Manifest) -> EnvironmentRecord:
+def _environment_record(manifest: Manifest, trust: Trust) -> EnvironmentRecord:
     made = manifest.environment
     spec = EnvironmentSpec(made.id, made.entry_point, made.additional_packages, made.kwargs, made.spec_kwargs)
+    trust.admit(spec)
     description = describe_environment(spec)
     return EnvironmentRecord(
         env_id=made.id,
@@ -230,7 +236,11 @@ def _experiment_record(experiment: str, manifests: Sequence[Manifest]) -> Experi
 
 
 def rebuild_index(
-    root: DataRoot, registry: Registry, problems: Iterable[Problem], records: Sequence[EpisodeRecord]
+    root: DataRoot,
+    registry: Registry,
+    problems: Iterable[Problem],
+    records: Sequence[EpisodeRecord],
+    trust: Trust = ONLY_DECLARED,
 ) -> None:
     """Brings the registry's rows to what the manifests say.
 
@@ -239,6 +249,7 @@ def rebuild_index(
         registry: to be written.
         problems: of the index; rows without files are deleted.
         records: of all episodes whose manifests are sound.
+        trust: what manifests may name to make environments with.
     """
     known = {(record.experiment, record.checkpoint, record.number) for record in records}
     stale: dict[tuple[str, str], list[int]] = {}
@@ -253,7 +264,7 @@ def rebuild_index(
             stale.setdefault((key.experiment, key.checkpoint), []).append(key.episode)
     unregistered = {record.experiment for record in records if registry.find_experiment(record.experiment) is None}
     for experiment in sorted(changed | unregistered):
-        restore_registration(root, registry, experiment, records)
+        restore_registration(root, registry, experiment, records, trust)
         registry.record_episodes([record for record in records if record.experiment == experiment])
     for (experiment, checkpoint), numbers in stale.items():
         registry.forget_episodes(experiment, checkpoint, numbers)

@@ -1,7 +1,8 @@
 """The environment variables of this project, read here and nowhere else.
 
-``RLHFBLENDER_DATA_ROOT``, ``RLHFBLENDER_DATABASE_URL``, ``RLHFBLENDER_STORAGE_OPTIONS`` (JSON for fsspec) and
-``RLHFBLENDER_CACHE`` (folder for fetched checkpoints). What is given as a parameter wins.
+``RLHFBLENDER_DATA_ROOT``, ``RLHFBLENDER_DATABASE_URL``, ``RLHFBLENDER_STORAGE_OPTIONS`` (JSON for fsspec),
+``RLHFBLENDER_CACHE`` (folder for fetched checkpoints) and ``RLHFBLENDER_TRUSTED_PACKAGES`` (whose environments are
+made as a registry says). What is given as a parameter wins.
 """
 
 import hashlib
@@ -10,12 +11,15 @@ import os
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlhfblender_core.dataset.layout import DATABASE_FILE
 from rlhfblender_core.errors import InvalidParameterError, RegistryNotUsableError
-from rlhfblender_core.registry import has_password
+from rlhfblender_core.registry import has_password, registry_location
 from rlhfblender_core.storage import DataRoot, open_data_root
+
+if TYPE_CHECKING:
+    from rlhfblender_core.environments import Trust
 
 DEFAULT_DATA_ROOT = "data"
 
@@ -35,6 +39,12 @@ class Locations:
     def open_root(self) -> DataRoot:
         """The data root, with the storage options of this process."""
         return open_data_root(self.data_root, storage_options())
+
+    def trust(self) -> "Trust":
+        """What this registry may name to make environments with: what this user named of it, and trusted packages."""
+        from rlhfblender_core.environments import Trust  # with Gymnasium, which most commands never need
+
+        return Trust(registry_location(self.database_url), state_folder() / "trusted", trusted_packages())
 
 
 #: What a command line was given with a password in it.
@@ -73,9 +83,28 @@ def default_database_url(root: DataRoot) -> str:
     """SQLite: inside a local data root; for object storage in the user's state folder, one file per data root."""
     if root.is_local:
         return f"sqlite:///{root.local_folder / DATABASE_FILE}"
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     digest = hashlib.sha256(root.url.rstrip("/").encode()).hexdigest()[:16]
-    return f"sqlite:///{state / 'rlhfblender' / digest / DATABASE_FILE}"
+    return f"sqlite:///{state_folder() / digest / DATABASE_FILE}"
+
+
+def state_folder() -> Path:
+    """Where this user's own notes are kept: never below a data root, which may be somebody else's."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "rlhfblender"
+
+
+def trusted_packages() -> frozenset[str]:
+    """What ``RLHFBLENDER_TRUSTED_PACKAGES`` lists, by commas or spaces.
+
+    Raises:
+        InvalidParameterError: one of them is no name of a package.
+    """
+    names = os.environ.get("RLHFBLENDER_TRUSTED_PACKAGES", "").replace(",", " ").split()
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise InvalidParameterError(
+                f"RLHFBLENDER_TRUSTED_PACKAGES lists packages by the names that Python imports, not {name!r}."
+            )
+    return frozenset(names)
 
 
 def storage_options() -> dict[str, Any]:

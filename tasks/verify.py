@@ -106,7 +106,7 @@ def plan_repair(findings: Findings, locations: Locations, *, trust_checkpoint: b
     """Which episodes are made again, with which settings; and lines about those that can't be."""
     root = locations.open_root()
     with open_registry(locations.database_url) as registry:
-        sources = Sources(root, registry, cache_folder(), storage_options(), trust_checkpoint)
+        sources = Sources(root, registry, cache_folder(), storage_options(), trust_checkpoint, locations.trust())
         return plan_remakes(findings, sources)
 
 
@@ -115,4 +115,4 @@ def rebuild_registry(problems: Sequence[Problem], records: Sequence[EpisodeRecor
     """Brings the registry's rows to what the manifests say."""
     root = locations.open_root()
     with open_registry(locations.database_url) as registry:
-        rebuild_index(root, registry, problems, records)
+        rebuild_index(root, registry, problems, records, locations.trust())

@@ -35,6 +35,7 @@ for _name in list(os.environ):
     if _name.startswith(("PREFECT_", "RLHFBLENDER_")) and not _name.startswith(("RLHFBLENDER_TESTS_", _REAL_INPUTS)):
         del os.environ[_name]
 os.environ["PREFECT_HOME"] = str(HOME / "prefect")
+os.environ["XDG_STATE_HOME"] = str(HOME / "state")  # what was named on command lines is remembered there
 os.environ["RLHFBLENDER_CACHE"] = str(HOME / "cache")
 # Commands that tests start know this package, and with it the environments made for tests.
 os.environ["PYTHONPATH"] = str(REPOSITORY)

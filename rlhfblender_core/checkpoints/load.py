@@ -14,12 +14,12 @@ from gymnasium import spaces
 from rlhfblender_core.checkpoints.algorithms import CONTRIB, Algorithm
 from rlhfblender_core.checkpoints.contents import ClassName, ModelContents, read_contents, serialized
 from rlhfblender_core.checkpoints.fetch import CheckpointRef, sha256_of
-from rlhfblender_core.checkpoints.match import check_policy_spaces
+from rlhfblender_core.checkpoints.match import check_policy_spaces, policy_observations
 from rlhfblender_core.errors import CheckpointNotUsableError, RLHFBlenderError, one_line
 from rlhfblender_core.policies.observations import ObservationPipeline
 from rlhfblender_core.policies.protocol import Policy
 from rlhfblender_core.untrusted.model_zip import refusal
-from rlhfblender_core.untrusted.vecnormalize import read_statistics, trusted_statistics
+from rlhfblender_core.untrusted.spaces import SpaceInfo, space_info
 
 #: Extractors of actor and critic were one until Stable-Baselines3 1.7, and are still when they are shared.
 _MAY_BE_MISSING = ("pi_features_extractor.", "vf_features_extractor.")
@@ -52,11 +52,8 @@ def load_agent(
     if not path.is_file() or sha256_of(path) != ref.sha256:
         raise refusal(path, "is missing or was changed while it was in use; start again")
     contents = read_contents(path, algorithm=ref.algorithm, trust=trust)
-    statistics = None
-    if ref.vecnormalize is not None:
-        read = trusted_statistics if trust else read_statistics
-        statistics = read(Path(ref.vecnormalize.path))
-    pipeline = ObservationPipeline(observation_space, statistics, ref.settings.frame_stack)
+    trained = _trained_observations(contents, trust=trust)
+    pipeline = policy_observations(ref, trained, observation_space, trust=trust)
     check_policy_spaces(contents, pipeline.space, action_space)
     try:
         network = _network(contents, pipeline.space, action_space, trust=trust)
@@ -67,6 +64,18 @@ def load_agent(
     except Exception as error:  # a constructor may raise anything about arguments that a file chose
         raise refusal(path, f"can't be built as {contents.algorithm} ({one_line(error)[:200]})") from error
     return _policy(contents, network, pipeline, action_space, deterministic=deterministic, action_masks=action_masks)
+
+
+def _trained_observations(contents: ModelContents, *, trust: bool) -> SpaceInfo | None:
+    """The observation space that the policy was trained on, None where nothing says it."""
+    if contents.observation_space is not None or not trust:
+        return contents.observation_space
+    try:
+        space = _trusted(contents, "observation_space")
+    except Exception as error:  # its own code may raise anything
+        problem = f"has an observation_space that can't be loaded ({one_line(error)[:160]})"
+        raise refusal(contents.archive.path, problem) from error
+    return space_info(space) if isinstance(space, spaces.Space) else None
 
 
 def _network(

@@ -1,5 +1,7 @@
 """Whether a checkpoint and an environment belong together: spaces, and ids that have successors. Without torch."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ from rlhfblender_core.checkpoints.fetch import CheckpointRef
 from rlhfblender_core.checkpoints.origin import origin_of
 from rlhfblender_core.checkpoints.successors import old_id_hint
 from rlhfblender_core.errors import SpacesDifferError
-from rlhfblender_core.untrusted.spaces import SpaceInfo, channels_first, difference, space_info, stacked
+from rlhfblender_core.policies.observations import ObservationPipeline
+from rlhfblender_core.untrusted.spaces import SpaceInfo, channels_first, difference, space_info
+from rlhfblender_core.untrusted.vecnormalize import read_statistics, trusted_statistics
 from rlhfblender_core.wrappers.preview import wrapped_spaces
 
 #: Observations that may be stacked.
@@ -27,7 +31,8 @@ def check_spaces(
 ) -> None:
     """Refuses an environment that the checkpoint's policy can't see or act in.
 
-    Shape, dtype and number of actions are compared, after the agent's wrappers, frame stack and image transposition.
+    Shape, dtype and number of actions are compared as the policy meets them: after the agent's wrappers, VecNormalize,
+    frame stack and image transposition.
 
     Args:
         ref: the checkpoint.
@@ -44,32 +49,75 @@ def check_spaces(
     if ref.settings.wrappers:
         wrapped = wrapped_spaces(observation_space, action_space, ref.settings.wrappers, trust=trust)
         candidates.insert(0, wrapped)
-    problems = []
-    for observed, acted in candidates:
-        found = stacked(space_info(observed), ref.settings.frame_stack)
-        problem = _problem(contents, found, space_info(acted))
-        if problem is None:
-            return
-        problems.append(problem)
     hint = None if environment_id is None else successor_hint(ref, environment_id)
-    if ref.settings.frame_stack is None:
-        spaces_seen = [(space_info(observed), space_info(acted)) for observed, acted in candidates]
-        stacks = [_stack_hint(contents, observed, acted) for observed, acted in spaces_seen]
-        hint = next((text for text in stacks if text), hint)
-    raise SpacesDifferError(_message(contents, problems[0], hint))
+    errors = []
+    for observed, acted in candidates:
+        try:
+            seen = policy_observations(ref, contents.observation_space, observed, trust=trust).space
+            check_policy_spaces(contents, seen, acted, hint)
+        except SpacesDifferError as error:
+            errors.append(error)
+        else:
+            return
+    if ref.settings.frame_stack is None and (stack := _stack_hint(ref, contents, candidates, trust=trust)):
+        check_policy_spaces(contents, *candidates[0], stack)
+    raise errors[0]
+
+
+def policy_observations(
+    ref: CheckpointRef, trained: SpaceInfo | None, observation_space: spaces.Space[Any], *, trust: bool = False
+) -> ObservationPipeline:
+    """What makes the policy's observations of an environment's.
+
+    Args:
+        ref: the checkpoint.
+        trained: the observation space in it, None where it can't be read.
+        observation_space: of the environment with the agent's wrappers around it.
+        trust: as for :func:`~rlhfblender_core.checkpoints.fetch.fetch_checkpoint`.
+
+    Raises:
+        SpacesDifferError: the checkpoint's statistics or frame stack don't go with the space.
+        CheckpointNotUsableError: its statistics can't be read.
+    """
+    statistics = None
+    if ref.vecnormalize is not None:
+        read = trusted_statistics if trust else read_statistics
+        statistics = read(Path(ref.vecnormalize.path))
+    return ObservationPipeline(observation_space, statistics, ref.settings.frame_stack, trained)
 
 
 def check_policy_spaces(
-    contents: ModelContents, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+    contents: ModelContents,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    hint: str | None = None,
 ) -> None:
     """Like :func:`check_spaces`, for the spaces as the policy itself will have them.
+
+    Args:
+        contents: of the checkpoint.
+        observation_space: as :func:`policy_observations` makes them.
+        action_space: the environment's.
+        hint: what to do about spaces that differ, if something is known.
 
     Raises:
         SpacesDifferError: likewise.
     """
-    problem = _problem(contents, space_info(observation_space), space_info(action_space))
+    trained, acted = contents.action_space, space_info(action_space)
+    if trained is not None and trained.starts and acted.starts:
+        raise SpacesDifferError(_message(contents, *_out_of_step(trained, acted)))
+    problem = _problem(contents, space_info(observation_space), acted)
     if problem is not None:
-        raise SpacesDifferError(_message(contents, problem, None))
+        raise SpacesDifferError(_message(contents, problem, hint))
+
+
+def _out_of_step(trained: SpaceInfo, acted: SpaceInfo) -> tuple[str, str]:
+    """Trained without a shift in a space that doesn't start at 0: some of its actions aren't in the space."""
+    return (
+        f"actions {trained}, and Stable-Baselines3 counts actions from 0 all the same: not all of them are in the "
+        f"environment's {acted}",
+        "Use an environment whose actions start at 0, or train behind a wrapper that shifts them",
+    )
 
 
 def successor_hint(ref: CheckpointRef, environment_id: str) -> str | None:
@@ -77,11 +125,19 @@ def successor_hint(ref: CheckpointRef, environment_id: str) -> str | None:
     return old_id_hint(ref.origin if ref.origin.ids else origin_of(None, (ref.url,)), environment_id)
 
 
-def _stack_hint(contents: ModelContents, observed: SpaceInfo, acted: SpaceInfo) -> str | None:
+def _stack_hint(
+    ref: CheckpointRef, contents: ModelContents, candidates: Sequence[tuple[Any, Any]], *, trust: bool
+) -> str | None:
     """What a policy that sees several observations at once needs, if that is all that it needs."""
     for number in range(2, _MOST_STACKED + 1):
-        if _problem(contents, stacked(observed, number), acted) is None:
-            return f"It saw {number} observations stacked: give --env-kwargs frame_stack:{number}"
+        stacking = replace(ref, settings=replace(ref.settings, frame_stack=number))
+        for observed, acted in candidates:
+            try:
+                seen = policy_observations(stacking, contents.observation_space, observed, trust=trust).space
+            except SpacesDifferError:
+                continue
+            if _problem(contents, space_info(seen), space_info(acted)) is None:
+                return f"It saw {number} observations stacked: give --env-kwargs frame_stack:{number}"
     return None
 
 
@@ -89,8 +145,9 @@ def _problem(contents: ModelContents, observed: SpaceInfo, acted: SpaceInfo) -> 
     trained = contents.observation_space
     if trained is not None and not _sees(trained, observed):
         return f"observations {difference(trained, observed)}"
-    if contents.action_space is not None and not contents.action_space.agrees_with(acted):
-        return f"actions {difference(contents.action_space, acted)}"
+    acts = contents.action_space
+    if acts is not None and not acts.counted_from_zero().agrees_with(acted.counted_from_zero()):
+        return f"actions {difference(acts, acted)}"
     return None
 
 

@@ -23,8 +23,10 @@ from rlhfblender_core.environments.spaces import (
     space_from_description,
 )
 from rlhfblender_core.environments.spec import EnvironmentSpec, JSONValue, split_env_kwargs
+from rlhfblender_core.environments.trust import ONLY_DECLARED, Trust
 
 __all__ = [
+    "ONLY_DECLARED",
     "ColumnSpec",
     "Environment",
     "EnvironmentDescription",
@@ -32,6 +34,7 @@ __all__ = [
     "JSONValue",
     "Space",
     "SpaceDescription",
+    "Trust",
     "action_dimensions",
     "check_action_names",
     "check_kwargs",

@@ -48,3 +48,9 @@ def _literal(text: str) -> object:
             return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
+
+
+def env_kwarg_text(name: str, value: JSONValue) -> str:
+    """The inverse of :func:`parse_env_kwargs`, for one keyword argument: ``size:5``."""
+    is_plain = isinstance(value, str) and value.isprintable() and _literal(value) == value
+    return f"{name}:{value}" if is_plain else f"{name}:{value!r}"

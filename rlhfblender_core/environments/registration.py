@@ -121,6 +121,22 @@ def other_versions(env_id: str) -> list[str]:
     return [s.id for s in sorted(same, key=lambda s: -1 if s.version is None else s.version)]
 
 
+def known_registration(env_id: str) -> EnvSpec | None:
+    """What installed packages have registered under the id; nothing that the id or a registry names is imported."""
+    name = split_module(env_id)[1]
+    try:
+        found = _look_up(name)
+    except (EnvironmentNotUsableError, gymnasium.error.Error):
+        return None
+    return None if found.id in _ours else found
+
+
+def known_registrations() -> list[EnvSpec]:
+    """What Gymnasium and all installed packages of the table have registered, without what a request has."""
+    import_installed_packages()
+    return [known for known in registry.values() if known.id not in _ours]
+
+
 #: Ids that were registered here: a process that serves several requests may be told otherwise by the next.
 _ours: set[str] = set()
 

@@ -202,6 +202,7 @@ _MAKERS: dict[str, Callable[[dict[str, Any]], Space]] = {
     "MultiDiscrete": _make_multi_discrete,
     "MultiBinary": lambda d: spaces.MultiBinary(d["n"]),
     "Text": _make_text,
-    "Dict": lambda d: spaces.Dict({key: space_from_description(child) for key, child in d["spaces"].items()}),
+    # As pairs: the keys of a mapping would be sorted.
+    "Dict": lambda d: spaces.Dict([(key, space_from_description(child)) for key, child in d["spaces"].items()]),
     "Tuple": lambda d: spaces.Tuple([space_from_description(child) for child in d["spaces"]]),
 }

@@ -50,8 +50,11 @@ class EnvironmentSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "additional_packages", tuple(self.additional_packages))
+        _check_texts(self.env_id, self.entry_point, self.additional_packages)
         for name in ("kwargs", "spec_kwargs"):
             given: Mapping[str, object] = getattr(self, name)
+            if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+                raise InvalidParameterError(f"Keyword arguments are names with values, not {given!r:.80}.")
             object.__setattr__(self, name, {key: as_json_value(given[key], key) for key in sorted(given)})
         for key, value in self.spec_kwargs.items():
             _check_spec_kwarg(key, value)
@@ -84,11 +87,20 @@ class EnvironmentSpec:
                 env_id=str(document["env_id"]),
                 entry_point=cast("str | None", document["entry_point"]),
                 additional_packages=tuple(cast("list[str]", document["additional_packages"])),
-                kwargs=cast("dict[str, JSONValue]", document["kwargs"]),
-                spec_kwargs=cast("dict[str, JSONValue]", document["spec_kwargs"]),
+                kwargs=dict(cast("dict[str, JSONValue]", document["kwargs"])),
+                spec_kwargs=dict(cast("dict[str, JSONValue]", document["spec_kwargs"])),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InvalidParameterError(f"This is no environment specification: {document!r:.200}") from error
+
+
+def _check_texts(env_id: object, entry_point: object, packages: tuple[object, ...]) -> None:
+    # A registry's and a manifest's JSON can hold anything.
+    for what, value in (("id", env_id), *(("package", package) for package in packages)):
+        if not isinstance(value, str):
+            raise InvalidParameterError(f"An environment's {what} is a text, not {value!r:.80}.")
+    if not isinstance(entry_point, str | None):
+        raise InvalidParameterError(f"An environment's entry point is a text, not {entry_point!r:.80}.")
 
 
 def split_env_kwargs(kwargs: Mapping[str, JSONValue]) -> tuple[dict[str, JSONValue], dict[str, JSONValue]]:

@@ -7,11 +7,12 @@ from typing import Any
 from rlhfblender_core.environments import (
     EnvironmentDescription,
     EnvironmentSpec,
+    Trust,
     check_action_names,
     space_from_description,
     split_env_kwargs,
 )
-from rlhfblender_core.environments.registration import find_registration
+from rlhfblender_core.environments.registration import find_registration, split_module
 from rlhfblender_core.errors import EnvironmentNotUsableError, RegistryConflictError
 from rlhfblender_core.planning.request import GenerationRequest
 from rlhfblender_core.registry import EnvironmentRecord, environment_conflict, lacks_origin
@@ -30,6 +31,47 @@ def requested_environment(request: GenerationRequest, env_id: str) -> Environmen
         kwargs=constructor,
         spec_kwargs=spec_kwargs,
         action_names=tuple(request.action_names) if request.action_names else None,
+    )
+
+
+def admit_id(env_id: str, request: GenerationRequest, trust: Trust) -> None:
+    """Makes sure that an id that the request doesn't name imports no module (``module:Id-v0``).
+
+    Raises:
+        EnvironmentNotTrustedError: it would, and only the registry says so.
+    """
+    if request.env is None:
+        trust.admit(EnvironmentSpec(env_id))
+
+
+def admit_environment(
+    environment: EnvironmentRecord, wanted: EnvironmentRecord, request: GenerationRequest, trust: Trust
+) -> None:
+    """Makes sure that all that the environment is made from is declared, or named by the request or before.
+
+    Args:
+        environment: what is asked for, with what is registered.
+        wanted: what is asked for.
+        request: the request itself.
+        trust: decides, and remembers what is asked for.
+
+    Raises:
+        EnvironmentNotTrustedError: only the registry names some of it.
+    """
+    named = stated_spec(wanted)
+    if request.env is None:  # the id is the registry's, and admitted by admit_id
+        named = dataclasses.replace(named, env_id=split_module(named.env_id)[1])
+    trust.admit(stated_spec(environment), named)
+
+
+def stated_spec(environment: EnvironmentRecord) -> EnvironmentSpec:
+    """All that is said about how it is made, the settings for an agent's view among the keyword arguments."""
+    return EnvironmentSpec(
+        environment.env_id,
+        environment.entry_point,
+        environment.additional_packages,
+        environment.kwargs,
+        environment.spec_kwargs,
     )
 
 

@@ -14,15 +14,24 @@ from rlhfblender_core.checkpoints.match import check_spaces
 from rlhfblender_core.checkpoints.select import choose_checkpoints
 from rlhfblender_core.checkpoints.successors import as_trained
 from rlhfblender_core.environments import (
+    ONLY_DECLARED,
     EnvironmentDescription,
     EnvironmentSpec,
+    Trust,
     describe_environment,
     space_from_description,
 )
 from rlhfblender_core.environments.registration import find_registration
 from rlhfblender_core.errors import InvalidParameterError, RegistryConflictError
 from rlhfblender_core.names import path_segment
-from rlhfblender_core.planning.environment import described, merged_environment, requested_environment, spec_of
+from rlhfblender_core.planning.environment import (
+    admit_environment,
+    admit_id,
+    described,
+    merged_environment,
+    requested_environment,
+    spec_of,
+)
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest, registrable_path
 from rlhfblender_core.registry import (
     EnvironmentRecord,
@@ -63,6 +72,7 @@ def plan_generation(
     registry: Registry | None,
     cache: Path,
     storage_options: Mapping[str, Any] | None = None,
+    trust: Trust = ONLY_DECLARED,
 ) -> GenerationPlan:
     """Resolves and checks a request; remote checkpoints are fetched into the cache.
 
@@ -71,6 +81,7 @@ def plan_generation(
         registry: None where there is none yet.
         cache: folder for fetched checkpoints.
         storage_options: for remote checkpoints.
+        trust: what the registry may name to make the environment with; it remembers what the request names.
 
     Raises:
         RequestError: with what is wrong and what to do.
@@ -78,21 +89,26 @@ def plan_generation(
     registered = registry.find_experiment(request.exp) if registry and request.exp else None
     env_id = _environment_id(request, registered)
     kind = _kind(request, registered)
+    admit_id(env_id, request, trust)
     wanted_environment = requested_environment(request, env_id)
     known = registry.find_environment(env_id) if registry else None
     environment = merged_environment(known, wanted_environment)
     options = RolloutOptions.merged(registered.settings if registered else {}, request.options)
+    experiment = None if kind is None else _experiment_record(request, registered, env_id, kind, options)
+    admit_environment(environment, wanted_environment, request, trust)  # what follows runs code
     spec = spec_of(environment)
     try_out = not request.register_only
     description = describe_environment(spec, render=options.render and try_out, try_out=try_out)
     environment = described(environment, description, request)
-    if kind is None:
+    if experiment is None:
         return GenerationPlan(environment, None, (), request.num_episodes, request.overwrite)
-    experiment = _experiment_record(request, registered, env_id, kind, options)
     rollouts: tuple[RolloutSettings, ...] = ()
     notes: tuple[str, ...] = ()
     if not request.register_only:
         agents, notes = _agents(request, experiment, environment, options, cache, storage_options)
+        for agent in agents:
+            if isinstance(agent, CheckpointAgent) and not agent.trust:
+                trust.admit_agent_kwargs(spec, agent.env_kwargs)
         rollouts = tuple(_rollout_settings(environment, description, agent, options) for agent in agents)
         for rollout in rollouts:
             _check_fit(rollout, spec, description)

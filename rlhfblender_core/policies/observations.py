@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from rlhfblender_core.errors import SpacesDifferError
+from rlhfblender_core.untrusted.spaces import SpaceInfo
 from rlhfblender_core.untrusted.vecnormalize import Moments, ObservationStatistics
 
 _IMAGE_SIDES = 3
@@ -20,10 +21,14 @@ _WHITE = 255
 class ObservationPipeline:
     """Turns the environment's observations into the policy's.
 
+    A policy puts the parts of a Dict side by side in the order of the space it was trained on, which may be another
+    than the environment's; choices it counts from 0.
+
     Args:
         space: the (wrapped) environment's observation space.
         statistics: of VecNormalize, None for none.
         frame_stack: number of observations to stack, None for none.
+        trained: what the policy was trained on, as its checkpoint says; None where that isn't known.
 
     Attributes:
         space: what comes out.
@@ -33,7 +38,11 @@ class ObservationPipeline:
     """
 
     def __init__(
-        self, space: spaces.Space[Any], statistics: ObservationStatistics | None, frame_stack: int | None
+        self,
+        space: spaces.Space[Any],
+        statistics: ObservationStatistics | None,
+        frame_stack: int | None,
+        trained: SpaceInfo | None = None,
     ) -> None:
         self._parts: dict[str, _Part] | None = None
         self._part: _Part | None = None
@@ -45,10 +54,13 @@ class ObservationPipeline:
                     f"The checkpoint's VecNormalize file has statistics of {missing[0]!r}, the environment's "
                     f"observations have {', '.join(space.spaces)}. Use the environment it was trained in."
                 )
-            self._parts = {key: _Part(part, key, statistics, frame_stack) for key, part in space.spaces.items()}
-            self.space: spaces.Space[Any] = spaces.Dict({key: part.space for key, part in self._parts.items()})
+            known = {} if trained is None else dict(trained.parts)
+            keys = list(known) if known.keys() == space.spaces.keys() else list(space.spaces)
+            self._parts = {key: _Part(space[key], key, statistics, frame_stack, known.get(key)) for key in keys}
+            # As pairs: the keys of a mapping would be sorted.
+            self.space: spaces.Space[Any] = spaces.Dict([(key, part.space) for key, part in self._parts.items()])
         else:
-            self._part = _Part(space, None, statistics, frame_stack)
+            self._part = _Part(space, None, statistics, frame_stack, trained)
             self.space = self._part.space
 
     def reset(self) -> None:
@@ -74,10 +86,14 @@ class _Part:
         key: str | None,
         statistics: ObservationStatistics | None,
         frame_stack: int | None,
+        trained: SpaceInfo | None,
     ) -> None:
         self._key = key
         self._dtype = space.dtype
         self._shape = space.shape or ()
+        self._start = _start_to_take_off(space, trained)
+        if self._start is not None:
+            space = _from_zero(space)
         moments = None if statistics is None else statistics.moments.get(key)
         self._statistics = None if moments is None else statistics
         # Stacked before it was normalised, if the statistics are of that shape: VecNormalize(VecFrameStack(env)).
@@ -85,7 +101,7 @@ class _Part:
         if self._stack_first:
             space = self._stacking(space, frame_stack)
         if moments is not None:
-            space = _normalised_space(space, moments, statistics)
+            space = _normalised_space(space, moments, statistics, trained)
         if not self._stack_first:
             space = self._stacking(space, frame_stack)
         self._transposed = _is_image(space) and not _channels_first(space)
@@ -112,6 +128,8 @@ class _Part:
         array = np.array(observation, dtype=self._dtype)
         if array.shape != self._shape:
             array = array.reshape(self._shape)
+        if self._start is not None:
+            array = array - self._start
         if self._stack is not None and self._stack_first:
             array = self._stack.push(array)
         if self._statistics is not None:
@@ -147,16 +165,30 @@ class _Stack:
 
 
 def _normalised_space(
-    space: spaces.Space[Any], moments: Moments, statistics: ObservationStatistics | None
+    space: spaces.Space[Any], moments: Moments, statistics: ObservationStatistics | None, trained: SpaceInfo | None
 ) -> spaces.Space[Any]:
     if not isinstance(space, spaces.Box) or space.shape != moments.mean.shape or statistics is None:
         raise SpacesDifferError(
             f"The checkpoint's VecNormalize file has statistics of shape {moments.mean.shape}, observations are "
             f"{space}. Use the environment it was trained in."
         )
-    if not _is_image(space):
+    # Older Stable-Baselines3 left the space of normalised images as it was: its policies divide them by 255, too.
+    if not _is_image(space) or (trained is not None and trained.is_image):
         return space
     return spaces.Box(-statistics.clip, statistics.clip, space.shape, np.float32)
+
+
+def _start_to_take_off(space: spaces.Space[Any], trained: SpaceInfo | None) -> Any:
+    """What choices begin with, where the policy learned them from 0 on; None where it saw them as they are."""
+    if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete) or not np.any(space.start):
+        return None
+    return None if trained is not None and trained.starts else space.start
+
+
+def _from_zero(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    if isinstance(space, spaces.MultiDiscrete):
+        return spaces.MultiDiscrete(space.nvec, dtype=space.dtype.type)
+    return spaces.Discrete(space.n) if isinstance(space, spaces.Discrete) else space
 
 
 def _fits_stacked(space: spaces.Space[Any], moments: Moments, frames: int | None) -> bool:

@@ -4,22 +4,25 @@ SQLite by default, PostgreSQL by URL. Its episode rows are an index; the manifes
 """
 
 from rlhfblender_core.registry.conflicts import environment_conflict, experiment_conflict, lacks_origin
-from rlhfblender_core.registry.engine import has_password
+from rlhfblender_core.registry.engine import has_password, registry_location
 from rlhfblender_core.registry.records import (
     DEFAULT_PROJECT,
     CheckpointRecord,
+    Claimed,
     EnvironmentRecord,
     EpisodeRecord,
     ExperimentKind,
     ExperimentRecord,
     JsonDict,
     ProjectRecord,
+    RunRecord,
 )
 from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry
 
 __all__ = [
     "DEFAULT_PROJECT",
     "CheckpointRecord",
+    "Claimed",
     "EnvironmentRecord",
     "EpisodeRecord",
     "ExperimentKind",
@@ -27,10 +30,12 @@ __all__ = [
     "JsonDict",
     "ProjectRecord",
     "Registry",
+    "RunRecord",
     "environment_conflict",
     "experiment_conflict",
     "has_password",
     "lacks_origin",
     "open_existing_registry",
     "open_registry",
+    "registry_location",
 ]

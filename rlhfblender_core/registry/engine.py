@@ -77,6 +77,17 @@ def shown_url(url: URL) -> str:
     return f"{url.database or 'postgres'} on {host}{f':{url.port}' if url.port else ''}"
 
 
+def registry_location(text: str) -> str:
+    """Which database a URL means, wherever it is opened from: the resolved file, or server and database.
+
+    Raises:
+        RegistryNotUsableError: it is no URL of a registry.
+    """
+    url = checked_url(text)
+    file = sqlite_file(url)
+    return shown_url(url) if file is None else str(file.resolve())
+
+
 def sqlite_file(url: URL) -> Path | None:
     """The file of an SQLite database; None for other databases and those in memory."""
     database = url.database or ""

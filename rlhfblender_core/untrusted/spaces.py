@@ -1,6 +1,7 @@
 """Spaces as shapes and dtypes, from pickles as from Gymnasium, and whether two of them go together."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ class SpaceInfo:
         shape: of an element; () for Discrete and Dict.
         dtype: of an element, "" for Dict and Tuple.
         counts: number of values of each entry, for Discrete and MultiDiscrete.
+        starts: their smallest values; () where all are 0.
         parts: the named sub-spaces of Dict and Tuple.
     """
 
@@ -28,13 +30,14 @@ class SpaceInfo:
     shape: tuple[int, ...] = ()
     dtype: str = ""
     counts: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
     parts: tuple[tuple[str, "SpaceInfo"], ...] = ()
 
     def __str__(self) -> str:
         if self.kind == "Discrete":
-            return f"Discrete({self.counts[0]})"
+            return f"Discrete({self.counts[0]}{f', start={self.starts[0]}' if self.starts else ''})"
         if self.kind == "MultiDiscrete":
-            return f"MultiDiscrete({list(self.counts)})"
+            return f"MultiDiscrete({list(self.counts)}{f', start={list(self.starts)}' if self.starts else ''})"
         if self.kind in ("Dict", "Tuple"):
             return f"{self.kind}({', '.join(f'{name}: {part}' for name, part in self.parts)})"
         return f"{self.kind}({self.shape}, {self.dtype})"
@@ -46,12 +49,16 @@ class SpaceInfo:
 
     def agrees_with(self, other: "SpaceInfo") -> bool:
         """Whether a policy for one can be used with the other; floats of any size count as equal."""
-        if self.kind != other.kind or self.counts != other.counts:
+        if (self.kind, self.counts, self.starts) != (other.kind, other.counts, other.starts):
             return False
         if self.parts or other.parts:
             mine, others = dict(self.parts), dict(other.parts)
             return mine.keys() == others.keys() and all(part.agrees_with(others[name]) for name, part in mine.items())
         return self.shape == other.shape and _dtype_family(self.dtype) == _dtype_family(other.dtype)
+
+    def counted_from_zero(self) -> "SpaceInfo":
+        """The same choices, the first of each called 0."""
+        return replace(self, starts=())
 
 
 def space_info(space: spaces.Space[Any]) -> SpaceInfo:
@@ -61,9 +68,12 @@ def space_info(space: spaces.Space[Any]) -> SpaceInfo:
         named = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         return SpaceInfo(kind, parts=tuple((str(name), space_info(part)) for name, part in named))
     if isinstance(space, spaces.Discrete):
-        return SpaceInfo(kind, dtype=str(space.dtype), counts=(int(space.n),))
-    counts = tuple(int(n) for n in space.nvec.ravel()) if isinstance(space, spaces.MultiDiscrete) else ()
-    return SpaceInfo(kind, tuple(space.shape or ()), str(space.dtype), counts)
+        return SpaceInfo(kind, dtype=str(space.dtype), counts=(int(space.n),), starts=_starts([int(space.start)]))
+    shape, dtype = tuple(space.shape or ()), str(space.dtype)
+    if isinstance(space, spaces.MultiDiscrete):
+        counts = tuple(int(n) for n in space.nvec.ravel())
+        return SpaceInfo(kind, shape, dtype, counts, _starts(space.start.ravel().tolist()))
+    return SpaceInfo(kind, shape, dtype)
 
 
 def pickled_space_info(value: Any, depth: int = 0) -> SpaceInfo:
@@ -79,10 +89,12 @@ def pickled_space_info(value: Any, depth: int = 0) -> SpaceInfo:
     if kind in ("Dict", "Tuple"):
         return SpaceInfo(kind, parts=_parts(value, depth))
     if kind == "Discrete":
-        return SpaceInfo(kind, dtype=_dtype(value), counts=(_count(resolved(value.attribute("n"))),))
+        count = _count(resolved(value.attribute("n")))
+        return SpaceInfo(kind, dtype=_dtype(value), counts=(count,), starts=_pickled_starts(value))
     if kind == "MultiDiscrete":
         nvec = np.asarray(resolved(value.attribute("nvec")))
-        return SpaceInfo(kind, nvec.shape, _dtype(value), tuple(_count(n) for n in nvec.ravel().tolist()))
+        counts = tuple(_count(n) for n in nvec.ravel().tolist())
+        return SpaceInfo(kind, nvec.shape, _dtype(value), counts, _pickled_starts(value))
     if kind == "MultiBinary":
         n = resolved(value.attribute("shape", "_shape", "n"))
         return SpaceInfo(kind, _shape(n if isinstance(n, tuple) else (n,)), _dtype(value) or "int8")
@@ -99,7 +111,21 @@ def _parts(value: StandIn, depth: int) -> tuple[tuple[str, SpaceInfo], ...]:
         named = list(enumerate(held))
     else:
         raise DamagedPickleError("it has no sub-spaces")
-    return tuple((str(name)[:80], pickled_space_info(part, depth + 1)) for name, part in named[:1000])
+    return tuple((str(name), pickled_space_info(part, depth + 1)) for name, part in named[:1000])
+
+
+def _pickled_starts(value: StandIn) -> tuple[int, ...]:
+    """Those of gym had none, and began at 0."""
+    found = resolved(value.attribute("start"))
+    starts = np.asarray(0 if found is None else found)
+    if starts.dtype.kind not in "iu":
+        raise DamagedPickleError("a space with an impossible start")
+    return _starts(starts.ravel().tolist())
+
+
+def _starts(values: Iterable[int]) -> tuple[int, ...]:
+    starts = tuple(values)
+    return starts if any(starts) else ()
 
 
 def _shape(value: Any) -> tuple[int, ...]:
@@ -129,20 +155,6 @@ def _dtype_family(dtype: str) -> str:
     return "integer" if dtype.startswith("int") else dtype
 
 
-def stacked(info: SpaceInfo, frames: int | None) -> SpaceInfo:
-    """The space after stacking that many observations, as ``VecFrameStack`` does it."""
-    if frames is None:
-        return info
-    if info.parts:
-        return SpaceInfo(info.kind, parts=tuple((name, stacked(part, frames)) for name, part in info.parts))
-    if info.kind != "Box" or not info.shape:
-        return info
-    shape = list(info.shape)
-    axis = 0 if info.is_image and shape[0] == min(shape) else -1
-    shape[axis] *= frames
-    return SpaceInfo(info.kind, tuple(shape), info.dtype)
-
-
 def channels_first(info: SpaceInfo) -> SpaceInfo:
     """The space after ``VecTransposeImage``: images as (channels, height, width)."""
     if info.parts:
@@ -155,13 +167,14 @@ def channels_first(info: SpaceInfo) -> SpaceInfo:
 
 def difference(trained: SpaceInfo, found: SpaceInfo) -> str:
     """In words: what the checkpoint expects and what the environment has."""
-    if trained.kind == found.kind == "Discrete":
+    if trained.kind == found.kind == "Discrete" and trained.counts != found.counts:
         return f"{trained.counts[0]} actions or values, the environment has {found.counts[0]}"
     if trained.parts and found.parts:
         mine, others = dict(trained.parts), dict(found.parts)
         for name in sorted(mine.keys() | others.keys()):
             if name not in others or name not in mine:
-                return f"an entry {name!r}, the environment has none" if name in mine else f"no entry {name!r}"
+                shown = repr(name[:80])
+                return f"an entry {shown}, the environment has none" if name in mine else f"no entry {shown}"
             if not mine[name].agrees_with(others[name]):
-                return f"{name}: {mine[name]}, the environment has {others[name]}"
+                return f"{name[:80]}: {mine[name]}, the environment has {others[name]}"
     return f"{trained}, the environment has {found}"

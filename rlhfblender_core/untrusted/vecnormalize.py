@@ -79,6 +79,7 @@ def trusted_statistics(path: Path) -> ObservationStatistics:
         wrapper = pickle.loads(path.read_bytes())  # noqa: S301 - asked for by --trust-checkpoint
         state = wrapper.__dict__
         held = _moments_of(state["obs_rms"], lambda rms: (rms.mean, rms.var)) if state.get("norm_obs", True) else {}
+        held = _chosen(held, state.get("norm_obs_keys"))
         return ObservationStatistics(held, float(state["clip_obs"]), float(state["epsilon"]))
     except Exception as error:  # its own code may raise anything
         raise _unusable(path, f"can't be loaded ({' '.join(str(error).split())[:120]})") from error
@@ -93,10 +94,15 @@ def _statistics(wrapper: Any) -> ObservationStatistics:
     moments = {}
     if wrapper.state.get("norm_obs", True):
         moments = _moments_of(wrapper.state.get("obs_rms"), _pickled_moments)
-        keys = wrapper.state.get("norm_obs_keys")
-        if isinstance(keys, list):
-            moments = {key: held for key, held in moments.items() if key is None or key in keys}
+        moments = _chosen(moments, wrapper.state.get("norm_obs_keys"))
     return ObservationStatistics(moments, float(clip), float(epsilon))
+
+
+def _chosen(moments: dict[str | None, Moments], keys: Any) -> dict[str | None, Moments]:
+    """Those of the keys that are normalised; older files name none and mean all."""
+    if not isinstance(keys, list):
+        return moments
+    return {key: held for key, held in moments.items() if key is None or key in keys}
 
 
 def _pickled_moments(rms: Any) -> tuple[Any, Any]:

@@ -243,7 +243,8 @@ def _flat_space(env: Env, name: str) -> spaces.Box:
 def _replaced(space: spaces.Space[Any], flat: spaces.Box) -> spaces.Space[Any]:
     """The space with another flat part."""
     if isinstance(space, spaces.Dict):
-        return spaces.Dict({**space.spaces, _OBSERVATION: flat})
+        # As pairs: the keys of a mapping would be sorted.
+        return spaces.Dict(list({**space.spaces, _OBSERVATION: flat}.items()))
     return flat
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from rlhfblender_core.dataset.action_labels import load_pictures
+from rlhfblender_core.environments import Trust
 from rlhfblender_core.errors import (
     DataNotUsableError,
     EnvironmentNotUsableError,
@@ -36,7 +37,8 @@ def url(tmp_path: Path) -> str:
 def register(tmp_path: Path, url: str) -> Register:
     def run(**request: object) -> EnvironmentRecord:
         asked = RegistrationRequest(**{**COUNTING, **request})  # type: ignore[arg-type]
-        return register_environment(asked, open_data_root(str(tmp_path / "data")), url)
+        trust = Trust("here", tmp_path / "state" / "trusted")
+        return register_environment(asked, open_data_root(str(tmp_path / "data")), url, trust)
 
     return run
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rlhfblender_core.dataset.listings import find_keys, find_unknown_files, list_checkpoint
 from rlhfblender_core.dataset.publish import publish_shard
+from rlhfblender_core.environments import Trust
 from rlhfblender_core.registry import open_existing_registry, open_registry
 from rlhfblender_core.repair import Sources, plan_remakes, rebuild_index, remove_leftover_files
 from rlhfblender_core.rollout.shards import Shard, roll_out_shard
@@ -15,6 +16,7 @@ from rlhfblender_core.verify import Findings, check_episodes, check_index, check
 
 #: Every survey decodes all videos, so few here; the soak tests have 30.
 EPISODES = 3
+_TRUST = Trust(packages=frozenset({"tests"}))
 
 
 def database(root: DataRoot) -> str:
@@ -48,11 +50,11 @@ def repair(root: DataRoot, database_url: str) -> list[str]:
     findings = survey(root, database_url)
     remove_leftover_files(root, findings.problems)
     with open_registry(database_url) as registry, tempfile.TemporaryDirectory() as cache:
-        remakes, refusals = plan_remakes(findings, Sources(root, registry, Path(cache), {}))
+        remakes, refusals = plan_remakes(findings, Sources(root, registry, Path(cache), {}, trust=_TRUST))
         with open_run(root) as run:
             for remake in remakes:
                 shard = Shard(remake.key, remake.settings, remake.episodes)
                 publish_shard(root, roll_out_shard(shard, run.folder))
         findings = survey(root, database_url)
-        rebuild_index(root, registry, findings.problems, findings.records)
+        rebuild_index(root, registry, findings.problems, findings.records, _TRUST)
     return refusals

@@ -16,7 +16,7 @@ from typing import Any
 from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.dataset.published import Published, read_published
-from rlhfblender_core.environments import EnvironmentSpec, Space, space_from_description
+from rlhfblender_core.environments import ONLY_DECLARED, EnvironmentSpec, Space, Trust, space_from_description
 from rlhfblender_core.environments.registration import entry_point_text, find_registration
 from rlhfblender_core.errors import DataNotUsableError, EnvironmentNotUsableError, InvalidParameterError
 from rlhfblender_core.export.index import staging_folder
@@ -28,7 +28,7 @@ from rlhfblender_core.registry import CheckpointRecord
 from rlhfblender_core.storage import DataRoot, fetch_file, make_folder
 
 #: Part of what decides whether a data set is up to date; raised when the same episodes would be another.
-_RECIPE = 1
+_RECIPE = 2
 _NAMESPACE_FILE = "namespace_metadata.json"
 #: Our own entries in a data set's metadata.
 _SOURCE, _KEY = "rlhfblender_source", "rlhfblender_checkpoint"
@@ -58,8 +58,14 @@ class MinariCheckpoint:
         return CheckpointKey(self.checkpoint.experiment, self.checkpoint.label)
 
 
-def plan_minari_export(sources: Sequence[ExperimentSource]) -> tuple[MinariCheckpoint, ...]:
+def plan_minari_export(
+    sources: Sequence[ExperimentSource], trust: Trust = ONLY_DECLARED
+) -> tuple[MinariCheckpoint, ...]:
     """One data set per checkpoint. Environments' packages are imported: not to be done in several threads at once.
+
+    Args:
+        sources: the experiments.
+        trust: what the registry may name to make environments with; of others, no spec is written.
 
     Raises:
         InvalidParameterError: Minari isn't installed, or two checkpoints' data sets would have the same id.
@@ -67,7 +73,7 @@ def plan_minari_export(sources: Sequence[ExperimentSource]) -> tuple[MinariCheck
     _import_minari()
     planned: dict[str, MinariCheckpoint] = {}
     for source in sources:
-        env_spec = _env_spec(source)
+        env_spec = _env_spec(source, trust)
         for checkpoint in source.checkpoints:
             names = (path_segment(source.record.env_id), source.record.name, f"{checkpoint.label}-v0")
             dataset_id = "/".join(re.sub(r"[^-\w]", "-", name) for name in names)
@@ -219,10 +225,11 @@ def _episode_metadata(manifest: Manifest) -> dict[str, Any]:
     return {"rlhfblender_episode": manifest.episode, "rlhfblender_request": manifest.request_digest}
 
 
-def _env_spec(source: ExperimentSource) -> str | None:
+def _env_spec(source: ExperimentSource, trust: Trust) -> str | None:
     """Gymnasium's spec of the environment with the registered keyword arguments."""
     spec: EnvironmentSpec = spec_of(source.environment)
     try:
+        trust.admit(spec)
         registration = find_registration(spec)
     except EnvironmentNotUsableError:
         return None

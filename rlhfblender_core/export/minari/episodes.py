@@ -26,7 +26,8 @@ def minari_space(space: Space) -> Space:
     Keys become names that HDF5 can hold, as those of infos do.
     """
     if isinstance(space, spaces.Dict):
-        return spaces.Dict({_member(key): minari_space(child) for key, child in space.spaces.items()})
+        # As pairs: the keys of a mapping would be sorted.
+        return spaces.Dict([(_member(key), minari_space(child)) for key, child in space.spaces.items()])
     if isinstance(space, spaces.Tuple):
         return spaces.Tuple([minari_space(child) for child in space.spaces])
     if isinstance(space, spaces.Text) and space.character_set == spaces.Text(1).character_set:

@@ -40,6 +40,13 @@ BOX = spaces.Box(-1, 1, (3,), np.float32)
 UNEVEN = spaces.Box(np.array([-2, 0], np.float32), np.array([1, 5], np.float32))
 IMAGE = spaces.Box(0, 255, (36, 40, 3), np.uint8)
 GOAL = spaces.Dict({"achieved_goal": BOX, "desired_goal": BOX, "observation": spaces.Box(-5, 5, (4,), np.float64)})
+# Pairs keep their order; the keys of a mapping would be sorted.
+UNSORTED_GOAL = spaces.Dict(
+    [("observation", GOAL["observation"]), ("desired_goal", BOX), ("achieved_goal", spaces.Box(-9, 9, (3,)))]
+)
+UNSORTED = spaces.Dict(
+    [("z", spaces.Box(-9, 9, (2,))), ("image", IMAGE), ("m", spaces.Discrete(3)), ("a", spaces.MultiDiscrete([2, 4]))]
+)
 
 _PPO = {"n_steps": 16, "batch_size": 16, "n_epochs": 1}
 _OFF = {"learning_starts": 8, "buffer_size": 100, "batch_size": 8}
@@ -59,6 +66,7 @@ MODELS: dict[str, tuple[str, str, spaces.Space[Any], spaces.Space[Any], dict[str
     "PPO-multi-discrete": ("PPO", "MlpPolicy", spaces.MultiDiscrete([2, 4]), spaces.MultiDiscrete([3, 2]), _PPO),
     "PPO-multi-binary": ("PPO", "MlpPolicy", spaces.Discrete(5), spaces.MultiBinary(3), _PPO),
     "PPO-image": ("PPO", "CnnPolicy", IMAGE, spaces.Discrete(3), _PPO),
+    "PPO-unsorted": ("PPO", "MultiInputPolicy", UNSORTED, spaces.Discrete(3), _PPO),
     "TRPO": ("TRPO", "MlpPolicy", BOX, spaces.Discrete(3), {"n_steps": 16, "batch_size": 16}),
     "MaskablePPO": ("MaskablePPO", "MlpPolicy", BOX, spaces.Discrete(3), _PPO),
     "MaskablePPO-multi": ("MaskablePPO", "MlpPolicy", BOX, spaces.MultiDiscrete([3, 2]), _PPO),
@@ -67,6 +75,7 @@ MODELS: dict[str, tuple[str, str, spaces.Space[Any], spaces.Space[Any], dict[str
     "QRDQN": ("QRDQN", "MlpPolicy", BOX, spaces.Discrete(3), {**_OFF, "policy_kwargs": {"n_quantiles": 7}}),
     "SAC": ("SAC", "MlpPolicy", BOX, UNEVEN, _OFF),
     "SAC-her": ("SAC", "MultiInputPolicy", GOAL, UNEVEN, _OFF),
+    "SAC-her-unsorted": ("SAC", "MultiInputPolicy", UNSORTED_GOAL, UNEVEN, _OFF),
     "SAC-sde": ("SAC", "MlpPolicy", BOX, UNEVEN, {**_OFF, "use_sde": True}),
     "TD3": ("TD3", "MlpPolicy", BOX, UNEVEN, _OFF),
     "DDPG": ("DDPG", "MlpPolicy", BOX, UNEVEN, _OFF),
@@ -92,7 +101,7 @@ class Trained:
 
     def load_with_sb3(self) -> Any:
         # Without an environment Stable-Baselines3 can't make the buffer for hindsight, which nobody needs here.
-        no_her = {"replay_buffer_class": None, "replay_buffer_kwargs": {}} if self.name == "SAC-her" else None
+        no_her = {"replay_buffer_class": None, "replay_buffer_kwargs": {}} if self.name.startswith("SAC-her") else None
         model = algorithm_class(self.algorithm).load(self.path, device="cpu", custom_objects=no_her)
         model.policy.set_training_mode(False)
         return model
@@ -125,11 +134,11 @@ def _train(name: str, path: Path) -> Trained:
     torch.set_num_threads(1)
     algorithm, policy, observed, acted, kwargs = MODELS[name]
     kwargs = dict(kwargs)
-    if name == "SAC-her":
+    if name.startswith("SAC-her"):
         from stable_baselines3 import HerReplayBuffer
 
         kwargs["replay_buffer_class"] = HerReplayBuffer
-    env = HerEnv(observed, acted) if name == "SAC-her" else SpacesEnv(observed, acted)
+    env = HerEnv(observed, acted) if name.startswith("SAC-her") else SpacesEnv(observed, acted)
     model = algorithm_class(algorithm)(policy, env, seed=0, device="cpu", **kwargs)
     learn = {"use_masking": False} if algorithm == "MaskablePPO" else {}
     model.learn(20, **learn)

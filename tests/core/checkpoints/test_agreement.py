@@ -15,10 +15,10 @@ from rlhfblender_core.policies import UncertaintyKind
 
 # The names of conftest's models: fixtures can't be used for parametrisation.
 ON_POLICY = (
-    "A2C", "PPO", "PPO-box", "PPO-sde", "PPO-multi-discrete", "PPO-multi-binary", "PPO-image", "TRPO", "MaskablePPO",
-    "MaskablePPO-multi",
+    "A2C", "PPO", "PPO-box", "PPO-sde", "PPO-multi-discrete", "PPO-multi-binary", "PPO-image", "PPO-unsorted", "TRPO",
+    "MaskablePPO", "MaskablePPO-multi",
 )  # fmt: skip
-CRITICS = ("SAC", "SAC-her", "SAC-sde", "TD3", "DDPG", "TQC", "CrossQ")
+CRITICS = ("SAC", "SAC-her", "SAC-her-unsorted", "SAC-sde", "TD3", "DDPG", "TQC", "CrossQ")
 ALL = (*ON_POLICY, "RecurrentPPO", "DQN", "QRDQN", *CRITICS, "ARS", "ARS-linear")
 
 

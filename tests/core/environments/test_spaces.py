@@ -121,6 +121,16 @@ def test_columns_are_named_by_the_place_in_the_space() -> None:
     assert observation_columns(spaces.Discrete(3)) == {"obs": (np.dtype("int64"), ())}
 
 
+def test_the_keys_of_a_dict_keep_their_order_in_a_description() -> None:
+    """A plain mapping would be sorted, and a row of all parts be another one."""
+    inner = spaces.Dict([("y", spaces.Box(-1, 1, (2,))), ("b", spaces.Box(-1, 1, (3,)))])
+    space = spaces.Dict([("z", spaces.Box(-1, 1, (1,))), ("inner", inner), ("a", spaces.Tuple([inner]))])
+    again = space_from_description(json.loads(json.dumps(describe_space(space))))
+    sample = space.sample()
+    assert list(observation_columns(again)) == list(observation_columns(space))
+    np.testing.assert_array_equal(spaces.flatten(again, sample), spaces.flatten(space, sample))
+
+
 def test_box_observation_of_the_right_kind_is_not_copied() -> None:
     space = spaces.Box(0, 255, (2, 2, 3), np.uint8)
     observation = space.sample()

@@ -97,6 +97,16 @@ def test_recorded_observations_and_spaces_stay_the_environments_own(name):
     assert env.observation_space.contains(second)
 
 
+def test_wrapped_parts_of_a_dict_keep_their_order():
+    """A plain mapping would be sorted."""
+
+    class Unsorted(GoalEnv):
+        observation_space = spaces.Dict([("observation", spaces.Box(-1, 1, (2,))), ("desired_goal", spaces.Box(0, 1))])
+
+    env = wrap_environment(Unsorted(), [spec("rl_zoo3.wrappers.TimeFeatureWrapper")])
+    assert list(env.observation_space) == ["observation", "desired_goal"]
+
+
 def test_history_holds_the_last_observations_and_actions_and_is_cleared():
     env = wrap_environment(gym.make("Pendulum-v1"), [spec("rl_zoo3.wrappers.HistoryWrapper", horizon=2)])
     first, _ = env.reset(seed=0)

@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path
-from rlhfblender_core.environments import unflatten_observation
+from rlhfblender_core.environments import Trust, unflatten_observation
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.export import (
     CheckpointReport,
@@ -20,11 +20,13 @@ from rlhfblender_core.export import (
     open_target,
     plan_minari_export,
 )
-from rlhfblender_core.export.minari.episodes import minari_infos
+from rlhfblender_core.export.minari.episodes import minari_infos, minari_space
 from rlhfblender_core.registry import open_registry
 from tests.support.exporting import DataSet
 
 minari = pytest.importorskip("minari")
+
+TRUST = Trust(packages=frozenset({"gymnasium", "tests"}))
 
 
 def export(data: DataSet, out: Path, experiments: list[str] | None = None) -> list[CheckpointReport]:
@@ -32,7 +34,7 @@ def export(data: DataSet, out: Path, experiments: list[str] | None = None) -> li
     with open_registry(data.url) as registry:
         sources = find_experiments(data.root, registry, experiments)
     with locked(target):
-        return [export_minari_checkpoint(data.root, target, cp) for cp in plan_minari_export(sources)]
+        return [export_minari_checkpoint(data.root, target, cp) for cp in plan_minari_export(sources, TRUST)]
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +174,16 @@ def test_two_experiments_are_never_one_data_set(data: DataSet, out: Path) -> Non
     export(data, out, ["a b"])
     with pytest.raises(DataNotUsableError, match="export of a b at random"):
         export(data, out, ["a-b"])
+
+
+def test_the_keys_of_a_dict_keep_their_order(tmp_path: Path) -> None:
+    """A plain mapping would be sorted. Minari itself sorts when it reads them."""
+    from minari.serialization import serialize_space
+
+    inner = spaces.Dict([("y", spaces.Box(-1, 1, (2,))), ("b/c", spaces.Discrete(2))])
+    stored = json.loads(serialize_space(minari_space(spaces.Dict([("z", inner), ("a", inner)]))))["subspaces"]
+    assert {key: list(part["subspaces"]) for key, part in stored.items()} == {"z": ["y", "b%2Fc"], "a": ["y", "b%2Fc"]}
+    assert list(stored) == ["z", "a"]
 
 
 def test_infos_that_differ_between_steps_are_texts() -> None:
