@@ -14,7 +14,7 @@ from rlhfblender_core.errors import CheckpointNotUsableError
 from rlhfblender_core.untrusted.allow_list import ACTIVATIONS, EXTRACTORS, POLICIES, Name
 from rlhfblender_core.untrusted.model_zip import VARIABLES, WEIGHTS, ModelArchive, read_archive, refusal
 from rlhfblender_core.untrusted.pickles import load_inert
-from rlhfblender_core.untrusted.placeholders import DamagedPickleError, RefusedPickleError, StandIn, resolved
+from rlhfblender_core.untrusted.placeholders import DamagedPickleError, Placeholder, RefusedPickleError, resolved
 from rlhfblender_core.untrusted.spaces import SpaceInfo, pickled_space_info
 from rlhfblender_core.untrusted.weights import WeightShapes, scan_weights
 
@@ -118,7 +118,7 @@ def serialized(archive: ModelArchive, field: str) -> bytes | None:
 
 
 def _decoded(archive: ModelArchive, field: str) -> Any:
-    """The value of an entry with stand-ins; plain JSON as it is."""
+    """The value of an entry with placeholders; plain JSON as it is."""
     content = serialized(archive, field)
     if content is None:
         return archive.data[field]
@@ -137,7 +137,7 @@ def _refused(path: Path, field: str, found: str) -> CheckpointNotUsableError:
 def _policy_class(archive: ModelArchive, *, trust: bool) -> Name | None:
     try:
         value = _decoded(archive, "policy_class")
-        if not isinstance(value, type) or not issubclass(value, StandIn):
+        if not isinstance(value, type) or not issubclass(value, Placeholder):
             raise refusal(archive.path, f"is damaged: policy_class is no class but {value!r:.40}")
         if value.origin not in POLICIES:
             raise _refused(archive.path, "policy_class", ".".join(value.origin))
@@ -176,14 +176,14 @@ def _plain(value: Any, depth: int) -> Any:
         return {_plain(key, depth + 1): _plain(part, depth + 1) for key, part in dict.items(value)}
     if isinstance(value, (list, tuple)):
         return type(value)(_plain(part, depth + 1) for part in value)
-    if isinstance(value, type) and issubclass(value, StandIn):
+    if isinstance(value, type) and issubclass(value, Placeholder):
         if value.origin in ACTIVATIONS | EXTRACTORS:
             return ClassName(value.origin)
         raise RefusedPickleError(".".join(value.origin))
     number = resolved(value)
     if isinstance(number, (bool, int, float)):
         return number
-    raise RefusedPickleError(".".join(value.origin) if isinstance(value, StandIn) else type(value).__name__)
+    raise RefusedPickleError(".".join(value.origin) if isinstance(value, Placeholder) else type(value).__name__)
 
 
 def _old_net_arch(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from rlhfblender_core.checkpoints.download import fetched, sha256_of
 from rlhfblender_core.checkpoints.find import CheckpointFile, Companions
 from rlhfblender_core.checkpoints.listing import open_filesystem, storage_errors
 from rlhfblender_core.checkpoints.origin import Origin, origin_of
-from rlhfblender_core.checkpoints.settings import MAX_YAML_BYTES, SettingsFile, agent_settings, trained_environment
+from rlhfblender_core.checkpoints.settings import SettingsFile, agent_settings, trained_environment
 from rlhfblender_core.checkpoints.statistics import statistics_url
 from rlhfblender_core.errors import CheckpointNotUsableError
-from rlhfblender_core.untrusted.model_zip import MAX_ARCHIVE_BYTES
-from rlhfblender_core.untrusted.vecnormalize import MAX_FILE_BYTES, read_statistics
+from rlhfblender_core.untrusted.limits import MAX_ARCHIVE_BYTES, MAX_PICKLE_BYTES, MAX_YAML_BYTES
+from rlhfblender_core.untrusted.vecnormalize import read_statistics
 from rlhfblender_core.wrappers.specs import AgentSettings, WrapperSpec
 
 _NO_VELOCITY = re.compile(r".*NoVel-v\d+")
@@ -147,7 +147,7 @@ def _statistics(
                 "Put it beside the model, in the folder of its config.yml, or name it with --vecnormalize FILE."
             )
         return None, None
-    path, digest = fetched(url, cache, storage_options, MAX_FILE_BYTES)
+    path, digest = fetched(url, cache, storage_options, MAX_PICKLE_BYTES)
     if not trust:
         read_statistics(path)
     return StatisticsRef(str(path), digest), note

@@ -9,7 +9,7 @@ from rlhfblender_core.checkpoints.listing import open_folder
 from rlhfblender_core.checkpoints.looking import pickled_classes
 from rlhfblender_core.checkpoints.naming import stem_of
 from rlhfblender_core.errors import CheckpointNotUsableError
-from rlhfblender_core.untrusted.vecnormalize import MAX_FILE_BYTES
+from rlhfblender_core.untrusted.limits import MAX_PICKLE_BYTES
 
 _CLASS = "VecNormalize"
 #: Pickles of a folder that are looked into.
@@ -60,7 +60,7 @@ def _statistics_among(urls: Sequence[str], storage_options: Mapping[str, Any] | 
     known = []
     for parent, names in by_folder.items():
         folder = open_folder(parent, storage_options)
-        small = [name for name in names if 0 < folder.sizes.get(name, 1) <= MAX_FILE_BYTES]
+        small = [name for name in names if 0 < folder.sizes.get(name, 1) <= MAX_PICKLE_BYTES]
         known += [folder.url(name) for name, held in pickled_classes(folder, small).items() if held == _CLASS]
     return known
 

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlhfblender_core.dataset.layout import ArtifactKind
 from rlhfblender_core.errors import DataNotUsableError
+from rlhfblender_core.untrusted.json_values import parse_json
+from rlhfblender_core.untrusted.limits import MAX_MANIFEST_BYTES
 
 #: Raised when a reader of older manifests would misread a newer one.
 FORMAT_VERSION = 1
@@ -131,7 +133,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
         DataNotUsableError: they are no manifest, a damaged one, or one of a newer format.
     """
     try:
-        found = json.loads(content)
+        found = parse_json(content, MAX_MANIFEST_BYTES)
         version = found["format_version"]
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise DataNotUsableError(

@@ -15,7 +15,8 @@ from rlhfblender_core.checkpoints.select import select_checkpoints
 from rlhfblender_core.dataset.layout import BEST, FINAL, RANDOM
 from rlhfblender_core.errors import RLHFBlenderError
 from rlhfblender_core.registry import CheckpointRecord, ExperimentRecord
-from rlhfblender_core.untrusted.model_zip import MAX_ARCHIVE_BYTES, read_archive
+from rlhfblender_core.untrusted.limits import MAX_ARCHIVE_BYTES
+from rlhfblender_core.untrusted.model_zip import read_archive
 
 _log = logging.getLogger(__name__)
 
