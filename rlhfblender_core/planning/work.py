@@ -107,11 +107,11 @@ def _checkpoint_work(plan: GenerationPlan, locations: Locations) -> Iterator[Che
         published = read_published(root, CheckpointKey(plan.experiment.name, settings.label))
         if not plan.replace:
             check_same_request(published, settings, range(plan.num_episodes))
-        settings = replace(settings, reproducible=_known(published, settings))
-        yield CheckpointWork(settings, published, plan.num_episodes, plan.replace)
+        known = replace(settings, reproducible=_known(published, settings))
+        yield CheckpointWork(known, published, plan.num_episodes, plan.replace)
 
 
 def _known(published: Published, settings: RolloutSettings) -> bool | None:
-    """What episodes of the same request say of their environment: a repaired one says the same, and nothing is tried."""
+    """What episodes of the same request say of their environment, so that it need not be tried out again."""
     same = (manifest for manifest in published.manifests.values() if manifest.request_digest == settings.digest)
     return next((manifest.reproducible for manifest in same if manifest.reproducible is not None), None)
