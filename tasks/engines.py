@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.errors import RunStoppedError
+from rlhfblender_core.rollout.lost_workers import roll_out_in_workers
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import Shard, StagedShard, check_agent, roll_out_shard
 from rlhfblender_core.runs.folders import Run, live_runs, open_run, open_scratch, spread
@@ -90,7 +91,7 @@ class Engine:
 
     def roll_out(self, shard: Shard, missing: tuple[int, ...]) -> StagedShard:
         """Makes the shard's missing episodes in a worker."""
-        return self.workers.run(roll_out_shard, replace(shard, episodes=missing), self.staging)
+        return roll_out_in_workers(self.workers, replace(shard, episodes=missing), self.staging)
 
 
 #: By run; None for a run that this process started and that is over: its tasks that still wait for another try must not

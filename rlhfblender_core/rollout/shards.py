@@ -18,6 +18,7 @@ from rlhfblender_core.rollout.manifest import describe_episode
 from rlhfblender_core.rollout.seeding import episode_seed, seeded_globals
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.storage import full_disk_errors, gone
+from rlhfblender_core.workers.lifelines import end_without_lifelines
 from rlhfblender_core.workers.progress import count_progress
 
 #: Shards get no larger: what a dying worker loses, and what waits to be published.
@@ -120,13 +121,14 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
         except EpisodeError as error:
             _session.close()  # its state is unknown now
             failures[episode] = str(error)
+        end_without_lifelines()
         count_progress(episodes=1)
     return StagedShard(shard.name, shard.key, tuple(staged), failures)
 
 
 def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
     options = shard.settings.options
-    folder = staging / shard.key.checkpoint / str(episode)
+    folder = episode_folder(shard, episode, staging)
     discard_staged(folder)  # of an earlier try
     with full_disk_errors():
         _make_below(staging, folder)
@@ -145,6 +147,11 @@ def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
         raise
     key = EpisodeKey(shard.key.experiment, shard.key.checkpoint, episode)
     return StagedEpisode(describe_episode(key, shard.settings, agent.policy.uncertainty_kind, summary, folder), folder)
+
+
+def episode_folder(shard: Shard, episode: int, staging: Path) -> Path:
+    """Where an episode's files wait to be published."""
+    return staging / shard.key.checkpoint / str(episode)
 
 
 def _make_below(staging: Path, folder: Path) -> None:

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Generic, ParamSpec, TypeVar
 
 from rlhfblender_core.errors import RunStoppedError, WorkerLostError
-from rlhfblender_core.workers.processes import end_pool, interrupts_blocked, make_pool
+from rlhfblender_core.workers.processes import (
+    end_pool,
+    how_it_ended,
+    interrupts_blocked,
+    make_pool,
+    worker_processes,
+)
 from rlhfblender_core.workers.progress import start_counter
 
 P = ParamSpec("P")
@@ -42,6 +48,7 @@ class Workers:
         self._lock = threading.Lock()
         self._here = threading.Lock()
         self._executors: dict[bool, Executor] = {}
+        self._single: set[ProcessPoolExecutor] = set()
         self._is_closed = False
         self._stopped = threading.Event()
         self._slots = threading.BoundedSemaphore(max(1, processes))
@@ -90,6 +97,34 @@ class Workers:
         """
         return self._begin(self.processes == 0, function, *args, **kwargs)
 
+    def run_alone(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Like :meth:`run`, in a process that does nothing else: if that one dies, it died of this.
+
+        Raises:
+            WorkerLostError: it died; the message says how.
+            RunStoppedError: the workers were closed meanwhile.
+        """
+        if self.processes == 0:
+            return self.run(function, *args, **kwargs)
+        with self._lock:
+            if self._is_closed:
+                raise RunStoppedError("The run was stopped.")
+            pool = make_pool(1, self._folder)
+            self._single.add(pool)
+        try:
+            with interrupts_blocked():
+                future = pool.submit(function, *args, **kwargs)
+            processes = worker_processes(pool)
+            return future.result()
+        except (BrokenProcessPool, CancelledError) as error:
+            if self._is_closed:
+                raise RunStoppedError("The run was stopped.") from error
+            raise WorkerLostError(how_it_ended(processes)) from error
+        finally:
+            with self._lock:
+                self._single.discard(pool)
+            end_pool(pool)
+
     def _run(self, is_here: bool, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: FBT001
         return self._begin(is_here, function, *args, **kwargs).result()
 
@@ -123,8 +158,9 @@ class Workers:
         with self._lock:
             self._is_closed = True
             self._stopped.set()
-            executors, self._executors = self._executors, {}
-        for executor in executors.values():
+            executors = [*self._executors.values(), *self._single]
+            self._executors, self._single = {}, set()
+        for executor in executors:
             if isinstance(executor, ProcessPoolExecutor):
                 end_pool(executor)
             else:
