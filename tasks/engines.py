@@ -46,7 +46,7 @@ class Engine:
 
     workers: Workers
     run: Run
-    _checks: dict[str, Begun[None]] = field(default_factory=dict, init=False)
+    _checks: dict[str, Begun[RolloutSettings]] = field(default_factory=dict, init=False)
     _shards: dict[tuple[CheckpointKey, tuple[int, ...]], BegunShard] = field(default_factory=dict, init=False)
 
     @property

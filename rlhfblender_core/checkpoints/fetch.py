@@ -14,10 +14,11 @@ from typing import Any
 from rlhfblender_core.checkpoints.contents import read_contents
 from rlhfblender_core.checkpoints.find import CheckpointFile, Companions
 from rlhfblender_core.checkpoints.listing import is_local, open_filesystem, storage_errors
-from rlhfblender_core.checkpoints.settings import MAX_YAML_BYTES, SettingsFile, agent_settings
+from rlhfblender_core.checkpoints.settings import SettingsFile, agent_settings
 from rlhfblender_core.errors import CheckpointNotUsableError
-from rlhfblender_core.untrusted.model_zip import MAX_ARCHIVE_BYTES, refusal
-from rlhfblender_core.untrusted.vecnormalize import MAX_FILE_BYTES, read_statistics
+from rlhfblender_core.untrusted.limits import MAX_ARCHIVE_BYTES, MAX_PICKLE_BYTES, MAX_YAML_BYTES
+from rlhfblender_core.untrusted.model_zip import refusal
+from rlhfblender_core.untrusted.vecnormalize import read_statistics
 from rlhfblender_core.wrappers.specs import AgentSettings, WrapperSpec
 
 _NO_VELOCITY = re.compile(r".*NoVel-v\d+")
@@ -136,7 +137,7 @@ def _statistics(
                 "Put it beside the model, in the folder of its config.yml."
             )
         return None
-    path, digest = _fetched(url, cache, storage_options, MAX_FILE_BYTES)
+    path, digest = _fetched(url, cache, storage_options, MAX_PICKLE_BYTES)
     if not trust:
         read_statistics(path)
     return StatisticsRef(str(path), digest)

@@ -57,7 +57,7 @@ def check_spaces(
     errors = []
     for observed, acted in candidates:
         try:
-            seen = policy_observations(ref, contents.observation_space, observed, trust=trust).space
+            seen = policy_observations(ref, contents, observed, trust=trust).space
             check_policy_spaces(contents, seen, acted, hint)
         except SpacesDifferError as error:
             errors.append(error)
@@ -67,13 +67,13 @@ def check_spaces(
 
 
 def policy_observations(
-    ref: CheckpointRef, trained: SpaceInfo | None, observation_space: spaces.Space[Any], *, trust: bool = False
+    ref: CheckpointRef, contents: ModelContents, observation_space: spaces.Space[Any], *, trust: bool = False
 ) -> ObservationPipeline:
     """What makes the policy's observations of an environment's.
 
     Args:
         ref: the checkpoint.
-        trained: the observation space in it, None where it can't be read.
+        contents: what is in it.
         observation_space: of the environment with the agent's wrappers around it.
         trust: as for :func:`~rlhfblender_core.checkpoints.fetch.fetch_checkpoint`.
 
@@ -85,7 +85,13 @@ def policy_observations(
     if ref.vecnormalize is not None:
         read = trusted_statistics if trust else read_statistics
         statistics = read(Path(ref.vecnormalize.path))
-    return ObservationPipeline(observation_space, statistics, ref.settings.frame_stack, trained)
+    return ObservationPipeline(
+        observation_space,
+        statistics,
+        ref.settings.frame_stack,
+        contents.observation_space,
+        joins_goal=contents.joins_goal,
+    )
 
 
 def check_policy_spaces(

@@ -13,18 +13,21 @@ from rlhfblender_core.registry.engine import has_password, registry_location
 from rlhfblender_core.registry.records import (
     DEFAULT_PROJECT,
     CheckpointRecord,
+    Claimed,
     EnvironmentRecord,
     EpisodeRecord,
     ExperimentKind,
     ExperimentRecord,
     JsonDict,
     ProjectRecord,
+    RunRecord,
 )
 from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry
 
 __all__ = [
     "DEFAULT_PROJECT",
     "CheckpointRecord",
+    "Claimed",
     "EnvironmentRecord",
     "EpisodeRecord",
     "ExperimentKind",
@@ -32,6 +35,7 @@ __all__ = [
     "JsonDict",
     "ProjectRecord",
     "Registry",
+    "RunRecord",
     "environment_conflict",
     "experiment_conflict",
     "has_password",

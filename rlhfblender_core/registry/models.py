@@ -146,3 +146,28 @@ class Episode(Base):
     request_digest: Mapped[str]
     manifest_sha256: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Run(Base):
+    """A row of runs: one that is under way, or died and hasn't been noticed yet."""
+
+    __tablename__ = "runs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    experiment: Mapped[str]
+    digests: Mapped[JsonDict]
+    machine: Mapped[str]
+    staging: Mapped[str | None]
+    #: Seconds since 1970 by the database's own clock, as a number that SQLite and PostgreSQL subtract alike.
+    heartbeat: Mapped[float] = mapped_column(Float(53))
+
+
+class Claim(Base):
+    """A row of claims: an episode that a run makes. Outlives the run, so that what it left is known as ours."""
+
+    __tablename__ = "claims"
+
+    experiment: Mapped[str] = mapped_column(primary_key=True)
+    checkpoint: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    run_id: Mapped[str]

@@ -174,6 +174,43 @@ class EpisodeRecord:
             raise InvalidParameterError(f"The registry holds seeds from 0 to 2**63 - 1, not {self.seed}.")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A run that makes episodes of an experiment.
+
+    Attributes:
+        id: unique; sorted by it, runs are sorted by when they started.
+        experiment: the experiment's name, which needn't be registered.
+        digests: of the requests it makes, by checkpoint's label.
+        machine: where it runs.
+        staging: its folder for unfinished files there, whose lock dies with the run; None for a run without one.
+        silent_s: seconds since its last heartbeat, by the database's clock.
+    """
+
+    id: str
+    experiment: str
+    digests: dict[str, str] = field(default_factory=dict)
+    machine: str
+    staging: str | None = None
+    silent_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a run got of the episodes it wanted to claim.
+
+    Attributes:
+        free: numbers that are the run's now, ascending.
+        taken_over: those of them that had been claimed before, by a run that died or by an earlier try of this one:
+            files without a manifest that lie in their places are ours.
+        held: numbers that other live runs have claimed.
+    """
+
+    free: tuple[int, ...]
+    taken_over: frozenset[int]
+    held: frozenset[int]
+
+
 def _store_json_form(record: object, name: str, what: str) -> None:
     """Replaces a JSON field by what reading it back will give, so that first and later runs see the same."""
     value = getattr(record, name)

@@ -11,8 +11,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from rlhfblender_core.errors import RegistryNotUsableError
 from rlhfblender_core.registry.engine import SQLITE_BUSY_TIMEOUT_S, reading, shown_url
-from rlhfblender_core.registry.migrations import HEAD, REVISIONS, VERSION_TABLE
-from rlhfblender_core.registry.models import Base
+from rlhfblender_core.registry.migrations import HEAD, REVISIONS, VERSION_TABLE, tables_since
 
 #: "RLHFBlen" in ASCII: the number of the lock under which one process at a time migrates a PostgreSQL database.
 _ADVISORY_LOCK = 0x524C4846426C656E
@@ -27,14 +26,18 @@ def is_registry(engine: Engine) -> bool:
         return _revision(connection) is not None
 
 
-def ensure_schema(engine: Engine) -> None:
+def ensure_schema(engine: Engine, *, migrate: bool = True) -> None:
     """Brings the tables to today's revision; any number of processes may do this at the same moment.
+
+    Args:
+        engine: of the database.
+        migrate: False where it can only be read, and older tables do.
 
     Raises:
         RegistryNotUsableError: a newer version of this project made them, or tables of the same names are others'.
     """
     with reading(engine).connect() as connection:
-        if _is_current(connection):
+        if _is_current(connection) or not migrate:
             return
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
@@ -67,9 +70,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _refuse_tables_of_others(connection: Connection) -> None:
-    if _revision(connection) is not None:
-        return
-    taken = sorted(set(inspect(connection).get_table_names()) & set(Base.metadata.tables))
+    taken = sorted(set(inspect(connection).get_table_names()) & tables_since(_revision(connection)))
     if taken:
         raise RegistryNotUsableError(
             f"The database {shown_url(connection.engine.url)} has tables of another program ({', '.join(taken)}). "

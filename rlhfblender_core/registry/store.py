@@ -1,22 +1,18 @@
 """The registry as the rest of the project sees it: open it, ask it, tell it."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
 from rlhfblender_core.errors import RegistryConflictError, RegistryNotUsableError
-from rlhfblender_core.registry import conflicts, queries, upserts
+from rlhfblender_core.registry import claims, conflicts, queries, upserts
+from rlhfblender_core.registry.claims_store import ClaimsStore
 from rlhfblender_core.registry.engine import (
     checked_url,
     make_parent_folder,
     make_registry_engine,
     readable_url,
-    reading,
     shown_url,
     sqlite_file,
 )
@@ -83,7 +79,8 @@ def open_existing_registry(url: str, *, reached_before: bool = False) -> "Regist
     if not there:
         engine.dispose()
         return None
-    return _opened(engine, reached_before=True)
+    # On a read-only disk an older revision stays as it is: all that newer ones add is tables.
+    return _opened(engine, reached_before=True, migrate=engine.url == target)
 
 
 def _exists(file: Path) -> bool:
@@ -95,48 +92,22 @@ def _exists(file: Path) -> bool:
         ) from error
 
 
-def _opened(engine: Engine, *, reached_before: bool) -> "Registry":
+def _opened(engine: Engine, *, reached_before: bool, migrate: bool = True) -> "Registry":
     try:
         with translated_errors(engine.url, opening=not reached_before):
-            ensure_schema(engine)
+            ensure_schema(engine, migrate=migrate)
     except BaseException:  # an interrupt, too, must leave no connection open
         engine.dispose()
         raise
     return Registry(engine)
 
 
-class Registry:
+class Registry(ClaimsStore):
     """An open registry. A context manager; safe to share between threads, not between processes.
 
     Every method is one transaction. Besides what their docstrings say, all raise RegistryUnavailableError (locked,
     connection lost) and RegistryNotUsableError (disk full, no rights).
     """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._reading_engine = reading(engine)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes all connections; may be called twice."""
-        self._engine.dispose()
-
-    @contextmanager
-    def _read(self) -> Iterator[Session]:
-        with translated_errors(self._engine.url), Session(self._reading_engine) as session:
-            yield session
-
-    @contextmanager
-    def _write(self) -> Iterator[Session]:
-        with translated_errors(self._engine.url), Session(self._engine) as session, session.begin():
-            yield session
 
     def ensure_environment(self, record: EnvironmentRecord) -> EnvironmentRecord:
         """The environment as registered: inserted on first use; names, description and spaces updated when given.
@@ -246,8 +217,12 @@ class Registry:
         with self._write() as session:
             upserts.forget_checkpoint(session, experiment, checkpoint)
 
-    def record_episodes(self, records: Sequence[EpisodeRecord]) -> None:
+    def record_episodes(self, records: Sequence[EpisodeRecord], *, claimed_by: str | None = None) -> None:
         """Inserts episodes or brings their rows up to date, all or none; rows that say the same are left alone.
+
+        Args:
+            records: the episodes.
+            claimed_by: id of the run whose claims on them are released in the same transaction; None for none.
 
         Raises:
             InvalidParameterError: an experiment or a checkpoint isn't registered.
@@ -255,6 +230,8 @@ class Registry:
         if records:
             with self._write() as session:
                 upserts.record_episodes(session, records)
+                if claimed_by is not None:
+                    claims.release_published(session, claimed_by, records)
 
     def list_episodes(self, experiment: str, checkpoint: str | None = None) -> list[EpisodeRecord]:
         """An experiment's episodes, of one checkpoint or all, by checkpoint's label and number."""

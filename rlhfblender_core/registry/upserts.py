@@ -17,7 +17,7 @@ from rlhfblender_core.errors import (
     RegistryUnavailableError,
 )
 from rlhfblender_core.registry import conflicts, queries
-from rlhfblender_core.registry.models import Base, Checkpoint, Environment, Episode, Experiment, Project, now
+from rlhfblender_core.registry.models import Base, Checkpoint, Claim, Environment, Episode, Experiment, Project, now
 from rlhfblender_core.registry.records import CheckpointRecord, EnvironmentRecord, EpisodeRecord, ExperimentRecord
 
 _EPISODE_FIELDS = (
@@ -39,7 +39,7 @@ def ensure_environment(session: Session, wanted: EnvironmentRecord) -> Environme
     Raises:
         RegistryConflictError: it is registered as another environment.
     """
-    statement = _insert(session, Environment).values(
+    statement = insert_into(session, Environment).values(
         env_id=wanted.env_id,
         display_name=wanted.display_name,
         description=wanted.description,
@@ -82,7 +82,7 @@ def registered_environment(session: Session, env_id: str) -> EnvironmentRecord:
 
 def ensure_project(session: Session, name: str) -> None:
     """Inserts the project if it isn't there."""
-    session.execute(_insert(session, Project).values(name=name).on_conflict_do_nothing(index_elements=["name"]))
+    session.execute(insert_into(session, Project).values(name=name).on_conflict_do_nothing(index_elements=["name"]))
 
 
 def ensure_experiment(session: Session, wanted: ExperimentRecord, *, replace_settings: bool) -> ExperimentRecord:
@@ -116,7 +116,7 @@ def _registered_experiment(session: Session, name: str) -> ExperimentRecord:
 
 def _insert_experiment(session: Session, wanted: ExperimentRecord) -> None:
     ensure_project(session, wanted.project)
-    experiment = _insert(session, Experiment).values(
+    experiment = insert_into(session, Experiment).values(
         name=wanted.name,
         project_id=session.scalar(select(Project.id).where(Project.name == wanted.project)),
         environment_id=session.scalar(select(Environment.id).where(Environment.env_id == wanted.env_id)),
@@ -133,7 +133,7 @@ def ensure_checkpoint(session: Session, wanted: CheckpointRecord) -> CheckpointR
     Raises:
         InvalidParameterError: its experiment isn't registered.
     """
-    statement = _insert(session, Checkpoint).values(
+    statement = insert_into(session, Checkpoint).values(
         experiment_id=queries.experiment_row_id(session, wanted.experiment),
         label=wanted.label,
         step=wanted.step,
@@ -154,7 +154,7 @@ def record_episodes(session: Session, records: Sequence[EpisodeRecord]) -> None:
     Raises:
         InvalidParameterError: an experiment or a checkpoint isn't registered.
     """
-    statement = _insert(session, Episode)
+    statement = insert_into(session, Episode)
     values = {name: statement.excluded[name] for name in _EPISODE_FIELDS if name not in _EPISODE_KEY}
     differs = or_(*(getattr(Episode, name).is_distinct_from(value) for name, value in values.items()))
     statement = statement.on_conflict_do_update(
@@ -197,18 +197,21 @@ def forget_episodes(session: Session, experiment: str, checkpoint: str, numbers:
 
 
 def forget_checkpoint(session: Session, experiment: str, checkpoint: str) -> None:
-    """Deletes a checkpoint's row and those of its episodes, if they are there."""
+    """Deletes a checkpoint's row and those of its episodes and of claims on them, if they are there."""
+    session.execute(delete(Claim).where(Claim.experiment == experiment, Claim.checkpoint == checkpoint))
     row_id = queries.checkpoint_row_ids(session, experiment).get(checkpoint)
     if row_id is not None:
         session.execute(delete(Checkpoint).where(Checkpoint.id == row_id))
 
 
 def forget_experiment(session: Session, name: str) -> None:
-    """Deletes an experiment's row and those of its checkpoints and episodes, if they are there."""
+    """Deletes an experiment's row and those of its checkpoints, episodes and claims, if they are there."""
+    session.execute(delete(Claim).where(Claim.experiment == name))
     session.execute(delete(Experiment).where(Experiment.name == name))
 
 
-def _insert(session: Session, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
+def insert_into(session: Session, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
+    """The dialect's own insert, which knows ``ON CONFLICT``."""
     if session.get_bind().dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)

@@ -27,6 +27,7 @@ from rlhfblender_core.export.request import CheckpointReport, RewardsKind
 from rlhfblender_core.export.rlhfblender import names
 from rlhfblender_core.export.rlhfblender.arrays import server_rewards, server_uncertainty, write_server_episode
 from rlhfblender_core.storage import DataRoot, fetch_file, publish_files, remove_files
+from rlhfblender_core.untrusted.pictures import PHOTOS, open_picture
 
 #: Part of what decides whether an episode is up to date; raised when the same episode would be other files.
 _RECIPE = 2
@@ -193,8 +194,8 @@ def _has_thumbnail(manifest: Manifest) -> bool:
 def _thumbnail(manifest: Manifest, file: Path | None, video: Path) -> Image.Image:
     """The thumbnail as RGB; the video's first frame where an imported episode has none."""
     if file is not None:
-        with Image.open(file) as image:
-            return image.convert("RGB")
+        with open_picture(file, file.name, PHOTOS) as picture:
+            return picture.convert("RGB")
     height, width = even(manifest.frame_height or 0), even(manifest.frame_width or 0)
     frames = read_frames(video, height, width) if height and width else iter(())
     frame = next(frames, None)

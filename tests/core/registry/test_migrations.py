@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -12,6 +13,7 @@ from alembic.script import ScriptDirectory
 
 from rlhfblender_core.errors import RegistryNotUsableError
 from rlhfblender_core.registry import open_existing_registry, open_registry
+from rlhfblender_core.registry.engine import checked_url, make_parent_folder
 from rlhfblender_core.registry.migrations import HEAD, REVISIONS, VERSION_TABLE
 from rlhfblender_core.registry.models import Base
 
@@ -80,3 +82,47 @@ def test_opening_a_registry_of_this_version_imports_no_alembic(new_sqlite_url: s
     )
     output = subprocess.run([sys.executable, "-c", code, new_sqlite_url], capture_output=True, text=True, check=True)
     assert output.stdout.split() == ["False", "False"]
+
+
+def make_first_tables(url: str) -> None:
+    """A registry as the first revision made it, with a project in it."""
+    make_parent_folder(checked_url(url))
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", "rlhfblender_core.registry:migrations")
+        config.set_main_option("path_separator", "os")
+        command.upgrade(config, "0001")
+    execute(url, "INSERT INTO projects (name, created_at) VALUES ('Old', '2025-01-01 00:00:00')")
+
+
+def test_a_registry_of_the_first_revision_keeps_its_rows_and_gets_claims(new_url: str) -> None:
+    make_first_tables(new_url)
+    with open_registry(new_url, create=False) as registry:
+        assert [project.name for project in registry.list_projects()] == ["Old"]
+        assert registry.claim("run", "E", "random", [0, 1], lambda _: False).free == (0, 1)
+    engine = sa.create_engine(new_url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")) == HEAD
+
+
+def test_a_registry_whose_new_tables_would_be_others_is_refused_and_left_alone(new_url: str) -> None:
+    make_first_tables(new_url)
+    execute(new_url, "CREATE TABLE runs (id INTEGER PRIMARY KEY)")
+    with pytest.raises(RegistryNotUsableError, match=r"tables of another program \(runs\)"):
+        open_registry(new_url)
+    execute(new_url, "DROP TABLE runs")
+    open_registry(new_url).close()
+
+
+def test_a_registry_of_the_first_revision_is_read_on_a_disk_that_cannot_be_written(
+    new_sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_first_tables(new_sqlite_url)
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write what nobody else can
+    opened = open_existing_registry(new_sqlite_url)
+    assert opened is not None
+    with opened as registry:
+        assert [project.name for project in registry.list_projects()] == ["Old"]
+        assert registry.list_runs() == []
+        assert registry.list_claims("E") == {}
