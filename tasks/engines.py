@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.errors import RunStoppedError
-from rlhfblender_core.rollout.lost_workers import roll_out_in_workers
+from rlhfblender_core.errors import RunStoppedError, WorkerLostError
+from rlhfblender_core.rollout.lost_workers import check_in_workers, roll_out_in_workers
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import Shard, StagedShard, check_agent, roll_out_shard
 from rlhfblender_core.runs.folders import Run, live_runs, open_run, open_scratch, spread
@@ -76,9 +76,10 @@ class Engine:
         """
         begun = self._checks.pop(settings.digest, None)
         if begun is not None:
-            begun.result()
+            with contextlib.suppress(WorkerLostError):  # its episodes tell which of them end their process
+                begun.result()
         else:
-            self.workers.prepare(check_agent, settings)
+            check_in_workers(self.workers, settings)
 
     def take_begun(self, shard: Shard) -> BegunShard | None:
         """The shard's episodes, where they have been begun; once only: what failed is done anew."""

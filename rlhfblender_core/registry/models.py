@@ -149,12 +149,15 @@ class Episode(Base):
 
 
 class Run(Base):
-    """A row of runs: one that is under way, or died and hasn't been noticed yet."""
+    """A row of runs: one that is at work on an experiment, or died and hasn't been noticed yet.
+
+    It refers to no other table: an experiment is claimed before it is registered, and while it is deleted.
+    """
 
     __tablename__ = "runs"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    experiment: Mapped[str]
+    experiment: Mapped[str] = mapped_column(primary_key=True)
     digests: Mapped[JsonDict]
     machine: Mapped[str]
     staging: Mapped[str | None]
