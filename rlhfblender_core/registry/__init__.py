@@ -22,7 +22,7 @@ from rlhfblender_core.registry.records import (
     ProjectRecord,
     RunRecord,
 )
-from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry
+from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry, registry_if_any
 
 __all__ = [
     "DEFAULT_PROJECT",
@@ -43,5 +43,6 @@ __all__ = [
     "name_conflict",
     "open_existing_registry",
     "open_registry",
+    "registry_if_any",
     "registry_location",
 ]

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from rlhfblender_core.dataset.episode_writer import discard_staged
+from rlhfblender_core.dataset.staged import StagedShard
 from rlhfblender_core.errors import WorkerLostError
 from rlhfblender_core.rollout.settings import RolloutSettings
-from rlhfblender_core.rollout.shards import Shard, StagedShard, check_agent, episode_folder, roll_out_shard
+from rlhfblender_core.rollout.shards import Shard, check_agent, episode_folder, roll_out_shard
 from rlhfblender_core.workers.pool import Workers
 
 #: In a process of its own. The first death may have been the system's doing, for want of memory.
@@ -35,19 +36,23 @@ def roll_out_in_workers(workers: Workers, shard: Shard, staging: Path) -> Staged
         return _one_by_one(workers, shard, staging)
 
 
-def check_in_workers(workers: Workers, settings: RolloutSettings) -> None:
+def check_in_workers(workers: Workers, settings: RolloutSettings) -> RolloutSettings:
     """Loads what the settings name in a worker and lets it act once; an environment that ends its process passes.
 
     Which of its episodes do that is told by each of them.
+
+    Returns:
+        The settings, and whether their environment is reproducible.
 
     Raises:
         RequestError: the environment or the checkpoint can't be used, or they don't fit together.
     """
     try:
-        workers.prepare(check_agent, settings)
+        return workers.run(check_agent, settings)
     except WorkerLostError:
         with suppress(WorkerLostError):
-            workers.run_alone(check_agent, settings)
+            return workers.run_alone(check_agent, settings)
+    return settings
 
 
 def _one_by_one(workers: Workers, shard: Shard, staging: Path) -> StagedShard:
