@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, registry
 
+from rlhfblender_core.environments.contained import contained
 from rlhfblender_core.environments.headless import check_mujoco_rendering, prepare_headless
 from rlhfblender_core.environments.packages import install_name, package_of, quoted
 from rlhfblender_core.environments.quiet import quiet_output, silence_native_loggers
@@ -54,7 +55,7 @@ def make_environment(spec: EnvironmentSpec, *, render: bool) -> Environment:
     prepare_headless()
     known_before = set(registry)
     try:
-        with quiet_output():
+        with contained(), quiet_output():
             return _make(spec, render=render)
     except BaseException:
         # Also when interrupted: an entry point that turned out unusable leaves its id free for another try.
@@ -83,7 +84,7 @@ def _make(spec: EnvironmentSpec, *, render: bool) -> Environment:
 
 def close_environment(env: Environment) -> None:
     """Frees what the environment holds; what was made with it stays good, whatever its ``close()`` raises."""
-    with contextlib.suppress(Exception, SystemExit):
+    with contained(), contextlib.suppress(Exception, SystemExit, GeneratorExit):
         env.close()
 
 
@@ -124,7 +125,7 @@ def _construct(spec: EnvironmentSpec, registration: EnvSpec, creator: EnvCreator
         render_kwargs, kwargs = ways[number]
         try:
             env = gymnasium.make(registration, **kwargs, **render_kwargs)
-        except (Exception, SystemExit) as raised:  # noqa: BLE001 (somebody's constructor; the first error is explained)
+        except (Exception, SystemExit, GeneratorExit) as raised:  # noqa: BLE001 (somebody's constructor; the first error is explained)
             error = error or raised
             if isinstance(raised, ImportError | gymnasium.error.DependencyNotInstalled):
                 break
