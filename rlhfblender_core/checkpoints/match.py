@@ -139,7 +139,7 @@ def _stack_hint(
         stacking = replace(ref, settings=replace(ref.settings, frame_stack=number))
         for observed, acted in candidates:
             try:
-                seen = policy_observations(stacking, contents.observation_space, observed, trust=trust).space
+                seen = policy_observations(stacking, contents, observed, trust=trust).space
             except SpacesDifferError:
                 continue
             if _problem(contents, space_info(seen), space_info(acted)) is None:
