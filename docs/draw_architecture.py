@@ -104,7 +104,7 @@ def label(room: str) -> str:
 
 def box(room: str, x: float, y: float, width: float) -> str:
     """A room's rectangle with its name."""
-    colour = COLOURS[room.split(".")[0]]
+    colour = COLOURS[room.partition(".")[0]]
     return (
         f'<rect x="{x - width / 2:.0f}" y="{y:.0f}" width="{width:.0f}" height="{BOX_HEIGHT}" rx="6" '
         f'fill="{colour}" stroke="#374151"/>'
