@@ -43,6 +43,7 @@ from rlhfblender_core.registry import (
     ExperimentRecord,
     Registry,
     experiment_conflict,
+    name_conflict,
 )
 from rlhfblender_core.rollout.agents import CheckpointAgent, RandomAgent, RolloutAgent
 from rlhfblender_core.rollout.episode import RawRecorder
@@ -100,6 +101,8 @@ def plan_generation(
     environment = merged_environment(known, wanted_environment)
     options = RolloutOptions.merged(registered.settings if registered else {}, request.options)
     experiment = None if kind is None else _experiment_record(request, registered, env_id, kind, options)
+    if registry and experiment and registered is None:
+        _check_name(experiment.name, registry)
     admit_environment(environment, wanted_environment, request, trust)  # what follows runs code
     spec = spec_of(environment)
     try_out = not request.register_only
@@ -166,6 +169,11 @@ def _experiment_record(
     if conflict:
         raise RegistryConflictError(conflict)
     return record
+
+
+def _check_name(name: str, registry: Registry) -> None:
+    if registry.find_experiment(name) is None and (conflict := name_conflict(name, registry.list_experiments())):
+        raise RegistryConflictError(conflict)
 
 
 def _model_path(request: GenerationRequest, registered: ExperimentRecord | None) -> str | None:
