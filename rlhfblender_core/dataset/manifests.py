@@ -176,4 +176,5 @@ def mean_and_std(returns: Iterable[float]) -> tuple[float, float]:
     values = np.fromiter(returns, float)
     if values.size == 0:
         return float("nan"), float("nan")
-    return float(values.mean()), float(values.std())
+    with np.errstate(invalid="ignore"):  # of infinite returns the deviation is NaN
+        return float(values.mean()), float(values.std())

@@ -174,3 +174,13 @@ class Claim(Base):
     checkpoint: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     run_id: Mapped[str]
+
+
+class UnusableCheckpoint(Base):
+    """A row of unusable checkpoints: one in a watched folder that was reported as unusable, and why."""
+
+    __tablename__ = "unusable_checkpoints"
+
+    experiment: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str]

@@ -1,13 +1,13 @@
 """Shards: episodes that one worker rolls out one after another, into files that wait to be published."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rlhfblender_core.dataset.episode_writer import EpisodeFiles, discard_staged, staged_path
+from rlhfblender_core.dataset.episode_writer import EpisodeFiles, discard_staged
 from rlhfblender_core.dataset.layout import CheckpointKey, EpisodeKey
-from rlhfblender_core.dataset.manifests import Manifest
+from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.environments import close_environment, make_environment
 from rlhfblender_core.environments.describe import DEFAULT_FPS
 from rlhfblender_core.errors import CheckpointNotUsableError, EnvironmentNotUsableError, EpisodeError, one_line
@@ -41,43 +41,22 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """``100000 · 0–9``."""
+        """``100000 0-9``, in ASCII: Prefect's timeline draws nothing else."""
         first, last = self.episodes[0], self.episodes[-1]
-        return f"{self.key.checkpoint} · {first}" + (f"–{last}" if last != first else "")
+        return f"{self.key.checkpoint} {first}" + (f"-{last}" if last != first else "")
 
 
 @dataclass(frozen=True)
-class StagedEpisode:
-    """An episode whose files lie in the run's folder.
+class PendingShard:
+    """Episodes that one worker shall make.
 
     Attributes:
-        manifest: its commit record, to be published last.
-        folder: where its files are.
+        shard: the episodes, and how they are made.
+        existing: those among them that are published from the same request, and are replaced.
     """
 
-    manifest: Manifest
-    folder: Path
-
-    def files(self) -> dict[str, Path]:
-        """Local file by the path below the data root where it belongs."""
-        return {record.path: staged_path(self.folder, kind) for kind, record in self.manifest.artifacts.items()}
-
-
-@dataclass(frozen=True)
-class StagedShard:
-    """What came of a shard.
-
-    Attributes:
-        name: the shard's.
-        key: experiment and checkpoint.
-        episodes: those to publish.
-        failures: message by number of those that the environment or the policy broke off.
-    """
-
-    name: str
-    key: CheckpointKey
-    episodes: tuple[StagedEpisode, ...]
-    failures: Mapping[int, str]
+    shard: Shard
+    existing: frozenset[int] = frozenset()
 
 
 def cut_shards(episodes: Sequence[int], workers: int) -> list[tuple[int, ...]]:

@@ -26,7 +26,7 @@ def test_every_worker_gets_work() -> None:
     assert len(cut_shards(range(4), 4)) == 4
 
 
-@pytest.mark.parametrize(("episodes", "name"), [((3,), "random · 3"), ((0, 1, 9), "random · 0–9")])
+@pytest.mark.parametrize(("episodes", "name"), [((3,), "random 3"), ((0, 1, 9), "random 0-9")])
 def test_a_shards_name_says_which_episodes(episodes: tuple[int, ...], name: str, shard: Callable[..., Shard]) -> None:
     assert shard(episodes=episodes).name == name
 
