@@ -10,7 +10,7 @@ if __name__ == "__main__":  # before what takes long to import
     start_command("flows.generate")
 
 from contextvars import ContextVar
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
 
@@ -70,9 +70,18 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
         str | None, Field(description="folder of checkpoints (local or any fsspec URL), or one .zip")
     ] = None,
     checkpoints: Annotated[
-        list[int | Literal["final", "best"]],
-        Field(description='training steps; -1 the latest (default), 0 a random baseline; also "final", "best"'),
+        list[int | str],
+        Field(
+            description="training steps, also 256,512; first:last:distance; -1 the latest (default), 0 a random "
+            "baseline; final, best, all"
+        ),
     ] = [-1],  # noqa: B006 (Prefect copies defaults)
+    checkpoint_pattern: Annotated[
+        str | None, Field(description="names of the checkpoints, where theirs don't tell, e.g. 'ppo_vec_{step}.zip'")
+    ] = None,
+    vecnormalize: Annotated[
+        str | None, Field(description="file of the checkpoints' observation statistics, where several are beside them")
+    ] = None,
     project: Annotated[str, Field(description=f"project (default {DEFAULT_PROJECT})")] = DEFAULT_PROJECT,
     env_gym_entrypoint: Annotated[
         str | None, Field(description="module:Class of a custom environment, registered as that id")

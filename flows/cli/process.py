@@ -52,7 +52,14 @@ def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
         run_command(module, is_flow=is_flow)
     except SystemExit as end:
         leave.code = end.code if isinstance(end.code, int) else EXIT_INCOMPLETE
+        threading.Thread(target=_leave_in_time, name="leave-in-time", daemon=True).start()
         raise
+
+
+def _leave_in_time() -> None:
+    """Ends the process though threads of an environment never end: Python would wait for them for ever."""
+    time.sleep(_GRACE_S)
+    atexit._run_exitfuncs()  # noqa: SLF001 (what Python calls once all threads have ended; its last one is _leave)
 
 
 class _Leave:

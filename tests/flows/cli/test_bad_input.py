@@ -181,6 +181,7 @@ class TestRegistered:
             (("--exp", "study", "--env-kwargs", "length:5"), "length = 4"),
             (("--env", "CartPole-v1", *COUNTING[2:], "--random"), "entry point"),
             (("--env", "Mine-v0"), "--random"),
+            (("--env", "CartPole-v1", "--exp", "Study", "--random"), "Experiment 'study' is registered"),
         ],
     )  # fmt: skip
     def test_what_is_registered_otherwise(
