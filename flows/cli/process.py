@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import importlib.util
 import logging
 import os
 import signal
@@ -43,6 +44,8 @@ def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
         is_flow: whether it needs Prefect's server.
     """
     _hide_flows_folder()
+    if importlib.util.find_spec("prefect") is None:
+        fail("The commands need packages that the library doesn't: pip install 'rlhfblender-data[workflow]'.", 2)
     leave = _Leave()
     if is_flow:
         begin_temporary_server()

@@ -17,6 +17,7 @@ import pytest
 
 from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord, open_registry
 from rlhfblender_core.registry.migrations import VERSION_TABLE
+from tests.support.environments_for_tests.masked import Masking
 
 Command = Callable[..., Any]
 MODULE = "tests.support.environments_for_tests.counting"
@@ -135,6 +136,29 @@ class TestCheckpoints:
     def test_an_algorithm_that_it_isnt(self, refused: Callable[..., str], trained_cartpole: Path) -> None:
         path = trained_cartpole / "CartPole-v1.zip"
         assert "PPO" in refused("--env", "CartPole-v1", "--model-path", path, "--algorithm", "Nonsense")
+
+
+class TestMasks:
+    ENV = (
+        *("--env", "Choosing-v0", "--no-render"),
+        *("--env-gym-entrypoint", "tests.support.environments_for_tests.masked:Choosing"),
+    )
+
+    def test_a_method_that_isnt_there(self, refused: Callable[..., str]) -> None:
+        line = refused(*self.ENV, "--random", "--action-mask-method", "legal_actions")
+        assert "no method legal_actions()" in line
+        assert "--action-mask-method valid_action_mask" in line
+
+    def test_what_is_no_name_of_a_method(self, refused: Callable[..., str]) -> None:
+        assert "name of a method" in refused(*self.ENV, "--random", "--action-mask-method", "a b")
+
+    def test_an_environment_that_doesnt_say_what_is_allowed(self, refused: Callable[..., str], tmp_path: Path) -> None:
+        from sb3_contrib import MaskablePPO
+
+        model = MaskablePPO("MlpPolicy", Masking(), n_steps=16, batch_size=16, device="cpu")
+        model.save(tmp_path / "model.zip")
+        line = refused(*self.ENV, "--model-path", tmp_path / "model.zip")
+        assert "--action-mask-method valid_action_mask" in line
 
 
 class TestRegistered:
