@@ -4,15 +4,18 @@ Which settings an episode was made with is reconstructed from the registry, by t
 and compared with the digest in its manifest or row: what would give other bytes is refused.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.dataset.layout import RANDOM, CheckpointKey, EpisodeKey
+from rlhfblender_core.dataset.listings import check_root
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.environments import ONLY_DECLARED, EnvironmentSpec, Trust, describe_environment
 from rlhfblender_core.errors import DataNotUsableError, RequestError, one_line
+from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations
 from rlhfblender_core.planning.plan import plan_generation
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest
 from rlhfblender_core.registry import (
@@ -22,12 +25,28 @@ from rlhfblender_core.registry import (
     ExperimentKind,
     ExperimentRecord,
     Registry,
+    open_registry,
 )
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
-from rlhfblender_core.runs.folders import live_runs, no_run_starting
+from rlhfblender_core.rollout.shards import PendingShard, Shard, cut_shards
+from rlhfblender_core.runs.claims import live_runs, release_of_dead
+from rlhfblender_core.runs.folders import remove_unfinished
+from rlhfblender_core.step_runner import StepRunner
+from rlhfblender_core.steps import Steps
 from rlhfblender_core.storage import DataRoot, remove_files
-from rlhfblender_core.verify import Findings, Problem, Remedy, index_problems, read_manifests
+from rlhfblender_core.verify import (
+    Findings,
+    Problem,
+    Remedy,
+    Verification,
+    check_registry,
+    index_problems,
+    read_manifests,
+    survey,
+    verification,
+    verify,
+)
 
 
 @dataclass(frozen=True)
@@ -135,24 +154,27 @@ def _split_by_digest(
     return tuple(n for n in episodes if n not in others), lines
 
 
-def remove_leftover_files(root: DataRoot, problems: Iterable[Problem]) -> int:
-    """Removes the files that belong to no episode, unless a run may have published them since; says how many."""
+def remove_left_over(problems: Iterable[Problem], locations: Locations) -> int:
+    """Removes the files that dead runs left, unless a run may have published them since; says how many."""
+    root = locations.open_root()
     removed = 0
-    leftovers: dict[str, list[Problem]] = {}
+    left_over: dict[str, list[Problem]] = {}
     for problem in problems:
         if problem.remedy is Remedy.REMOVE and problem.key is not None:
-            leftovers.setdefault(problem.key.experiment, []).append(problem)
-    for experiment, found in leftovers.items():
-        with no_run_starting(root):
-            if live_runs(root, experiment):
+            left_over.setdefault(problem.key.experiment, []).append(problem)
+    with open_registry(locations.database_url) as registry:
+        for experiment, found in left_over.items():
+            if live_runs(registry, experiment):
                 continue
-            paths = list(_still_leftovers(root, found))
+            paths = list(_still_left_over(root, found))
             remove_files(root, paths)
-        removed += len(paths)
+            for key in {problem.key for problem in found if problem.key is not None}:
+                release_of_dead(registry, CheckpointKey(key.experiment, key.checkpoint), [key.episode])
+            removed += len(paths)
     return removed
 
 
-def _still_leftovers(root: DataRoot, found: Sequence[Problem]) -> Iterator[str]:
+def _still_left_over(root: DataRoot, found: Sequence[Problem]) -> Iterator[str]:
     manifests = read_manifests(root, [problem.key for problem in found if problem.key is not None])
     for problem in found:
         manifest = manifests.get(problem.key) if problem.key is not None else None
@@ -268,3 +290,100 @@ def rebuild_index(
         registry.record_episodes([record for record in records if record.experiment == experiment])
     for (experiment, checkpoint), numbers in stale.items():
         registry.forget_episodes(experiment, checkpoint, numbers)
+
+
+def repair(
+    *,
+    exp: str | None = None,
+    trust_checkpoint: bool = False,
+    workers: int | None = None,
+    data_root: str = DEFAULT_DATA_ROOT,
+    database_url: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Verification:
+    """Verifies, and mends what can be mended; the arguments are those of :func:`rlhfblender_core.verify.verify`."""
+    return verify(
+        exp=exp,
+        repair=True,
+        trust_checkpoint=trust_checkpoint,
+        workers=workers,
+        data_root=data_root,
+        database_url=database_url,
+        storage_options=storage_options,
+    )
+
+
+def repair_all(exp: str | None, runner: StepRunner, steps: Steps, *, trust_checkpoint: bool) -> Verification:
+    """Checks what is published and mends it: broken episodes are made again, the registry's index is rebuilt.
+
+    Args:
+        exp: experiment; None for all.
+        runner: how each step is run.
+        steps: how episodes are made.
+        trust_checkpoint: whether checkpoints may run code of their own.
+    """
+    locations = steps.locations
+    root = locations.open_root()
+    check_root(root)
+    remove_unfinished(root)
+    first = now = survey(exp, runner, locations)
+    notes: list[str] = []
+    problems = first.findings.problems
+    left_over = [problem for problem in problems if problem.remedy is Remedy.REMOVE]
+    is_broken = any(problem.remedy is Remedy.REMAKE for problem in problems)
+    if left_over:
+        runner.do(remove_left_over, left_over, locations)
+    if is_broken:
+        remakes, notes = runner.do(plan_repair, first.findings, locations, trust_checkpoint=trust_checkpoint)
+        notes += _remake(remakes, steps)
+    if left_over or is_broken:
+        now = survey(exp, runner, locations)
+    rows = index_problems(now.findings.problems)
+    if rows:
+        try:
+            runner.do(rebuild_rows, rows, now.findings.records, locations)
+        except RequestError as error:
+            notes.append(f"The registry's index can't be rebuilt: {one_line(error)}")
+        left = tuple(problem for problem in now.findings.problems if problem.remedy is not Remedy.INDEX)
+        left += runner.do(check_registry, now.listings, now.findings.records, locations)
+        now = replace(now, findings=replace(now.findings, problems=left))
+    return verification(first.findings, now.findings, notes)
+
+
+def _remake(remakes: Sequence[Remake], steps: Steps) -> list[str]:
+    """Makes the episodes again, by the same steps as generate; returns lines about those that failed."""
+    if not remakes:
+        return []
+    missing = sum(len(remake.episodes) for remake in remakes)
+    trained = any(remake.settings.agent.is_trained for remake in remakes)
+    notes: list[str] = []
+    with steps.open_run(missing, trained=trained) as run, run.rolling_out():
+        for experiment, own in itertools.groupby(remakes, lambda remake: remake.key.experiment):
+            of_experiment = [replace(remake, settings=run.load_checkpoint(remake.settings)) for remake in own]
+            digests = {remake.key.checkpoint: remake.settings.digest for remake in of_experiment}
+            shards = (part for remake in of_experiment for part in _shards(remake, run.concurrency))
+            with run.claiming(experiment, digests):
+                for result in run.rollout_episodes(shards):
+                    notes += result.failures.values()
+    return notes
+
+
+def _shards(remake: Remake, concurrency: int) -> Iterator[PendingShard]:
+    for episodes in cut_shards(remake.episodes, concurrency):
+        yield PendingShard(Shard(remake.key, remake.settings, episodes), frozenset(episodes))
+
+
+def plan_repair(findings: Findings, locations: Locations, *, trust_checkpoint: bool) -> tuple[list[Remake], list[str]]:
+    """Which episodes are made again, with which settings; and lines about those that can't be."""
+    with open_registry(locations.database_url) as registry:
+        options = dict(locations.storage_options)
+        sources = Sources(
+            locations.open_root(), registry, locations.cache, options, trust_checkpoint, locations.trust()
+        )
+        return plan_remakes(findings, sources)
+
+
+def rebuild_rows(problems: Sequence[Problem], records: Sequence[EpisodeRecord], locations: Locations) -> None:
+    """Brings the registry's rows to what the manifests say."""
+    with open_registry(locations.database_url) as registry:
+        rebuild_index(locations.open_root(), registry, problems, records, locations.trust())

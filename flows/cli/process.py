@@ -17,6 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
@@ -41,6 +42,7 @@ def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
         module: whose file was started.
         is_flow: whether it needs Prefect's server.
     """
+    _hide_flows_folder()
     leave = _Leave()
     if is_flow:
         begin_temporary_server()
@@ -181,6 +183,15 @@ def _end_after_signal(told: socket.socket, numbers: Collection[int]) -> None:
     with contextlib.suppress(SystemExit):
         fail(_STOPPED, code)
     os._exit(code)
+
+
+def _hide_flows_folder() -> None:
+    """Takes the started file's folder off the path: an environment's ``import register`` means another's package.
+
+    Worker processes and the fork server get the path of this process.
+    """
+    folder = str(Path(__file__).resolve().parents[1])
+    sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or os.curdir) != folder]
 
 
 def _hide_main_module() -> None:

@@ -38,7 +38,7 @@ class NoDisplay:
     """Shows nothing: a worker's run is watched in Prefect's UI."""
 
     @contextlib.contextmanager
-    def watch(self, folder: Path, episodes: int) -> Iterator[None]:  # noqa: ARG002
+    def watch(self, folder: Path, episodes: int) -> Iterator[None]:  # noqa: ARG002 (it shows nothing)
         """See :class:`Display`."""
         yield
 

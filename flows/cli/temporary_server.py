@@ -113,11 +113,6 @@ def _is_wanted() -> bool:
     return PREFECT_API_URL.value() is None and bool(PREFECT_SERVER_EPHEMERAL_ENABLED.value())
 
 
-def is_starting() -> bool:
-    """Whether a temporary server is to be used that doesn't answer yet."""
-    return any(not server.has_started for server in _servers)
-
-
 @contextlib.contextmanager
 def server_settings() -> Iterator[None]:
     """Has Prefect use the temporary server where one was started, once it answers.
@@ -127,10 +122,11 @@ def server_settings() -> Iterator[None]:
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    settings: dict[Any, Any] = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}  # see flows.signs_of_life
+    settings: dict[Any, Any] = {}
     if PREFECT_API_URL.value() is None and _servers:
         _servers[0].wait()
-        settings[PREFECT_API_URL] = _servers[0].api_url
+        # Nobody watches its runs for heartbeats, and stopping Prefect's takes up to a second.
+        settings = {PREFECT_API_URL: _servers[0].api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     with temporary_settings(settings):
         yield
 

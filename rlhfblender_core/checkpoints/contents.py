@@ -25,6 +25,8 @@ _TRUST = "use --trust-checkpoint if you made the file yourself"
 #: Numbers in all layers that are always believed, 80 MB; above it, the weights in the file must justify them.
 _SMALL_LAYER = 2 * 10**7
 _MAX_DEPTH = 8
+#: Entries that the class HER, which stood around an algorithm, left in its model; it went with 1.1.
+_HER_CLASS = {"model_class", "goal_selection_strategy", "online_sampling"}
 #: Arguments that say how often something is repeated.
 _REPEATS = ("n_critics", "n_lstm_layers")
 
@@ -50,6 +52,8 @@ class ModelContents:
         use_sde: whether it explores with generalised state-dependent noise.
         exploration_rate: of epsilon-greedy policies at the time of saving, 0 for others.
         weights: names and shapes of the policy's tensors; None when trusted.
+        joins_goal: whether the class HER of Stable-Baselines3 1.0 trained it, whose policies saw observation and goal
+            as one row.
     """
 
     archive: ModelArchive
@@ -61,6 +65,7 @@ class ModelContents:
     use_sde: bool
     exploration_rate: float
     weights: WeightShapes | None
+    joins_goal: bool = False
 
 
 def read_contents(
@@ -97,6 +102,7 @@ def read_contents(
         use_sde=archive.data.get("use_sde") is True,
         exploration_rate=_rate(archive.data.get("exploration_rate")),
         weights=weights,
+        joins_goal=archive.data.keys() >= _HER_CLASS,
     )
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhfblender_core.errors import CheckpointNotUsableError
+from rlhfblender_core.untrusted.file_kinds import is_pointer
+from rlhfblender_core.untrusted.model_zip import POINTER_PROBLEM
 from rlhfblender_core.untrusted.yaml import DamagedYamlError, Tag, parse_yaml
 from rlhfblender_core.wrappers.specs import AgentSettings, parse_settings
 
@@ -29,6 +31,8 @@ def read_yaml(file: SettingsFile) -> dict[str, Any]:
     Raises:
         CheckpointNotUsableError: it is too large, or no YAML, or no mapping.
     """
+    if is_pointer(file.content):  # which is YAML, too
+        raise CheckpointNotUsableError(f"Settings file {file.name!r} {POINTER_PROBLEM}.")
     try:
         held = parse_yaml(file.content)
     except DamagedYamlError as error:
@@ -64,6 +68,12 @@ def agent_settings(
             held = {"env_kwargs": held}
         settings = settings.overridden_by(_parsed(file, held))
     return settings, algorithm
+
+
+def trained_environment(args: SettingsFile | None) -> str | None:
+    """The id of the environment that an agent was trained in, as ``args.yml`` says it."""
+    held = None if args is None else read_yaml(args).get("env")
+    return held if isinstance(held, str) and held else None
 
 
 def _parsed(file: SettingsFile, held: Mapping[str, Any]) -> AgentSettings:

@@ -8,8 +8,8 @@ from rlhfblender_core.dataset.episode_writer import discard_staged
 from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.dataset.published import Published, read_published
+from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.registry import EpisodeRecord, Registry
-from rlhfblender_core.rollout.shards import StagedEpisode, StagedShard
 from rlhfblender_core.storage import DataRoot, publish_files, read_each, remove_files, storage_errors
 
 _STAGED_MANIFEST = "manifest.json"
@@ -23,11 +23,13 @@ class PublishedShard:
         key: experiment and checkpoint.
         episodes: numbers of the episodes published.
         failures: message by number of those that the environment or policy broke off.
+        held: numbers of those that were left to other runs, which had claimed them.
     """
 
     key: CheckpointKey
     episodes: tuple[int, ...]
     failures: Mapping[int, str]
+    held: tuple[int, ...] = ()
 
 
 def publish_shard(root: DataRoot, staged: StagedShard) -> PublishedShard:
@@ -97,6 +99,11 @@ def index_published(root: DataRoot, registry: Registry, before: Published) -> Pu
     changed = [manifest for number, manifest in published.manifests.items() if rows.get(number) != manifest.sha256]
     registry.record_episodes([episode_record(manifest) for manifest in changed])
     return published
+
+
+def index_shard(registry: Registry, staged: StagedShard, run_id: str) -> None:
+    """Writes the index's rows of a shard that was published, and releases the run's claims on it."""
+    registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes], claimed_by=run_id)
 
 
 def episode_record(manifest: Manifest) -> EpisodeRecord:

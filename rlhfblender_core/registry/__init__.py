@@ -17,7 +17,7 @@ from rlhfblender_core.registry.records import (
     ProjectRecord,
     RunRecord,
 )
-from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry
+from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry, registry_if_any
 
 __all__ = [
     "DEFAULT_PROJECT",
@@ -37,5 +37,6 @@ __all__ = [
     "lacks_origin",
     "open_existing_registry",
     "open_registry",
+    "registry_if_any",
     "registry_location",
 ]

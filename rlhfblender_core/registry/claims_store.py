@@ -69,13 +69,13 @@ class ClaimsStore(Transactions):
         with self._write() as session:
             claims.beat(session, record)
 
-    def leave_run(self, run_id: str) -> None:
-        """Deletes the run's row. Claims that it hasn't released are a dead run's from now on. No error if gone."""
+    def leave_run(self, run_id: str, experiment: str) -> None:
+        """Deletes the run's row on an experiment, if it is there. Claims it hasn't released are a dead run's then."""
         with self._write() as session:
-            claims.leave_run(session, run_id)
+            claims.leave_run(session, run_id, experiment)
 
-    def list_runs(self, experiment: str | None = None) -> list[RunRecord]:
-        """The runs on an experiment, or all, by id; some may be dead."""
+    def list_runs(self, experiment: str) -> list[RunRecord]:
+        """The runs on an experiment, by id; some may be dead."""
         with self._read() as session:
             return claims.list_runs(session, experiment)
 

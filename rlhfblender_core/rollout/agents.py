@@ -17,8 +17,9 @@ from rlhfblender_core.dataset.layout import RANDOM
 from rlhfblender_core.dataset.manifests import PolicyRecord
 from rlhfblender_core.errors import EnvironmentNotUsableError
 from rlhfblender_core.policies.masked_random import MaskedRandomPolicy
+from rlhfblender_core.policies.protocol import Policy
 from rlhfblender_core.policies.random_policy import RandomPolicy
-from rlhfblender_core.rollout.episode import Agent, RawRecorder
+from rlhfblender_core.rollout.episode import RawRecorder, Stage
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.wrappers import action_mask_source, wrap_environment
 from rlhfblender_core.wrappers.masks import NO_MASK, ActionMasks, mask_advice
@@ -61,8 +62,15 @@ class RolloutAgent(Protocol):
     def policy_record(self, options: RolloutOptions) -> PolicyRecord:
         """What the manifest says of it."""
 
-    def act_in(self, recorder: RawRecorder, options: RolloutOptions) -> Agent:
-        """Its policy, in the environment it acts in.
+    def wrap(self, recorder: RawRecorder) -> gym.Env[Any, Any]:
+        """What it acts in: the environment, in the wrappers that it was trained with.
+
+        Raises:
+            RequestError: they don't go together.
+        """
+
+    def make_policy(self, stage: Stage, options: RolloutOptions) -> Policy:
+        """Its policy, for all episodes on that stage.
 
         Raises:
             RequestError: it can't be used, or doesn't fit the environment.
@@ -96,12 +104,15 @@ class RandomAgent:
         """See :class:`RolloutAgent`."""
         return PolicyRecord(kind="random", action_mask_method=options.action_mask_method)
 
-    def act_in(self, recorder: RawRecorder, options: RolloutOptions) -> Agent:
+    def wrap(self, recorder: RawRecorder) -> gym.Env[Any, Any]:
         """See :class:`RolloutAgent`."""
-        masks = action_mask_source(recorder, options.action_mask_method)
-        space = recorder.action_space
-        policy = RandomPolicy(space) if masks is None else MaskedRandomPolicy(space, masks)
-        return Agent(recorder, recorder, policy)
+        return recorder
+
+    def make_policy(self, stage: Stage, options: RolloutOptions) -> Policy:
+        """See :class:`RolloutAgent`."""
+        masks = action_mask_source(stage, options.action_mask_method)
+        space = stage.action_space
+        return RandomPolicy(space) if masks is None else MaskedRandomPolicy(space, masks)
 
     def __str__(self) -> str:
         return "random actions"
@@ -182,23 +193,25 @@ class CheckpointAgent:
             steps.append(f"{self.ref.settings.frame_stack} stacked")
         return " > ".join(steps)
 
-    def act_in(self, recorder: RawRecorder, options: RolloutOptions) -> Agent:
+    def wrap(self, recorder: RawRecorder) -> gym.Env[Any, Any]:
+        """See :class:`RolloutAgent`."""
+        return wrap_environment(recorder, self.ref.settings.wrappers, trust=self.trust)
+
+    def make_policy(self, stage: Stage, options: RolloutOptions) -> Policy:
         """See :class:`RolloutAgent`."""
         import torch
 
         from rlhfblender_core.checkpoints.load import load_agent
 
         torch.set_num_threads(1)  # workers share the cores; small networks are no faster with several
-        env = wrap_environment(recorder, self.ref.settings.wrappers, trust=self.trust)
-        policy = load_agent(
+        return load_agent(
             self.ref,
-            env.observation_space,
-            env.action_space,
+            stage.observation_space,
+            stage.action_space,
             deterministic=options.deterministic,
             trust=self.trust,
-            action_masks=self._action_masks(env, options.action_mask_method),
+            action_masks=self._action_masks(stage, options.action_mask_method),
         )
-        return Agent(recorder, env, policy)
 
     def _action_masks(self, env: gym.Env[Any, Any], method: str | None) -> ActionMasks | None:
         """What an agent that was trained under masks is told of allowed actions.

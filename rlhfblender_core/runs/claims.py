@@ -113,7 +113,7 @@ def open_claims(
         stop.set()
         heart.join()  # else its last beat could enter the run again after it has left
         with contextlib.suppress(RLHFBlenderError), _open(database_url) as registry:  # it expires by itself
-            registry.leave_run(run.id)
+            registry.leave_run(run.id, experiment)
 
 
 def _beat(database_url: str, run: RunRecord, stop: threading.Event) -> None:

@@ -11,10 +11,24 @@ from typing import Any
 from rlhfblender_core.errors import CheckpointNotUsableError
 from rlhfblender_core.untrusted import limits
 from rlhfblender_core.untrusted.archives import DAMAGED_ARCHIVE, RefusedArchiveError, open_archive, read_member
+from rlhfblender_core.untrusted.file_kinds import (
+    HEAD_BYTES,
+    FileKind,
+    is_pointer,
+    kind_of_members,
+    model_folder,
+)
 from rlhfblender_core.untrusted.json_values import DamagedJsonError, parse_json
 
 DATA, WEIGHTS, VARIABLES, VERSION = "data", "policy.pth", "pytorch_variables.pth", "_stable_baselines3_version"
 _MAX_VERSION_BYTES = 1024
+#: What git-lfs's stand-in for a file asks for.
+POINTER_PROBLEM = "is a git-lfs pointer, not the file itself; run `git lfs pull` in its folder"
+_WAYS_OUT = {
+    FileKind.BARE_POLICY: "holds a policy alone, as policy.save() writes it; save the whole model, with model.save()",
+    FileKind.BASELINES2: "is a model of Stable Baselines 2 (TensorFlow), which can't be loaded; train it again with "
+    "Stable-Baselines3, whose hyperparameters have the same names",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,9 @@ def read_archive(path: Path) -> ModelArchive:
         CheckpointNotUsableError: it can't be read, is no zip, is damaged, too large, or holds no model.
     """
     try:
+        with path.open("rb") as file:
+            if is_pointer(file.read(HEAD_BYTES)):
+                raise refusal(path, POINTER_PROBLEM)
         with open_archive(path) as archive:
             return _read(path, archive)
     except RefusedArchiveError as error:
@@ -68,18 +85,29 @@ def _read(path: Path, archive: zipfile.ZipFile) -> ModelArchive:
         # The end of a cut-off model looks like a zip with something before it: the weights are zips themselves.
         raise refusal(path, "is no intact zip (it is cut off or has foreign bytes in front); fetch or save it again")
     names = {info.filename for info in infos}
-    missing = {DATA, WEIGHTS} - names
-    if missing:
-        found = ", ".join(sorted(name[:40] for name in names)[:6]) or "nothing"
-        raise refusal(path, f"is no Stable-Baselines3 model: {' and '.join(sorted(missing))} missing, it holds {found}")
-    version = read_member(archive, VERSION, _MAX_VERSION_BYTES) if VERSION in names else None
+    folder = model_folder(names)
+    if folder is None:
+        raise _no_model(path, names)
+    version = read_member(archive, folder + VERSION, _MAX_VERSION_BYTES) if folder + VERSION in names else None
+    has_variables = folder + VARIABLES in names
     return ModelArchive(
         path=path,
-        data=_parse_data(path, read_member(archive, DATA, limits.MAX_JSON_BYTES)),
-        weights=read_member(archive, WEIGHTS, limits.MAX_WEIGHTS_BYTES),
-        variables=read_member(archive, VARIABLES, limits.MAX_WEIGHTS_BYTES) if VARIABLES in names else None,
+        data=_parse_data(path, read_member(archive, folder + DATA, limits.MAX_JSON_BYTES)),
+        weights=read_member(archive, folder + WEIGHTS, limits.MAX_WEIGHTS_BYTES),
+        variables=read_member(archive, folder + VARIABLES, limits.MAX_WEIGHTS_BYTES) if has_variables else None,
         version=None if version is None else version.decode(errors="replace").strip()[:20],
     )
+
+
+def _no_model(path: Path, names: set[str]) -> CheckpointNotUsableError:
+    problem = _WAYS_OUT.get(kind_of_members(names))
+    if problem is None:
+        missing = sorted({DATA, WEIGHTS} - names) or [DATA]
+        found = ", ".join(sorted(name[:40] for name in names)[:6]) or "nothing"
+        problem = f"is no Stable-Baselines3 model: {' and '.join(missing)} missing, it holds {found}"
+        inner = sorted(name[:80] for name in names if name.endswith(".zip"))
+        problem += f"; unpack it and give the path of {inner[0]}" if inner else ""
+    return refusal(path, problem)
 
 
 def _parse_data(path: Path, content: bytes) -> dict[str, Any]:

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rlhfblender_core.errors import CheckpointNotUsableError
+from rlhfblender_core.untrusted.file_kinds import is_pointer
 from rlhfblender_core.untrusted.limits import MAX_PICKLE_BYTES
+from rlhfblender_core.untrusted.model_zip import POINTER_PROBLEM
 from rlhfblender_core.untrusted.pickles import load_inert
 from rlhfblender_core.untrusted.placeholders import DamagedPickleError, Placeholder, RefusedPickleError, resolved
 
@@ -55,7 +57,10 @@ def read_statistics(path: Path) -> ObservationStatistics:
     try:
         if path.stat().st_size > MAX_PICKLE_BYTES:
             raise _unusable(path, f"is larger than {MAX_PICKLE_BYTES >> 20} MiB")
-        return _statistics(load_inert(path.read_bytes()))
+        content = path.read_bytes()
+        if is_pointer(content):
+            raise _unusable(path, POINTER_PROBLEM)
+        return _statistics(load_inert(content))
     except OSError as error:
         raise _unusable(path, f"can't be read ({error.strerror or error})") from error
     except RefusedPickleError as error:

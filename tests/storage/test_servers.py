@@ -11,7 +11,6 @@ from rlhfblender_core.dataset.listings import check_root
 from rlhfblender_core.delete import delete_checkpoint, finish_deletion, plan_deletion
 from rlhfblender_core.errors import StorageNotUsableError, TransientError
 from rlhfblender_core.registry import open_existing_registry
-from rlhfblender_core.runs.folders import live_runs, open_run
 from rlhfblender_core.storage import (
     DataRoot,
     list_folders,
@@ -108,14 +107,6 @@ def test_episodes_are_made_kept_mended_and_deleted(
             delete_checkpoint(root, registry, checkpoint)
         finish_deletion(registry, deletion)
     assert contents(root) == {}
-
-
-def test_a_live_run_is_known_by_its_marker_until_it_ends(root: DataRoot) -> None:
-    with open_run(root, "E") as run:
-        assert live_runs(root, "E") == [run.folder.name]
-        assert live_runs(root, "F") == []
-    assert live_runs(root, "E") == []
-    assert list_sizes(root, ".runs/E") == {}
 
 
 def test_a_bucket_that_is_missing_is_named(storage: ObjectStorage, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from rlhfblender_core.dataset.published import Published, read_published
 from rlhfblender_core.dataset.video import even, read_frames
 from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.export.index import Exported, read_exported, staging_folder, write_exported
-from rlhfblender_core.export.request import CheckpointReport, RewardsKind
+from rlhfblender_core.export.request import CheckpointExport, RewardsKind
 from rlhfblender_core.export.rlhfblender import names
 from rlhfblender_core.export.rlhfblender.arrays import server_rewards, server_uncertainty, write_server_episode
 from rlhfblender_core.storage import DataRoot, fetch_file, publish_files, remove_files
@@ -80,7 +80,7 @@ class ServerCheckpoint:
         }
 
 
-def export_checkpoint(root: DataRoot, target: DataRoot, checkpoint: ServerCheckpoint) -> CheckpointReport:
+def export_server_checkpoint(root: DataRoot, target: DataRoot, checkpoint: ServerCheckpoint) -> CheckpointExport:
     """Exports the episodes that aren't up to date, and removes those that are no more.
 
     Args:
@@ -105,10 +105,10 @@ def export_checkpoint(root: DataRoot, target: DataRoot, checkpoint: ServerCheckp
                 write_exported(target, checkpoint.key, exported)
     finally:  # what is exported needn't be again, whatever stopped us
         write_exported(target, checkpoint.key, exported)
-    return CheckpointReport(
+    return CheckpointExport(
         checkpoint.key,
         made=len(exported) - len(there),
-        there=len(there),
+        existing=len(there),
         left_out=dict(Counter(why for why in reasons.values() if why)),
         place=f"{names.DATA}/{names.RENDERS}/{checkpoint.folder}",
     )

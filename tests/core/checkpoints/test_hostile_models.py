@@ -55,6 +55,14 @@ IN_SLOTS = b"N}U\x05shapeK\x01sU\x04nameK\x01s\x86b"
 IN_DICT = b"}U\x05shapeK\x01sb"
 
 
+def outcome(path: Path) -> Any:
+    """The shapes that are read; "" where the file is refused. An OrderedDict's attributes are passed over."""
+    try:
+        return read_contents(path).weights
+    except CheckpointNotUsableError as error:
+        return "" if path.name in str(error) and "\n" not in str(error) else str(error)
+
+
 @pytest.mark.parametrize("state", [NEW_SHAPE, NEW_NAME, IN_SLOTS, IN_DICT], ids=["shape", "name", "slots", "dict"])
 @pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize("opcode", ["REDUCE", "GLOBAL", "BINPERSID"])
@@ -64,12 +72,7 @@ def test_one_bad_model_changes_nothing_for_the_next(trained, tmp_path, state, op
     changed = after(weights_pickle(model, tmp_path), opcode, state, number)
     weights = with_weights_pickle(member(model, "policy.pth"), tmp_path / "w.pth", changed)
     path = with_members(model.path, tmp_path / "bad.zip", **{"policy.pth": weights})
-    try:
-        contents = read_contents(path)  # an OrderedDict's attributes are passed over
-        assert contents.weights == read_contents(model.path).weights
-    except CheckpointNotUsableError as error:
-        assert "bad.zip" in str(error)
-        assert "\n" not in str(error)
+    assert outcome(path) in ("", read_contents(model.path).weights)
     assert state_of_shared_classes() == before
     ref = fetch_checkpoint(CheckpointFile("final", None, str(model.path), Companions()), tmp_path / "cache")
     load_agent(ref, model.observation_space, model.action_space, deterministic=True)
