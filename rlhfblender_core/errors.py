@@ -142,9 +142,21 @@ class RunStoppedError(RLHFBlenderError):
     """The run was stopped (Ctrl-C, cancelled); what is published stays, the same command finishes it."""
 
 
+#: Of what others' errors say.
+_LONGEST = 1000
+
+
 def one_line(error: BaseException) -> str:
-    """The error as one line of text, its type named where the text alone would say nothing."""
-    text = " ".join(str(error).split())
+    """The error as one line of text, its type named where the text alone would say nothing.
+
+    What others' errors say may hold anything: control characters, which a terminal would obey, are written as escapes.
+    """
+    try:
+        text = " ".join(str(error).split())
+    except Exception as fault:  # noqa: BLE001 (an error of somebody else whose text can't be had)
+        text = f"its message can't be read ({type(fault).__name__})"
+    text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
     if isinstance(error, RLHFBlenderError):
         return text
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -15,7 +15,7 @@ from rlhfblender_core.dataset.listings import check_root
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.environments import ONLY_DECLARED, EnvironmentSpec, Trust, describe_environment
 from rlhfblender_core.errors import DataNotUsableError, RequestError, one_line
-from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations
+from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
 from rlhfblender_core.planning.plan import plan_generation
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest
 from rlhfblender_core.registry import (
@@ -32,8 +32,8 @@ from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard, Shard, cut_shards
 from rlhfblender_core.runs.claims import live_runs, release_of_dead
 from rlhfblender_core.runs.folders import remove_unfinished
-from rlhfblender_core.step_runner import StepRunner
-from rlhfblender_core.steps import Steps
+from rlhfblender_core.step_runner import LocalRunner, StepRunner
+from rlhfblender_core.steps import LocalSteps, Steps
 from rlhfblender_core.storage import DataRoot, remove_files
 from rlhfblender_core.verify import (
     Findings,
@@ -45,7 +45,6 @@ from rlhfblender_core.verify import (
     read_manifests,
     survey,
     verification,
-    verify,
 )
 
 
@@ -301,16 +300,22 @@ def repair(
     database_url: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Verification:
-    """Verifies, and mends what can be mended; the arguments are those of :func:`rlhfblender_core.verify.verify`."""
-    return verify(
-        exp=exp,
-        repair=True,
-        trust_checkpoint=trust_checkpoint,
-        workers=workers,
-        data_root=data_root,
-        database_url=database_url,
-        storage_options=storage_options,
-    )
+    """Verifies as :func:`rlhfblender_core.verify.verify` does, and repairs what can be repaired, without Prefect.
+
+    Args:
+        exp: experiment; None for all.
+        trust_checkpoint: whether a checkpoint that you made yourself may run its own code.
+        workers: worker processes; None for the cores that this process may use, 0 for this process itself.
+        data_root: folder or fsspec URL.
+        database_url: of the registry; None for SQLite beside the data.
+        storage_options: for fsspec.
+
+    Raises:
+        RequestError: there is no such data root or experiment.
+        TransientError: the storage or the registry is gone.
+    """
+    steps = LocalSteps(locate(data_root, database_url, storage_options), workers)
+    return repair_all(exp, LocalRunner(), steps, trust_checkpoint=trust_checkpoint)
 
 
 def repair_all(exp: str | None, runner: StepRunner, steps: Steps, *, trust_checkpoint: bool) -> Verification:

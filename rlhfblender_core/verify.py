@@ -345,11 +345,9 @@ class Verification:
         return f"{checked}: nothing is wrong."
 
 
-def verify(  # noqa: PLR0913 (one per flag)
+def verify(
     *,
     exp: str | None = None,
-    repair: bool = False,
-    trust_checkpoint: bool = False,
     workers: int | None = None,
     data_root: str = DEFAULT_DATA_ROOT,
     database_url: str | None = None,
@@ -359,9 +357,7 @@ def verify(  # noqa: PLR0913 (one per flag)
 
     Args:
         exp: experiment; None for all.
-        repair: whether to mend what can be mended, see :func:`rlhfblender_core.repair.repair`.
-        trust_checkpoint: with ``repair``: let a checkpoint that you made yourself run its own code.
-        workers: checks, or worker processes, at once; None for the cores that this process may use.
+        workers: checks at once; None for the cores that this process may use.
         data_root: folder or fsspec URL.
         database_url: of the registry; None for SQLite beside the data.
         storage_options: for fsspec.
@@ -371,11 +367,6 @@ def verify(  # noqa: PLR0913 (one per flag)
         TransientError: the storage or the registry is gone.
     """
     locations = locate(data_root, database_url, storage_options)
-    if repair:
-        from rlhfblender_core.repair import repair_all
-        from rlhfblender_core.steps import LocalSteps
-
-        return repair_all(exp, LocalRunner(), LocalSteps(locations, workers), trust_checkpoint=trust_checkpoint)
     return verify_all(exp, LocalRunner(), locations, workers)
 
 

@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import importlib.util
 import logging
 import os
 import signal
@@ -43,6 +44,8 @@ def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
         is_flow: whether it needs Prefect's server.
     """
     _hide_flows_folder()
+    if importlib.util.find_spec("prefect") is None:
+        fail("The commands need packages that the library doesn't: pip install 'rlhfblender-data[workflow]'.", 2)
     leave = _Leave()
     if is_flow:
         begin_temporary_server()
@@ -52,7 +55,14 @@ def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
         run_command(module, is_flow=is_flow)
     except SystemExit as end:
         leave.code = end.code if isinstance(end.code, int) else EXIT_INCOMPLETE
+        threading.Thread(target=_leave_in_time, name="leave-in-time", daemon=True).start()
         raise
+
+
+def _leave_in_time() -> None:
+    """Ends the process though threads of an environment never end: Python would wait for them for ever."""
+    time.sleep(_GRACE_S)
+    atexit._run_exitfuncs()  # noqa: SLF001 (what Python calls once all threads have ended; its last one is _leave)
 
 
 class _Leave:

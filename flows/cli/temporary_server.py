@@ -20,6 +20,8 @@ from typing import Any
 from rlhfblender_core.errors import OutOfReachError
 
 _STOP_S = 5.0
+#: So long a first command waits for others' migrations, in seconds; a migration takes three to seven.
+_MIGRATION_S = 120.0
 _SETTINGS = {
     # As Prefect starts its own.
     "PREFECT_UI_ENABLED": "0",
@@ -140,12 +142,38 @@ def _serve(file_descriptor: int) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
+    _migrate_in_turn()
     gc.freeze()  # Prefect collects when it makes the app
     config = uvicorn.Config(create_app, factory=True, log_level="error", lifespan="on", access_log=False)
     config.load()
     gc.freeze()
     gc.enable()
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=file_descriptor)])
+
+
+def _migrate_in_turn() -> None:
+    """Brings Prefect's database to its newest revision, one process after the other.
+
+    Eight first commands at once on a new ``PREFECT_HOME``: three failed, as each began to make the same tables.
+    """
+    import asyncio
+    from importlib.metadata import version
+
+    from filelock import FileLock
+    from prefect.server.database import provide_database_interface
+    from prefect.settings import PREFECT_HOME
+
+    home = PREFECT_HOME.value()
+    done = home / f"rlhfblender-migrated-{version('prefect')}"
+    # A folder that can't be written is for the server itself to complain of.
+    with contextlib.suppress(OSError):
+        if done.exists() and (home / "prefect.db").exists():
+            return
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / "rlhfblender-migration.lock", timeout=_MIGRATION_S):
+            if not (done.exists() and (home / "prefect.db").exists()):
+                asyncio.run(provide_database_interface().create_db())
+                done.touch()
 
 
 def _end_with_command() -> None:

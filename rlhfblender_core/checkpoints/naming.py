@@ -82,7 +82,11 @@ def _steps(models: list[str], pattern: str | None) -> dict[str, int]:
     """Training steps by name, for those whose names tell."""
     if pattern is not None:
         expression = step_pattern(pattern)
-        found = {name: expression.fullmatch(name) or expression.fullmatch(stem_of(name)) for name in models}
+        # The extension may be left out on either side: unzipped models have none.
+        stems = {name: stem_of(name) for name in models}
+        found = {
+            name: expression.fullmatch(stem) or expression.fullmatch(f"{stem}.zip") for name, stem in stems.items()
+        }
         return {name: int(match[1]) for name, match in found.items() if match}
     steps: dict[str, int] = {}
     families: dict[str, dict[str, list[int]]] = defaultdict(dict)

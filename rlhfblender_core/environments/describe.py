@@ -1,9 +1,7 @@
 """What is recorded of an environment when it is registered."""
 
-import contextlib
 import importlib.metadata
 import math
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from rlhfblender_core.dataset.video import frame_fault
+from rlhfblender_core.environments.contained import contained
 from rlhfblender_core.environments.headless import render_failure
 from rlhfblender_core.environments.make import Environment, close_environment, make_environment
 from rlhfblender_core.environments.observations import flatten_observation
@@ -71,7 +70,7 @@ def describe_environment(
         EnvironmentNotUsableError: it can't be made (see :func:`make_environment`), or not be reset or rendered as
             asked.
     """
-    with contextlib.chdir(os.curdir):  # some change to the folder of their files; ours are meant from here
+    with contained():  # some change to the folder of their files; ours are meant from here
         env = make_environment(spec, render=render)
         try:
             if try_out:
@@ -96,7 +95,7 @@ def _check_reset(env: Environment, env_id: str) -> None:
     with quiet_output():
         try:
             observation, _ = env.reset(seed=0)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, GeneratorExit) as error:
             raise EnvironmentNotUsableError(f"{env_id} can't be reset: {one_line(error):.300}") from error
     flatten_observation(env.observation_space, observation)
 
@@ -105,7 +104,7 @@ def _check_renders(env: Environment, env_id: str) -> None:
     with quiet_output():
         try:
             frame = env.render()
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, GeneratorExit) as error:
             raise render_failure(env_id, error) or EnvironmentNotUsableError(
                 f"{env_id} can't render: {one_line(error):.300}. Pass --no-render to generate data without videos."
             ) from error

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, registry
 
+from rlhfblender_core.environments.contained import contained
 from rlhfblender_core.environments.headless import check_mujoco_rendering, prepare_headless
 from rlhfblender_core.environments.packages import install_name, package_of, quoted
 from rlhfblender_core.environments.quiet import quiet_output, silence_native_loggers
@@ -52,7 +53,7 @@ def make_environment(spec: EnvironmentSpec, *, render: bool) -> Environment:
     prepare_headless()
     known_before = set(registry)
     try:
-        with quiet_output():
+        with contained(), quiet_output():
             return _make(spec, render=render)
     except BaseException:
         # Also when interrupted: an entry point that turned out unusable leaves its id free for another try.
@@ -81,7 +82,7 @@ def _make(spec: EnvironmentSpec, *, render: bool) -> Environment:
 
 def close_environment(env: Environment) -> None:
     """Frees what the environment holds; what was made with it stays good, whatever its ``close()`` raises."""
-    with contextlib.suppress(Exception, SystemExit):
+    with contained(), contextlib.suppress(Exception, SystemExit, GeneratorExit):
         env.close()
 
 
@@ -120,7 +121,7 @@ def _construct(spec: EnvironmentSpec, registration: EnvSpec, creator: EnvCreator
     kwargs: dict[str, Any] = copy.deepcopy(dict(spec.kwargs))
     try:
         return gymnasium.make(registration, **kwargs, **render_kwargs)
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, GeneratorExit) as error:
         # JSON has no tuples, and some constructors insist on one (the Atari games' frameskip).
         as_tuples = {name: _with_tuples(value) for name, value in spec.kwargs.items()}
         if as_tuples != dict(spec.kwargs):

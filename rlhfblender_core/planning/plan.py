@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlhfblender_core.checkpoints.algorithms import Algorithm
 from rlhfblender_core.checkpoints.fetch import CheckpointRef, fetch_checkpoint
 from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints
 from rlhfblender_core.checkpoints.match import check_spaces
@@ -18,9 +19,12 @@ from rlhfblender_core.environments import (
     EnvironmentDescription,
     EnvironmentSpec,
     Trust,
+    close_environment,
     describe_environment,
+    make_environment,
     space_from_description,
 )
+from rlhfblender_core.environments.quiet import quiet_output
 from rlhfblender_core.environments.registration import find_registration
 from rlhfblender_core.errors import InvalidParameterError, RegistryConflictError
 from rlhfblender_core.names import path_segment
@@ -39,8 +43,10 @@ from rlhfblender_core.registry import (
     ExperimentRecord,
     Registry,
     experiment_conflict,
+    name_conflict,
 )
 from rlhfblender_core.rollout.agents import CheckpointAgent, RandomAgent, RolloutAgent
+from rlhfblender_core.rollout.episode import RawRecorder
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.wrappers.specs import settings_from_env_kwargs
@@ -95,6 +101,8 @@ def plan_generation(
     environment = merged_environment(known, wanted_environment)
     options = RolloutOptions.merged(registered.settings if registered else {}, request.options)
     experiment = None if kind is None else _experiment_record(request, registered, env_id, kind, options)
+    if registry and experiment and registered is None:
+        _check_name(experiment.name, registry)
     admit_environment(environment, wanted_environment, request, trust)  # what follows runs code
     spec = spec_of(environment)
     try_out = not request.register_only
@@ -112,6 +120,7 @@ def plan_generation(
         rollouts = tuple(_rollout_settings(environment, description, agent, options) for agent in agents)
         for rollout in rollouts:
             _check_fit(rollout, spec, description)
+            _check_masks(rollout)
     return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite, notes)
 
 
@@ -160,6 +169,11 @@ def _experiment_record(
     if conflict:
         raise RegistryConflictError(conflict)
     return record
+
+
+def _check_name(name: str, registry: Registry) -> None:
+    if registry.find_experiment(name) is None and (conflict := name_conflict(name, registry.list_experiments())):
+        raise RegistryConflictError(conflict)
 
 
 def _model_path(request: GenerationRequest, registered: ExperimentRecord | None) -> str | None:
@@ -252,3 +266,19 @@ def _check_fit(rollout: RolloutSettings, registered: EnvironmentSpec, descriptio
         environment_id=rollout.environment.env_id,
         trust=rollout.agent.trust,
     )
+
+
+def _check_masks(rollout: RolloutSettings) -> None:
+    """Makes sure that the environment says which actions are allowed, where it is asked to or the agent needs it.
+
+    Raises:
+        EnvironmentNotUsableError: it doesn't.
+    """
+    if rollout.options.action_mask_method is None and rollout.agent.algorithm != Algorithm.MASKABLE_PPO:
+        return
+    env = make_environment(rollout.environment, render=False)
+    try:
+        rollout.agent.action_masks(rollout.agent.wrap(RawRecorder(env)), rollout.options)
+    finally:
+        with quiet_output():
+            close_environment(env)

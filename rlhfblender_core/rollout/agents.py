@@ -69,6 +69,13 @@ class RolloutAgent(Protocol):
             RequestError: they don't go together.
         """
 
+    def action_masks(self, env: gym.Env[Any, Any], options: RolloutOptions) -> ActionMasks | None:
+        """What it is told of allowed actions in what it acts in; None for nothing.
+
+        Raises:
+            EnvironmentNotUsableError: the environment doesn't say which are, as it was asked to or has to.
+        """
+
     def make_policy(self, stage: Stage, options: RolloutOptions) -> Policy:
         """Its policy, for all episodes on that stage.
 
@@ -108,9 +115,13 @@ class RandomAgent:
         """See :class:`RolloutAgent`."""
         return recorder
 
+    def action_masks(self, env: gym.Env[Any, Any], options: RolloutOptions) -> ActionMasks | None:
+        """See :class:`RolloutAgent`."""
+        return action_mask_source(env, options.action_mask_method)
+
     def make_policy(self, stage: Stage, options: RolloutOptions) -> Policy:
         """See :class:`RolloutAgent`."""
-        masks = action_mask_source(stage, options.action_mask_method)
+        masks = self.action_masks(stage, options)
         space = stage.action_space
         return RandomPolicy(space) if masks is None else MaskedRandomPolicy(space, masks)
 
@@ -210,19 +221,15 @@ class CheckpointAgent:
             stage.action_space,
             deterministic=options.deterministic,
             trust=self.trust,
-            action_masks=self._action_masks(stage, options.action_mask_method),
+            action_masks=self.action_masks(stage, options),
         )
 
-    def _action_masks(self, env: gym.Env[Any, Any], method: str | None) -> ActionMasks | None:
-        """What an agent that was trained under masks is told of allowed actions.
-
-        Raises:
-            EnvironmentNotUsableError: the environment doesn't say which are.
-        """
+    def action_masks(self, env: gym.Env[Any, Any], options: RolloutOptions) -> ActionMasks | None:
+        """See :class:`RolloutAgent`."""
         if self.ref.algorithm != Algorithm.MASKABLE_PPO:
             return None
-        masks = action_mask_source(env, method)
-        if masks is None and method != NO_MASK:
+        masks = action_mask_source(env, options.action_mask_method)
+        if masks is None and options.action_mask_method != NO_MASK:
             raise EnvironmentNotUsableError(
                 f"{self.file.url} is a model of MaskablePPO, which chooses among allowed actions, but the environment "
                 f"has no action_masks() that says which are. {mask_advice(env)}"

@@ -4,6 +4,7 @@ Row ``t`` is what was observed, the picture of that state, the action taken in i
 back. The observation that ends the episode is no row: it is ``final_obs``.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,6 +15,7 @@ import numpy as np
 from rlhfblender_core.dataset.episode_writer import EpisodeFiles, EpisodeSummary, Outcome
 from rlhfblender_core.dataset.video import Frame, frame_fault
 from rlhfblender_core.environments import close_environment, flatten_observation
+from rlhfblender_core.environments.contained import contained, end_forked_copy, is_interrupt
 from rlhfblender_core.errors import EnvironmentNotUsableError, EpisodeError, RLHFBlenderError, one_line
 from rlhfblender_core.policies.protocol import Policy
 from rlhfblender_core.rollout.seeding import episode_seed, seed_spaces, seeded_globals
@@ -33,16 +35,19 @@ class RawRecorder(gym.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.observation: Any = None
         self._reward = 0.0
+        self._pid = os.getpid()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's."""
         self.observation, info = self.env.reset(seed=seed, options=options)
+        end_forked_copy(self._pid)
         self._reward = 0.0
         return self.observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As the environment's."""
         self.observation, reward, terminated, truncated, info = self.env.step(action)
+        end_forked_copy(self._pid)
         self._reward += _as_number(reward)
         return self.observation, reward, terminated, truncated, info
 
@@ -141,11 +146,12 @@ def roll_out_episode(
     progress = _Progress()
     try:
         seed = episode_seed(terms.run_seed, episode)
-        with full_disk_errors(), seeded_globals(seed):
+        with contained(), full_disk_errors(), seeded_globals(seed):
             return _roll_out(agent, seed, terms, files, on_step, progress)
-    except (Exception, SystemExit) as error:  # some simulators exit rather than raise
+    except BaseException as error:  # some simulators exit rather than raise, or raise GeneratorExit
         # An observation that doesn't fit its space is the episode's own; the disk and the like aren't.
-        if isinstance(error, RLHFBlenderError) and not isinstance(error, EnvironmentNotUsableError):
+        is_ours = isinstance(error, RLHFBlenderError) and not isinstance(error, EnvironmentNotUsableError)
+        if is_ours or is_interrupt(error):
             raise
         raise EpisodeError(episode, progress.step, one_line(error)) from error
 

@@ -11,8 +11,9 @@ from rlhfblender_core.dataset.staged import StagedShard
 from rlhfblender_core.errors import EpisodesFailedError, OutOfReachError, RLHFBlenderError, TransientError, one_line
 from rlhfblender_core.locations import Locations
 from rlhfblender_core.registry import open_registry
+from rlhfblender_core.rollout.lost_workers import check_in_workers, roll_out_in_workers
 from rlhfblender_core.rollout.settings import RolloutSettings
-from rlhfblender_core.rollout.shards import PendingShard, Shard, check_agent, roll_out_shard
+from rlhfblender_core.rollout.shards import PendingShard, Shard
 from rlhfblender_core.runs.claims import RunClaims
 from rlhfblender_core.runs.folders import Run
 from rlhfblender_core.workers.pool import Workers
@@ -39,11 +40,11 @@ class RunWorkers:
         Raises:
             RequestError: it can't.
         """
-        return self.workers.run(check_agent, settings)
+        return check_in_workers(self.workers, settings)
 
     def roll_out(self, shard: Shard) -> StagedShard:
         """Has the shard's episodes made by a worker."""
-        return self.workers.run(roll_out_shard, shard, self.run.folder)
+        return roll_out_in_workers(self.workers, shard, self.run.folder)
 
 
 #: Publishes a shard's staged files and indexes them.

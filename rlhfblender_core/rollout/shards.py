@@ -17,6 +17,7 @@ from rlhfblender_core.rollout.seeding import episode_seed, is_torch_loaded, seed
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.trial import forget_trials, try_out
 from rlhfblender_core.storage import full_disk_errors, gone
+from rlhfblender_core.workers.lifelines import end_without_lifelines
 from rlhfblender_core.workers.progress import count_progress
 
 #: Shards get no larger: what a dying worker loses, and what waits to be published.
@@ -98,6 +99,7 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
             staged.append(_stage_episode(shard, episode, staging))
         except EpisodeError as error:
             failures[episode] = str(error)
+        end_without_lifelines()
         count_progress(episodes=1)
     return StagedShard(shard.name, shard.key, tuple(staged), failures)
 
@@ -113,7 +115,7 @@ def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
 
 def _try_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
     options = shard.settings.options
-    folder = staging / shard.key.checkpoint / str(episode)
+    folder = episode_folder(shard, episode, staging)
     discard_staged(folder)  # of an earlier try
     with full_disk_errors():
         _make_below(staging, folder)
@@ -136,6 +138,11 @@ def _try_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
     key = EpisodeKey(shard.key.experiment, shard.key.checkpoint, episode)
     manifest = describe_episode(key, shard.settings, kind, summary, folder)
     return StagedEpisode(manifest, folder)
+
+
+def episode_folder(shard: Shard, episode: int, staging: Path) -> Path:
+    """Where an episode's files wait to be published."""
+    return staging / shard.key.checkpoint / str(episode)
 
 
 def _make_below(staging: Path, folder: Path) -> None:

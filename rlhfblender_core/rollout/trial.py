@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlhfblender_core.environments import EnvironmentSpec, close_environment, flatten_observation, make_environment
+from rlhfblender_core.environments.contained import contained, is_interrupt
 from rlhfblender_core.environments.quiet import quiet_output
 from rlhfblender_core.errors import EnvironmentNotUsableError, one_line
 from rlhfblender_core.policies.masked_random import MaskedRandomPolicy
@@ -69,14 +70,16 @@ def forget_trials() -> None:
 
 def _first_steps(spec: EnvironmentSpec, *, render: bool) -> list[Any] | None:
     """What the environment gives at the start of an episode; None where it fails, which is an episode's own matter."""
-    with quiet_output(), seeded_globals(_SEED):
+    with contained(), quiet_output(), seeded_globals(_SEED):
         env = make_environment(spec, render=render)
         try:
             seed_spaces(env, _SEED)
             return _played(env, spec.env_id)
         except NeverWorksError:
             raise
-        except (Exception, SystemExit):  # noqa: BLE001 (somebody's environment, and the actions are random)
+        except BaseException as error:  # somebody's environment, and the actions are random
+            if is_interrupt(error):
+                raise
             return None
         finally:
             close_environment(env)

@@ -2,7 +2,8 @@
 
 Prefect's own process runner isn't used: each of its workers would start a temporary server, and one killed worker
 fails every unfinished task for good. Here a task hands its work to the pool and waits; when a worker dies the pool is
-dropped and each waiting task raises :class:`WorkerLostError`, which an ordinary task retry mends.
+dropped and each waiting task gets :class:`WorkerLostError`; which episode it was is found out by
+:mod:`rlhfblender_core.rollout.lost_workers`.
 """
 
 import contextlib
@@ -15,7 +16,13 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from rlhfblender_core.errors import RunStoppedError, WorkerLostError
-from rlhfblender_core.workers.processes import end_pool, interrupts_blocked, make_pool
+from rlhfblender_core.workers.processes import (
+    end_pool,
+    how_it_ended,
+    interrupts_blocked,
+    make_pool,
+    worker_processes,
+)
 from rlhfblender_core.workers.progress import start_counter
 
 P = ParamSpec("P")
@@ -36,6 +43,7 @@ class Workers:
         self._folder = progress_folder
         self._lock = threading.Lock()
         self._executor: Executor | None = None
+        self._single: set[ProcessPoolExecutor] = set()
         self._is_closed = False
         self._stopped = threading.Event()
         self._slots = threading.BoundedSemaphore(max(1, processes))
@@ -76,16 +84,46 @@ class Workers:
                 "A worker process died (killed, or out of memory). Its episodes are made again."
             ) from error
 
+    def run_alone(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Like :meth:`run`, in a process that does nothing else: if that one dies, it died of this.
+
+        Raises:
+            WorkerLostError: it died; the message says how.
+            RunStoppedError: the workers were closed meanwhile.
+        """
+        if self.processes == 0:
+            return self.run(function, *args, **kwargs)
+        with self._lock:
+            if self._is_closed:
+                raise RunStoppedError("The run was stopped.")
+            pool = make_pool(1, self._folder)
+            self._single.add(pool)
+        try:
+            with interrupts_blocked():
+                future = pool.submit(function, *args, **kwargs)
+            processes = worker_processes(pool)
+            return future.result()
+        except (BrokenProcessPool, CancelledError) as error:
+            if self._is_closed:
+                raise RunStoppedError("The run was stopped.") from error
+            raise WorkerLostError(how_it_ended(processes)) from error
+        finally:
+            with self._lock:
+                self._single.discard(pool)
+            end_pool(pool)
+
     def close(self) -> None:
         """Ends the workers at once; unfinished work is dropped."""
         with self._lock:
             self._is_closed = True
             self._stopped.set()
-            executor, self._executor = self._executor, None
-        if isinstance(executor, ProcessPoolExecutor):
-            end_pool(executor)
-        elif executor is not None:
-            executor.shutdown(wait=True, cancel_futures=True)
+            executors = [self._executor, *self._single]
+            self._executor, self._single = None, set()
+        for executor in executors:
+            if isinstance(executor, ProcessPoolExecutor):
+                end_pool(executor)
+            elif executor is not None:
+                executor.shutdown(wait=True, cancel_futures=True)
 
     def _open_executor(self) -> Executor:
         with self._lock:

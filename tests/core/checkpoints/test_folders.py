@@ -282,3 +282,20 @@ def test_found_checkpoints_are_json(trained, tmp_path):
     shutil.copy(trained("PPO").path, tmp_path / "m_10000.zip")
     ref = fetch_checkpoint(find_checkpoints(str(tmp_path), ENV)[0], tmp_path / "cache")
     assert json.loads(json.dumps(dataclasses.asdict(ref)))["step"] == 10000
+
+
+def test_watched_folder_of_another_trainer_waits_by_its_steps(fill, trained, tmp_path_factory):
+    from rlhfblender_core.planning.unfilled_checkpoints import find_waiting
+    from rlhfblender_core.registry import ExperimentRecord
+    from rlhfblender_core.storage import open_data_root
+
+    folder = fill("s1_ppo_100.zip", "s2_ppo_200.zip")
+    with zipfile.ZipFile(trained("PPO").path) as archive:
+        archive.extractall(folder / "s3_ppo_300")
+    settings = {"checkpoint_pattern": "s*_ppo_{step}.zip"}
+    root = open_data_root(str(tmp_path_factory.mktemp("data")))
+    record = ExperimentRecord(name="E", env_id=ENV, kind="trained", model_path=str(folder), settings=settings)
+    assert find_waiting(record, 1, root, settle_seconds=0).ready == ("100", "200", "300")
+    assert find_waiting(record, 1, root, settle_seconds=900).unsettled == ("100", "200", "300")
+    unzipped = ExperimentRecord(name="E", env_id=ENV, kind="trained", model_path=str(folder / "s3_ppo_300"))
+    assert find_waiting(unzipped, 1, root, settle_seconds=0).ready == ("final",)
