@@ -40,7 +40,7 @@ def next_steps(report: Report) -> Iterator[str]:
     elif not report.checkpoints:
         yield f"Experiment {report.experiment} is registered; generate its episodes with --exp {report.experiment}."
     elif report.failed:
-        yield "Run the same command again to make the episodes that failed."
+        yield "Where the cause is mended, the same command makes the episodes that failed, and no others."
     else:
         example = f"{report.experiment}/{report.checkpoints[0].checkpoint}/0"
         if report.has_videos:

@@ -205,6 +205,8 @@ def _companions(folder: Folder, name: str, environment_id: str) -> Companions:
     stems = [stem_of(name), path_segment(environment_id)]
     final = _final_among(folder, environment_id)
     stems += [stem_of(final)] if final else []
+    # RL Zoo's own folder of settings, where the environment asked for has another name: Pong-v4_1/Pong-v4/.
+    stems.append(re.sub(r"_\d{1,9}$", "", folder.path.rpartition("/")[2]))
     places = [folder.subfolder(stem) for stem in dict.fromkeys(stems) if stem in folder.folders]
     places.append(folder)
     return Companions(
@@ -217,8 +219,9 @@ def _companions(folder: Folder, name: str, environment_id: str) -> Companions:
 
 
 def _final_among(folder: Folder, environment_id: str) -> str | None:
+    others = [name for name in _zips(folder) if stem_of(name) != BEST_MODEL and not callback_step(stem_of(name))]
     try:
-        return final_model(_zips(folder), environment_id)
+        return final_model(others, environment_id) or (others[0] if len(others) == 1 else None)
     except CheckpointNotUsableError:  # told where the folder's checkpoints are listed
         return None
 

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from rlhfblender_core.dataset.video import frame_fault
+from rlhfblender_core.environments.api import NeverWorksError, checked_reset
 from rlhfblender_core.environments.contained import contained
 from rlhfblender_core.environments.headless import render_failure
 from rlhfblender_core.environments.make import Environment, close_environment, make_environment
@@ -85,7 +86,8 @@ def describe_environment(
 
 def fps_of(env: Environment) -> float:
     """Frames per second from the environment's metadata if they are a positive finite number, else 30."""
-    fps = env.metadata.get("render_fps") if isinstance(env.metadata, Mapping) else None
+    metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
+    fps = metadata.get("render_fps", metadata.get("video.frames_per_second"))  # the latter is the old gym's
     if isinstance(fps, int | float | np.number) and not isinstance(fps, bool) and math.isfinite(fps) and fps > 0:
         return float(fps)
     return DEFAULT_FPS
@@ -94,7 +96,9 @@ def fps_of(env: Environment) -> float:
 def _check_reset(env: Environment, env_id: str) -> None:
     with quiet_output():
         try:
-            observation, _ = env.reset(seed=0)
+            observation = checked_reset(env, env_id, 0)
+        except NeverWorksError:
+            raise
         except (Exception, SystemExit, GeneratorExit) as error:
             raise EnvironmentNotUsableError(f"{env_id} can't be reset: {one_line(error):.300}") from error
     flatten_observation(env.observation_space, observation)

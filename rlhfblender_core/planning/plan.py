@@ -209,7 +209,8 @@ def _agents(
     ]
     if RANDOM_BASELINE in steps:
         agents.insert(min(steps.index(RANDOM_BASELINE), len(agents)), RandomAgent())
-    return agents, tuple(dict.fromkeys((*notes, *(note for ref in refs for note in ref.notes))))
+    ignored = [note for agent in agents if isinstance(agent, CheckpointAgent) for note in agent.notes]
+    return agents, tuple(dict.fromkeys((*notes, *(note for ref in refs for note in ref.notes), *ignored)))
 
 
 def _fetched(

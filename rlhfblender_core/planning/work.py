@@ -1,7 +1,7 @@
 """What a generate run will do, found out before anything is registered, written or started."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.dataset.published import Published, read_published
@@ -107,4 +107,11 @@ def _checkpoint_work(plan: GenerationPlan, locations: Locations) -> Iterator[Che
         published = read_published(root, CheckpointKey(plan.experiment.name, settings.label))
         if not plan.replace:
             check_same_request(published, settings, range(plan.num_episodes))
-        yield CheckpointWork(settings, published, plan.num_episodes, plan.replace)
+        known = replace(settings, reproducible=_known(published, settings))
+        yield CheckpointWork(known, published, plan.num_episodes, plan.replace)
+
+
+def _known(published: Published, settings: RolloutSettings) -> bool | None:
+    """What episodes of the same request say of their environment, so that it need not be tried out again."""
+    same = (manifest for manifest in published.manifests.values() if manifest.request_digest == settings.digest)
+    return next((manifest.reproducible for manifest in same if manifest.reproducible is not None), None)

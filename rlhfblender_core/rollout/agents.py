@@ -15,6 +15,7 @@ from rlhfblender_core.checkpoints.fetch import CheckpointRef
 from rlhfblender_core.checkpoints.find import CheckpointFile
 from rlhfblender_core.dataset.layout import RANDOM
 from rlhfblender_core.dataset.manifests import PolicyRecord
+from rlhfblender_core.environments.make import RENDER_MODE_KWARG
 from rlhfblender_core.errors import EnvironmentNotUsableError
 from rlhfblender_core.policies.masked_random import MaskedRandomPolicy
 from rlhfblender_core.policies.protocol import Policy
@@ -169,7 +170,14 @@ class CheckpointAgent:
     @property
     def env_kwargs(self) -> Mapping[str, Any]:
         """See :class:`RolloutAgent`."""
-        return self.ref.settings.env_kwargs
+        return {name: value for name, value in self.ref.settings.env_kwargs.items() if name != RENDER_MODE_KWARG}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is left out of what it was trained with, and why."""
+        if RENDER_MODE_KWARG not in self.ref.settings.env_kwargs:
+            return ()
+        return ("The agent's settings name a render_mode, which is ignored: it follows from --no-render.",)
 
     def identity(self) -> dict[str, Any]:
         """See :class:`RolloutAgent`."""

@@ -240,7 +240,9 @@ def check_agent(settings: RolloutSettings) -> RolloutSettings:
     Raises:
         RequestError: the environment or the checkpoint can't be used, or they don't fit together.
     """
-    reproducible = try_out(settings.environment, render=settings.options.render)
+    reproducible = settings.reproducible
+    if reproducible is None:
+        reproducible = try_out(settings.environment, render=settings.options.render)
     with _session.acting(settings, 0) as agent:
         if settings.agent.is_trained:
             _act_once(agent, settings)
