@@ -30,8 +30,8 @@ from rlhfblender_core.registry import (
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard, Shard, cut_shards
-from rlhfblender_core.runs.claims import live_runs, release_of_dead
-from rlhfblender_core.runs.folders import remove_unfinished
+from rlhfblender_core.runs.claims import RunClaims, open_claims
+from rlhfblender_core.runs.folders import open_run, remove_unfinished
 from rlhfblender_core.step_runner import LocalRunner, StepRunner
 from rlhfblender_core.steps import LocalSteps, Steps
 from rlhfblender_core.storage import DataRoot, remove_files
@@ -154,23 +154,38 @@ def _split_by_digest(
 
 
 def remove_left_over(problems: Iterable[Problem], locations: Locations) -> int:
-    """Removes the files that dead runs left, unless a run may have published them since; says how many."""
+    """Removes the files that dead runs left, unless a run has published or claimed them since; says how many."""
     root = locations.open_root()
     removed = 0
     left_over: dict[str, list[Problem]] = {}
     for problem in problems:
         if problem.remedy is Remedy.REMOVE and problem.key is not None:
             left_over.setdefault(problem.key.experiment, []).append(problem)
-    with open_registry(locations.database_url) as registry:
-        for experiment, found in left_over.items():
-            if live_runs(registry, experiment):
-                continue
-            paths = list(_still_left_over(root, found))
+    url = locations.database_url
+    for experiment, found in left_over.items():
+        # Claimed while they are removed: a run that starts now mustn't lose files before it writes their manifest.
+        with open_run(root) as run, open_claims(url, run.folder, experiment, {}) as claims:
+            ours = _claimed(claims, found)
+            paths = list(_still_left_over(root, [problem for problem in found if problem.key in ours]))
             remove_files(root, paths)
-            for key in {problem.key for problem in found if problem.key is not None}:
-                release_of_dead(registry, CheckpointKey(key.experiment, key.checkpoint), [key.episode])
-            removed += len(paths)
+            for key, numbers in _by_checkpoint(ours).items():
+                claims.release(key, numbers)
+        removed += len(paths)
     return removed
+
+
+def _claimed(claims: RunClaims, found: Sequence[Problem]) -> frozenset[EpisodeKey]:
+    """Those of the problems' episodes that no live run has claimed; they are this one's now."""
+    episodes = _by_checkpoint(problem.key for problem in found if problem.key is not None)
+    free = ((key, number) for key, numbers in episodes.items() for number in claims.claim(key, numbers).free)
+    return frozenset(EpisodeKey(key.experiment, key.checkpoint, number) for key, number in free)
+
+
+def _by_checkpoint(episodes: Iterable[EpisodeKey]) -> dict[CheckpointKey, set[int]]:
+    numbers: dict[CheckpointKey, set[int]] = {}
+    for episode in episodes:
+        numbers.setdefault(CheckpointKey(episode.experiment, episode.checkpoint), set()).add(episode.episode)
+    return numbers
 
 
 def _still_left_over(root: DataRoot, found: Sequence[Problem]) -> Iterator[str]:

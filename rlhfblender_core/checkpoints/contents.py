@@ -22,8 +22,8 @@ _SERIALIZED = ":serialized:"
 #: Inference needs no optimiser, and the device is ours to choose.
 _DROPPED_KWARGS = frozenset({"optimizer_class", "optimizer_kwargs", "device"})
 _TRUST = "use --trust-checkpoint if you made the file yourself"
-#: Numbers in a layer that is always believed; above it, the weights in the file must justify it.
-_SMALL_LAYER = 10**8
+#: Numbers in all layers that are always believed, 80 MB; above it, the weights in the file must justify them.
+_SMALL_LAYER = 2 * 10**7
 _MAX_DEPTH = 8
 #: Entries that the class HER, which stood around an algorithm, left in its model; it went with 1.1.
 _HER_CLASS = {"model_class", "goal_selection_strategy", "online_sampling"}

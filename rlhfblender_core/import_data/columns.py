@@ -65,6 +65,17 @@ def convert_columns(members: Members, spool_folder: Path) -> EpisodeColumns:
     Raises:
         FaultError: an array is missing, has another length than the rewards, or can't be converted.
     """
+    columns: dict[str, Column] = {}
+    try:
+        return _converted(members, spool_folder, columns)
+    except BaseException:  # an interrupt, too, must leave no temporary file
+        for column in columns.values():
+            column.close()
+        raise
+
+
+def _converted(members: Members, spool_folder: Path, columns: dict[str, Column]) -> EpisodeColumns:
+    """Fills ``columns``, which the caller closes if that fails."""
     observations = sorted(name for name in members.headers if _is_observation(name))
     missing = [name for name in ("actions", "rewards") if name not in members] + ([] if observations else ["obs"])
     if missing:
@@ -73,7 +84,6 @@ def convert_columns(members: Members, spool_folder: Path) -> EpisodeColumns:
     length = len(rewards)
     _check_rows(members, [*observations, "actions", *(n for n in _PER_STEP if n in members)], length)
     infos = _infos(members, length)
-    columns: dict[str, Column] = {}
     for name in observations:
         _add(columns, _observation(members, name))
     _add(columns, _final_observation(members, columns, infos))
@@ -161,6 +171,8 @@ def _observation(members: Members, name: str) -> dict[str, Column]:
 def _by_key(rows: Sequence[Any], name: str) -> dict[str, list[Any]]:
     if not isinstance(rows[0], dict):
         return {name: list(rows)}
+    if not rows[0]:
+        raise FaultError(f"{name} has rows without a value")
     if any(not isinstance(row, dict) or row.keys() != rows[0].keys() for row in rows):
         raise FaultError(f"{name} has rows with other keys than the first")
     found: dict[str, list[Any]] = {}

@@ -12,6 +12,7 @@ from rlhfblender_core.import_data.plan import ImportPlan, ImportRequest, check_l
 from rlhfblender_core.import_data.sources import SourceCheckpoint, source_folder
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
 from rlhfblender_core.registry import DEFAULT_PROJECT, open_registry, registry_if_any
+from rlhfblender_core.runs.claims import IMPORTED, open_claims
 from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.step_runner import LocalRunner, StepRunner
 from rlhfblender_core.steps import register_environment, register_experiment
@@ -138,9 +139,15 @@ def import_batch(
     source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, locations: Locations
 ) -> ImportedBatch:
     """Checks, converts and publishes these episodes of a checkpoint."""
-    root = locations.open_root()
-    with open_run(root) as run:
-        return import_episodes(root, source, numbers, target, run.folder)
+    root, url, key = locations.open_root(), locations.database_url, target.key
+    open_registry(url).close()  # made on first use: claims come before files
+    asked = {key.checkpoint: IMPORTED}
+    with open_run(root) as run, open_claims(url, run.folder, key.experiment, asked) as claims:
+        # What another import has claimed is converted all the same: from one source comes the same.
+        claimed = claims.claim(key, numbers)
+        batch = import_episodes(root, source, numbers, target, run.folder)
+        claims.release(key, claimed.free)
+    return batch
 
 
 def import_labels(plan: ImportPlan, locations: Locations) -> tuple[int, tuple[str, ...]]:

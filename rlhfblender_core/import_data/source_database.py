@@ -19,7 +19,7 @@ import numpy as np
 from rlhfblender_core.dataset.layout import DATABASE_FILE
 from rlhfblender_core.environments import EnvironmentSpec, space_from_description, split_env_kwargs
 from rlhfblender_core.environments.make import RENDER_MODE_KWARG
-from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.errors import InvalidParameterError, one_line
 from rlhfblender_core.registry import JsonDict
 from rlhfblender_core.untrusted.limits import (
     MAX_CELL_BYTES,
@@ -113,7 +113,7 @@ def read_facts(database: Path | None, experiment_id: int | None, env_id: str) ->
 
 def _rows(database: Path, query: str, values: tuple[Any, ...]) -> list[Mapping[str, Any]]:
     """The rows of a query; none where the file is no such database."""
-    with contextlib.suppress(sqlite3.Error, OverflowError):
+    with contextlib.suppress(sqlite3.Error):
         return _query(database, query, values)
     return []
 
@@ -133,7 +133,10 @@ def _query(database: Path, query: str, values: tuple[Any, ...]) -> list[Mapping[
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.row_factory = sqlite3.Row
         connection.text_factory = lambda content: content.decode(errors="replace")
-        return [dict(row) for row in connection.execute(query, values).fetchmany(MAX_QUERY_ROWS)]
+        try:
+            return [dict(row) for row in connection.execute(query, values).fetchmany(MAX_QUERY_ROWS)]
+        except (ValueError, OverflowError, MemoryError) as error:  # names of columns that are no UTF-8, and the like
+            raise sqlite3.DatabaseError(one_line(error)) from error
 
 
 def _first(rows: list[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -134,17 +134,17 @@ def _insert_claims(session: Session, run_id: str, key: tuple[str, str], numbers:
         session.execute(statement, rows)
 
 
-def release(session: Session, run_ids: Collection[str], key: tuple[str, str], numbers: Iterable[int]) -> None:
-    """Deletes the claims that these runs have on the episodes.
+def release(session: Session, run_id: str, key: tuple[str, str], numbers: Iterable[int]) -> None:
+    """Deletes the claims that the run has on the episodes.
 
     Args:
         session: holds the transaction.
-        run_ids: of the runs.
+        run_id: of the run.
         key: experiment and checkpoint.
         numbers: of the episodes.
     """
     for part in _parts(sorted(set(numbers))):
-        session.execute(delete(Claim).where(_of(key), Claim.number.in_(part), Claim.run_id.in_(run_ids)))
+        session.execute(delete(Claim).where(_of(key), Claim.number.in_(part), Claim.run_id == run_id))
 
 
 def release_published(session: Session, run_id: str, records: Sequence[EpisodeRecord]) -> None:
@@ -153,22 +153,7 @@ def release_published(session: Session, run_id: str, records: Sequence[EpisodeRe
     for record in records:
         numbers[record.experiment, record.checkpoint].append(record.number)
     for key in sorted(numbers):
-        release(session, [run_id], key, numbers[key])
-
-
-def release_of_dead(session: Session, key: tuple[str, str], numbers: Iterable[int], is_dead: IsDead) -> None:
-    """Deletes the claims that dead runs have on the episodes.
-
-    Args:
-        session: holds the transaction.
-        key: experiment and checkpoint.
-        numbers: of the episodes.
-        is_dead: whether a run is dead.
-    """
-    _lock(session, key[0])
-    ids = set(session.scalars(select(Claim.run_id).where(_of(key)).distinct()))
-    dead = ids - _live_ids(session, key[0], ids, is_dead)
-    release(session, sorted(dead), key, numbers)
+        release(session, run_id, key, numbers[key])
 
 
 def list_claims(session: Session, experiment: str) -> dict[str, dict[str, frozenset[int]]]:

@@ -102,23 +102,9 @@ class ClaimsStore(Transactions):
     def release(self, run_id: str, experiment: str, checkpoint: str, numbers: Iterable[int]) -> None:
         """Deletes the run's claims on these episodes. No error if they are gone, or another run's by now."""
         with self._write() as session:
-            claims.release(session, [run_id], (experiment, checkpoint), numbers)
+            claims.release(session, run_id, (experiment, checkpoint), numbers)
 
     def list_claims(self, experiment: str) -> dict[str, dict[str, frozenset[int]]]:
         """Numbers of the episodes that runs have claimed, by the run's id and the checkpoint's label."""
         with self._read() as session:
             return claims.list_claims(session, experiment)
-
-    def release_of_dead(
-        self, experiment: str, checkpoint: str, numbers: Iterable[int], is_dead: Callable[[RunRecord], bool]
-    ) -> None:
-        """Deletes the claims that dead runs have on these episodes.
-
-        Args:
-            experiment: the experiment's name.
-            checkpoint: the checkpoint's label.
-            numbers: of the episodes.
-            is_dead: whether a run is dead.
-        """
-        with self._write() as session:
-            claims.release_of_dead(session, (experiment, checkpoint), numbers, is_dead)

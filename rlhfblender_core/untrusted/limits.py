@@ -36,8 +36,8 @@ MAX_LITERAL_CHARACTERS = 100_000
 MAX_PICKLE_BYTES = 64 * _MIB
 #: Pickled infos of 100,000 steps have some 20 MB.
 MAX_OBJECTS_BYTES = 256 * _MIB
-#: Opcodes and copies: so many, and so many per byte of the file that holds the pickle.
-SOME_WORK, WORK_PER_BYTE, MAX_WORK = 100_000, 8, 20_000_000
+#: Opcodes and copies: so many, and so many per byte of the pickle, and of what it has in an archive that compresses it.
+SOME_WORK, WORK_PER_BYTE, WORK_PER_PACKED_BYTE, MAX_WORK = 100_000, 2, 8, 20_000_000
 #: Values with everything that is shared written out, and likewise the bytes of arrays.
 SOME_VALUES, VALUES_PER_BYTE, MAX_VALUES = 100_000, 8, 10_000_000
 SOME_SHARED_BYTES, SHARED_PER_BYTE = 2 * _MIB, 16

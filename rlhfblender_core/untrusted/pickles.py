@@ -57,8 +57,10 @@ def load_restricted(
     """
     start = stream.tell()
     size = len(stream.getbuffer()) - start
-    paid_for = size if packed is None else min(size, packed)
-    work = min(limits.MAX_WORK, limits.SOME_WORK + limits.WORK_PER_BYTE * paid_for)
+    paid = limits.WORK_PER_BYTE * size
+    if packed is not None:
+        paid = min(paid, limits.WORK_PER_PACKED_BYTE * packed)
+    work = min(limits.MAX_WORK, limits.SOME_WORK + paid)
     try:
         value = run_pickle(stream, lookup, persistent, work)
         check_unfolded(value, stream.tell() - start)

@@ -35,7 +35,7 @@ def test_what_a_live_run_has_not_indexed_yet_is_no_problem(root: DataRoot) -> No
         assert problems(root, database(root)) == ["registry: episode E/random/0: has no row"]
 
 
-def test_a_file_of_nobody_that_a_run_has_published_since_is_not_removed(root: DataRoot) -> None:
+def test_a_leftover_that_a_run_has_claimed_or_published_since_is_not_removed(root: DataRoot) -> None:
     manifest = root.local_folder / "manifests/E/random/1.json"
     content = manifest.read_bytes()
     manifest.unlink()
@@ -46,8 +46,10 @@ def test_a_file_of_nobody_that_a_run_has_published_since_is_not_removed(root: Da
     locations = locations_of(root, database(root))
     found = survey(root, database(root)).problems
     assert {problem.remedy for problem in found} == {Remedy.REMOVE}
-    with under_way(root, database(root), "E"):
+    with under_way(root, database(root), "E") as run:
+        run.claim(CheckpointKey("E", "random"), [1])
         assert remove_left_over(found, locations) == 0
+        run.release(CheckpointKey("E", "random"), [1])
     manifest.write_bytes(content)
     assert remove_left_over(found, locations) == 0
     manifest.unlink()

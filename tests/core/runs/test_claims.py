@@ -31,7 +31,6 @@ from rlhfblender_core.runs.claims import (
     held_by_others,
     live_runs,
     open_claims,
-    release_of_dead,
 )
 from rlhfblender_core.runs.folders import open_scratch
 
@@ -246,8 +245,10 @@ def test_what_a_run_had_not_released_when_it_ended_is_known_as_ours_until_it_is_
         assert dead_claims(registry, "E") == {"random": {1, 2}}
         with open_claims(url, None, "E", SAME) as live:
             live.claim(KEY, (2, 3))
-            release_of_dead(registry, KEY, range(4))
             assert held_by_others(registry, "E") == {"random": {2, 3}}
+            assert dead_claims(registry, "E") == {"random": {1}}
+            live.claim(KEY, (1,))
+            live.release(KEY, (1,))
             assert dead_claims(registry, "E") == {}
 
 
