@@ -66,24 +66,31 @@ def steady_state(env_id: str, model: str | None, max_steps: int, arguments: argp
     """Steps per second of both, in turns, with 1 and 2 processes."""
     ours_by_processes = {}
     for processes in (1, 2):
-        floors, ours = [], []
+        floors, kept_floors, ours = [], [], []
         for _ in range(arguments.rounds):
             floors.append(floor_rate(env_id, model, max_steps, arguments.episodes, processes))
+            kept_floors.append(floor_rate(env_id, model, max_steps, arguments.episodes, processes, "kept"))
             rate, frame_bytes = our_rate(env_id, model, max_steps, arguments.episodes, processes)
             ours.append(rate)
         ours_by_processes[processes] = statistics.median(ours)
         ratio = statistics.median(mine / floor for mine, floor in zip(ours, floors, strict=True))
+        kept = statistics.median(mine / floor for mine, floor in zip(ours, kept_floors, strict=True))
         rates = f"floor {statistics.median(floors):7.0f} steps/s · ours {statistics.median(ours):7.0f}"
-        print(f"{env_id:12} {processes} process(es): {rates} · ratio {ratio:.2f}", flush=True)
+        print(
+            f"{env_id:12} {processes} process(es): {rates} · ratio {ratio:.2f} "
+            f"(to a floor that keeps its environment {kept:.2f})",
+            flush=True,
+        )
     gain = ours_by_processes[2] / ours_by_processes[1]
     print(f"{env_id:12} 1 -> 2 workers: ratio {gain:.2f} · {frame_bytes:,.0f} bytes per frame", flush=True)
 
 
-def floor_rate(env_id: str, model: str | None, max_steps: int, episodes: int, processes: int) -> float:
+def floor_rate(env_id: str, model: str | None, max_steps: int, episodes: int, processes: int, *flags: str) -> float:
     with tempfile.TemporaryDirectory() as out:
         floor = [sys.executable, "-W", "ignore", HERE / "floor.py"]
         commands = [
-            [*floor, env_id, model or "", n * episodes, (n + 1) * episodes, max_steps, out] for n in range(processes)
+            [*floor, env_id, model or "", n * episodes, (n + 1) * episodes, max_steps, out, *flags]
+            for n in range(processes)
         ]
         running = [subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE) for command in commands]
         results = [process.communicate()[0].decode().split()[-2:] for process in running]

@@ -15,12 +15,15 @@ from rlhfblender_core.dataset.video import _encoder_command
 from rlhfblender_core.environments import EnvironmentSpec, make_environment
 
 
-def run(env_id: str, model: str | None, episodes: range, max_steps: int, out: Path) -> tuple[int, float]:
-    """Steps taken and seconds for the episodes, without start-up."""
+def run(env_id: str, model: str | None, episodes: range, max_steps: int, out: Path, *, kept: bool) -> tuple[int, float]:
+    """Steps taken and seconds for the episodes, without start-up; ``kept``: all in one environment, as few should."""
     env = make_environment(EnvironmentSpec(env_id), render=True)
     predict = _predictor(env, model)
     steps, started = 0, None
     for number in (episodes[0], *episodes):  # the first one warms up
+        if not kept:
+            env.close()
+            env = make_environment(EnvironmentSpec(env_id), render=True)
         taken = _episode(env, predict, number, max_steps, out)
         if started is None:
             started = time.perf_counter()
@@ -31,7 +34,8 @@ def run(env_id: str, model: str | None, episodes: range, max_steps: int, out: Pa
 
 def _predictor(env, model: str | None):
     if model is None:
-        return lambda _: env.action_space.sample()
+        space = env.action_space
+        return lambda _: space.sample()
     import torch
     from stable_baselines3 import PPO
 
@@ -70,5 +74,6 @@ def _episode(env, predict, number: int, max_steps: int, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    env_id, model, first, last, max_steps, out = sys.argv[1:]
-    print(*run(env_id, model or None, range(int(first), int(last)), int(max_steps), Path(out)))
+    env_id, model, first, last, max_steps, out, *flags = sys.argv[1:]
+    numbers = range(int(first), int(last))
+    print(*run(env_id, model or None, numbers, int(max_steps), Path(out), kept="kept" in flags))
