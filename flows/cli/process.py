@@ -88,7 +88,6 @@ def run_command(module: str, *, is_flow: bool = True) -> NoReturn:
         module: of the command.
         is_flow: whether it needs Prefect's server.
     """
-    _hide_main_module()
     with _stopped_by_signals() as received:
         try:
             code = _exit_code(module, is_flow=is_flow)
@@ -202,11 +201,6 @@ def _hide_flows_folder() -> None:
     """
     folder = str(Path(__file__).resolve().parents[1])
     sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or os.curdir) != folder]
-
-
-def _hide_main_module() -> None:
-    """Keeps worker processes from importing the started file, and Prefect with it, which they don't need."""
-    vars(sys.modules["__main__"]).pop("__file__", None)
 
 
 def silence_libraries() -> None:

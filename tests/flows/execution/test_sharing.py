@@ -73,8 +73,8 @@ def test_a_run_with_other_settings_is_refused_while_one_is_at_work(generate: Com
         refused = generate(*FOUR, "--overwrite")
         assert (refused.code, refused.out) == (2, "")
         assert refused.err == (
-            "error: Another run is at work on experiment 'study' at random, with other settings, to replace its episodes, "
-            "or to delete it. Wait for it, or stop it first.\n"
+            "error: Another run is at work on experiment 'study' at random, with other settings, to replace its "
+            "episodes, or to delete it. Wait for it, or stop it first.\n"
         )
         assert made(generate(*(*STUDY, "--exp", "another", "--num-episodes", 1))) == ["1", "0", "0"]
     assert made(generate(*FOUR)) == ["4", "0", "0"]
