@@ -24,7 +24,7 @@ from typing import NoReturn
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
 
 from flows.cli.temporary_server import begin_temporary_server, start_temporary_server
-from rlhfblender_core.errors import OutOfReachError, RLHFBlenderError, TransientError, one_line
+from rlhfblender_core.errors import DiskFullError, OutOfReachError, RLHFBlenderError, TransientError, one_line
 
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST = 0, 1, 2
 #: A command that was stopped by a signal exits with this and the signal's number: 130 for Ctrl-C.
@@ -116,7 +116,7 @@ def _exit_code(module: str, *, is_flow: bool) -> int:
         if is_flow:
             start_temporary_server()
         code: int = command.main()
-    except (TransientError, OutOfReachError) as error:
+    except (TransientError, OutOfReachError, DiskFullError) as error:
         fail(one_line(error), EXIT_INCOMPLETE)
     except RLHFBlenderError as error:
         fail(one_line(error), EXIT_WRONG_REQUEST)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from rlhfblender_core.errors import (
     RegistryConflictError,
+    RegistryFullError,
     RegistryNotUsableError,
     RegistryUnavailableError,
     RLHFBlenderError,
@@ -95,7 +96,8 @@ def _translated_sqlite(error: sqlite3.Error, url: URL) -> RLHFBlenderError:
         return RegistryUnavailableError(f"The registry {shown_url(url)} is locked by another process. Try again.")
     for start, problem in _SQLITE_PERMANENT.items():
         if name.startswith(start):
-            return RegistryNotUsableError(f"The registry {shown_url(url)} {problem}")
+            kind = RegistryFullError if problem is _DISK_FULL else RegistryNotUsableError
+            return kind(f"The registry {shown_url(url)} {problem}")
     return RegistryNotUsableError(f"The registry {shown_url(url)} failed: {_redacted(error, url)}")
 
 
@@ -107,7 +109,8 @@ def _translated_postgres(error: DBAPIError, cause: BaseException, url: URL, *, o
     database = f"The registry's database {shown_url(url)}"
     for start, problem in _POSTGRES_PERMANENT.items():
         if code.startswith(start):
-            return RegistryNotUsableError(f"{database} {problem}")
+            kind = RegistryFullError if start == "53100" else RegistryNotUsableError
+            return kind(f"{database} {problem}")
     if code.startswith(_POSTGRES_TRANSIENT) or any(words in text for words in _CONNECTING_TRANSIENT):
         return RegistryUnavailableError(f"{database} is not available now ({_redacted(cause, url)}). Try again.")
     if code:
