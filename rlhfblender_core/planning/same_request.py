@@ -15,9 +15,9 @@ def check_same_request(published: Published, settings: RolloutSettings, wanted: 
     Raises:
         RegistryConflictError: an episode among ``wanted`` was made otherwise; the message says what differs.
     """
-    others = [
-        n for n in wanted if n in published.manifests and published.manifests[n].request_digest != settings.digest
-    ]
+    digests = {n: published.manifests[n].request_digest for n in wanted if n in published.manifests}
+    same = {digest for digest in set(digests.values()) if settings.made(digest)}
+    others = [n for n, digest in digests.items() if digest not in same]
     if not others:
         return
     key = published.key
@@ -30,8 +30,6 @@ def check_same_request(published: Published, settings: RolloutSettings, wanted: 
 
 def _difference(manifest: Manifest, settings: RolloutSettings) -> str:
     """What was different when the episode was made, in words."""
-    if settings.is_older(manifest.request_digest):
-        return "an older version of this project, which could make other episodes of the same request"
     identity = settings.identity()
     options = settings.options
     before_and_now = {

@@ -45,10 +45,13 @@ class RolloutSettings:
         """Sha256 over what decides the episodes' bytes: contents, not places; no versions of libraries."""
         return canonical_digest({"recipe": _RECIPE, **self.identity()})
 
-    def is_older(self, digest: str) -> bool:
-        """Whether the digest is that of the same request, made by an older version of this project."""
+    def made(self, digest: str) -> bool:
+        """Whether the digest is that of the same request, by this version of the project or an older one.
+
+        An older recipe differs where an environment keeps state across resets; what it made stays, and is continued.
+        """
         identity = self.identity()
-        return any(digest == canonical_digest({"recipe": older, **identity}) for older in range(1, _RECIPE))
+        return any(digest == canonical_digest({"recipe": recipe, **identity}) for recipe in range(1, _RECIPE + 1))
 
     def identity(self) -> dict[str, Any]:
         """What enters the digest, by name, as JSON."""
