@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 
 from rlhfblender_core.dataset.manifests import canonical_digest
-from rlhfblender_core.dataset.publish import PublishedShard, episode_record, publish_shard
+from rlhfblender_core.dataset.publish import PublishedShard, publish_and_index
 from rlhfblender_core.dataset.published import made_meanwhile
 from rlhfblender_core.errors import EpisodesFailedError, OutOfReachError, TransientError, one_line
 from rlhfblender_core.registry import open_registry
@@ -128,10 +128,9 @@ def _still_missing(shard: Shard, target: ShardTarget, root: DataRoot) -> tuple[i
 def write_artifacts(staged: StagedShard, target: ShardTarget) -> PublishedShard:
     """Publishes the shard's files, their manifests last, and indexes them in the registry."""
     check_goes_on(target.run_id)
-    published = publish_shard(target.locations.open_root(), staged)
     # Not made anew: where it was may be an empty mount point by now.
     with open_registry(target.locations.database_url, create=False, reached_before=True) as registry:
-        registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes])
+        published = publish_and_index(target.locations.open_root(), registry, staged)
     steps = sum(episode.manifest.episode_length for episode in staged.episodes)
     made = counted(len(published.episodes), "episode")
     get_run_logger().info("%s: %s, %s published", staged.name, made, counted(steps, "step"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rlhfblender_core.dataset.thumbnails import ThumbnailPicker, write_thumbnail
+from rlhfblender_core.dataset.thumbnails import write_thumbnail
 from rlhfblender_core.dataset.video import VideoError, VideoWriter, ffmpeg_program, frame_times, read_frames
 from rlhfblender_core.errors import DataNotUsableError, one_line
 
@@ -117,12 +117,3 @@ def convert_thumbnail(file: Path, target: Path, shown: str) -> None:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataNotUsableError(f"{shown}: is no picture that can be read: {one_line(error)}") from error
     write_thumbnail(target, frame)
-
-
-def thumbnail_from_video(video: Path, target: Path, facts: VideoFacts) -> None:
-    """Writes a frame of the episode's second half."""
-    picker = ThumbnailPicker()
-    for frame in read_frames(video, facts.height, facts.width):
-        picker.offer(frame)
-    if picker.frame is not None:
-        write_thumbnail(target, picker.frame)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhfblender_core.dataset.episode_writer import EpisodeFiles, discard_staged, staged_path
-from rlhfblender_core.dataset.layout import CheckpointKey, EpisodeKey
+from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey
 from rlhfblender_core.dataset.manifests import (
     Manifest,
 )
@@ -34,11 +34,13 @@ class Shard:
         key: experiment and checkpoint.
         settings: how they are rolled out.
         episodes: their numbers, ascending.
+        replace: whether they replace episodes that exist, which otherwise are only repaired.
     """
 
     key: CheckpointKey
     settings: RolloutSettings
     episodes: tuple[int, ...]
+    replace: bool = False
 
     @property
     def name(self) -> str:
@@ -54,14 +56,20 @@ class StagedEpisode:
     Attributes:
         manifest: its commit record, to be published last.
         folder: where its files are.
+        kinds: which of them are published; None for all. The others exist, and are what the manifest says.
     """
 
     manifest: Manifest
     folder: Path
+    kinds: frozenset[ArtifactKind] | None = None
 
     def files(self) -> dict[str, Path]:
-        """Local file by the path below the data root where it belongs."""
-        return {record.path: staged_path(self.folder, kind) for kind, record in self.manifest.artifacts.items()}
+        """Local file by the path below the data root where it belongs, of those that are published."""
+        return {
+            record.path: staged_path(self.folder, kind)
+            for kind, record in self.manifest.artifacts.items()
+            if self.kinds is None or kind in self.kinds
+        }
 
 
 @dataclass(frozen=True)
@@ -73,12 +81,14 @@ class StagedShard:
         key: experiment and checkpoint.
         episodes: those to publish.
         failures: message by number of those that the environment or the policy broke off.
+        replace: whether they replace episodes that exist, which otherwise are only repaired.
     """
 
     name: str
     key: CheckpointKey
     episodes: tuple[StagedEpisode, ...]
     failures: Mapping[int, str]
+    replace: bool = False
 
 
 def cut_shards(episodes: Sequence[int], workers: int) -> list[tuple[int, ...]]:
@@ -121,7 +131,7 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
             _session.close()  # its state is unknown now
             failures[episode] = str(error)
         count_progress(episodes=1)
-    return StagedShard(shard.name, shard.key, tuple(staged), failures)
+    return StagedShard(shard.name, shard.key, tuple(staged), failures, shard.replace)
 
 
 def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.dataset.publish import episode_record, index_published, publish_shard
+from rlhfblender_core.dataset.publish import index_published, publish_and_index
 from rlhfblender_core.dataset.published import made_meanwhile, read_published
 from rlhfblender_core.errors import RLHFBlenderError, TransientError, one_line
 from rlhfblender_core.planning.plan import GenerationPlan, plan_generation
@@ -117,9 +117,8 @@ class _Maker:
             wanted = tuple(n for n in mine if n not in others)
             if wanted:
                 staged = self.pool.run(roll_out_shard, dataclasses.replace(shard, episodes=wanted), self.run.folder)
-                publish_shard(self.root, staged)
                 with open_registry(self.database_url) as registry:
-                    registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes])
+                    publish_and_index(self.root, registry, staged)
         return len(wanted)
 
 

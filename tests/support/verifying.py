@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rlhfblender_core.dataset.listings import find_keys, find_unknown_files, list_checkpoint
-from rlhfblender_core.dataset.publish import publish_shard
+from rlhfblender_core.dataset.publish import publish_and_index
 from rlhfblender_core.environments import Trust
 from rlhfblender_core.registry import open_existing_registry, open_registry
 from rlhfblender_core.repair import Sources, plan_remakes, rebuild_index, remove_leftover_files
@@ -54,7 +54,7 @@ def repair(root: DataRoot, database_url: str) -> list[str]:
         with open_run(root) as run:
             for remake in remakes:
                 shard = Shard(remake.key, remake.settings, remake.episodes)
-                publish_shard(root, roll_out_shard(shard, run.folder))
+                refusals += publish_and_index(root, registry, roll_out_shard(shard, run.folder)).failures.values()
         findings = survey(root, database_url)
         rebuild_index(root, registry, findings.problems, findings.records, _TRUST)
     return refusals
