@@ -63,7 +63,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing into $(VENV) …"
-	@$(PIP_INSTALL) --editable .
+	@$(PIP_INSTALL) --editable '.[workflow]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed

@@ -11,23 +11,21 @@ if __name__ == "__main__":  # before what takes long to import
 
 from typing import Annotated, Any
 
-import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
+import tasks.prefect_defaults
 
-from prefect import State, flow, get_run_logger
+from prefect import State
 from prefect.runtime import flow_run as current_run
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 from pydantic import Field
 
-from flows.cli.arguments import REFUSED, make_parser, run_flow
-from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
-from flows.signs_of_life import SIGNS_OF_LIFE
-from flows.ui.parameter_forms import shown_as_form
-from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
-from rlhfblender_core.gallery import GalleryReport
+import tasks.gallery  # noqa: F401 (the task of its step)
+from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow
+from flows.cli.process import EXIT_DONE
+from flows.execution.data_flow import data_flow
+from flows.execution.prefect_steps import PrefectRunner
 from rlhfblender_core.gallery.collect import find_experiments
-from rlhfblender_core.wording import counted
+from rlhfblender_core.gallery.write import write_page
 from tasks.config import resolve_locations
-from tasks.gallery import write_page
 
 
 def run_name() -> str:
@@ -35,31 +33,15 @@ def run_name() -> str:
     return " ".join(["gallery", *(current_run.parameters.get("exp") or [])])
 
 
-@shown_as_form
-@flow(name="gallery", flow_run_name=run_name, **SIGNS_OF_LIFE)
+@data_flow("gallery", run_name)
 def gallery(
     *,
     exp: Annotated[list[str], Field(description="experiments to show (default all that have episodes)")] = [],  # noqa: B006
-    data_root: Annotated[
-        str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
-    ] = None,
+    data_root: DataRoot = None,
 ) -> State[Any]:
     """Writes the page ``gallery/index.html`` and its data into the data root."""
-    try:
-        report = write_page(exp, resolve_locations(data_root, None))
-    except RequestError as error:
-        get_run_logger().error("%s", one_line(error))
-        return Failed(name=REFUSED, message=one_line(error))
-    except RLHFBlenderError as error:
-        return Failed(message=one_line(error))
-    return Completed(message=summary(report))
-
-
-def summary(report: GalleryReport) -> str:
-    """What was written, in two lines."""
-    without = f" ({report.without_video:,} without video)" if report.without_video else ""
-    where = f"{counted(report.checkpoints, 'checkpoint')}, {counted(report.experiments, 'experiment')}"
-    return f"{counted(report.episodes, 'episode')}{without} of {where}\nOpen in a browser: {report.page}"
+    report = PrefectRunner().do(write_page, exp, resolve_locations(data_root, None))
+    return Completed(message=report.summary)
 
 
 def main() -> int:
@@ -69,8 +51,7 @@ def main() -> int:
     find_experiments(resolve_locations(arguments["data_root"], None).open_root(), arguments["exp"])
     state = run_flow(gallery, **arguments)
     if not state.is_completed():
-        code = EXIT_WRONG_REQUEST if state.name == REFUSED else EXIT_INCOMPLETE
-        fail(state.message or "the page could not be written", code)
+        fail_as(state, "the page could not be written")
     print(state.message)
     return EXIT_DONE
 

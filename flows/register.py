@@ -18,11 +18,12 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli.arguments import make_parser
+from flows.cli.arguments import DataRoot, make_parser
 from flows.cli.process import EXIT_DONE
 from flows.cli.secret_parameters import DatabaseUrl
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.locations import Locations
 from rlhfblender_core.names import checked_name
 from rlhfblender_core.register import (
     Registered,
@@ -34,7 +35,7 @@ from rlhfblender_core.register import (
     register_environment,
 )
 from rlhfblender_core.registry import DEFAULT_PROJECT, EnvironmentRecord, open_existing_registry
-from tasks.config import Locations, resolve_locations
+from tasks.config import resolve_locations
 
 _PIPE_WIDTH = 10_000
 
@@ -48,7 +49,7 @@ def register(  # noqa: PLR0913 (one per flag)
     ] = None,
     additional_gym_packages: Annotated[
         list[str], Field(description="packages to import before the environment is made")
-    ] = [],  # noqa: B006 (never changed)
+    ] = [],  # noqa: B006
     env_display_name: Annotated[str | None, Field(description="how people call the environment")] = None,
     env_description: Annotated[str | None, Field(description="a sentence about the environment")] = None,
     env_kwargs: Annotated[
@@ -63,9 +64,7 @@ def register(  # noqa: PLR0913 (one per flag)
         list[str], Field(description="pictures of the actions: up=up.png …, or one folder with <label>.png")
     ] = [],  # noqa: B006
     list: Annotated[bool, Field(description="show what is registered")] = False,  # noqa: A002 (named like the flag)
-    data_root: Annotated[
-        str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")
-    ] = None,
+    data_root: DataRoot = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Registers the environment and prints what was asked for."""

@@ -26,7 +26,10 @@ What an error *is* decides what happens to it, and it is decided here, once::
 Every message is one line that says what was expected, what was found and what to do.
 """
 
+import linecache
+import traceback
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 
 
 class RLHFBlenderError(Exception):
@@ -142,9 +145,52 @@ class RunStoppedError(RLHFBlenderError):
     """The run was stopped (Ctrl-C, cancelled); what is published stays, the same command finishes it."""
 
 
+#: Of what others' errors say.
+_LONGEST = 1000
+
+
 def one_line(error: BaseException) -> str:
-    """The error as one line of text, its type named where the text alone would say nothing."""
-    text = " ".join(str(error).split())
+    """The error as one line of text, its type named where the text alone would say nothing.
+
+    What others' errors say may hold anything: control characters, which a terminal would obey, are written as escapes.
+    """
+    try:
+        text = " ".join(str(error).split())
+    except Exception as fault:  # noqa: BLE001 (an error of somebody else whose text can't be had)
+        text = f"its message can't be read ({type(fault).__name__})"
+    text = _printable(text)
     if isinstance(error, RLHFBlenderError):
         return text
+    if isinstance(error, AssertionError) and not text:
+        text = _failed_assertion(error)
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+#: Characters of a text that is shown whole.
+_LONG = 200
+
+
+def last_line(error: BaseException) -> str:
+    """The error as one line; of a long text the last line, which matters where a library explains itself at length."""
+    whole = one_line(error)
+    if len(whole) <= _LONG:
+        return whole
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {_printable(lines[-1])}" if lines else whole
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def _failed_assertion(error: AssertionError) -> str:
+    """``assert n > 0 (level.py, line 7)``: a bare assert says nothing by itself; empty where its code isn't known."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return ""
+    last = frames[-1]
+    lines = [linecache.getline(last.filename, n) for n in range(last.lineno or 0, (last.end_lineno or 0) + 1)]
+    expression = " ".join(" ".join(lines).split())
+    expression = f"assert {expression.removeprefix('assert ')}"  # Python marks the condition alone, or the whole
+    return f"{expression} ({PurePath(last.filename).name}, line {last.lineno})"

@@ -4,6 +4,8 @@ Only here is decided which names are allowed. Where files of a name lie is in :m
 """
 
 import re
+import unicodedata
+from collections.abc import Iterable
 
 from rlhfblender_core.errors import InvalidNameError
 
@@ -11,8 +13,8 @@ from rlhfblender_core.errors import InvalidNameError
 MAX_NAME_BYTES = 128
 
 _ALLOWED = re.compile(r"[\w.+=@()\[\], -]+")
-#: Names of devices on Windows, whatever their extension.
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+#: Names of devices on Windows, whatever their extension; superscripts count as digits there.
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³])\s*(\..*)?")
 
 
 def checked_name(name: str, what: str) -> str:
@@ -51,6 +53,11 @@ def path_segment(name: str, what: str = "environment") -> str:
     return checked_name(name.replace("/", "-").replace(":", "-"), what)
 
 
+def same_but_for_case(name: str, others: Iterable[str]) -> str | None:
+    """One of the others that differs from the name in case only: some file systems make one folder of both."""
+    return next((other for other in others if other != name and other.casefold() == name.casefold()), None)
+
+
 def shorten(text: str, width: int = 40) -> str:
     """The text, cut to ``width`` characters for a message."""
     return text if len(text) <= width else f"{text[: width - 3]}..."
@@ -60,6 +67,9 @@ def _problem(name: str) -> str | None:
     """The first thing that is wrong with the name, as the end of a sentence."""
     if not name.strip():
         return "is empty"
+    if (composed := unicodedata.normalize("NFC", name)) != name:
+        # Two names that look the same, of which some file systems make one folder.
+        return f"has accents as characters of their own; write {shorten(composed)!r}, which looks the same"
     bad = next((character for character in name if not _ALLOWED.fullmatch(character)), None)
     checks = {
         f"is too long ({len(name)} characters)": len(name.encode(errors="replace")) > MAX_NAME_BYTES,

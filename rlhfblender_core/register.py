@@ -13,6 +13,7 @@ from typing import Any
 
 from rlhfblender_core.dataset.action_labels import check_pictured, find_pictures, read_picture, store_pictures
 from rlhfblender_core.environments import ONLY_DECLARED, Space, Trust, action_dimensions, space_from_description
+from rlhfblender_core.locations import DEFAULT_DATA_ROOT, locate
 from rlhfblender_core.planning.plan import plan_generation
 from rlhfblender_core.planning.request import GenerationRequest
 from rlhfblender_core.registry import (
@@ -50,6 +51,35 @@ class RegistrationRequest:
     action_labels: Sequence[str] = ()
     action_images: Sequence[str] = ()
     needs_dimensions: bool = False
+
+
+def register(
+    *,
+    env: str,
+    data_root: str = DEFAULT_DATA_ROOT,
+    database_url: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    **flags: Any,
+) -> EnvironmentRecord:
+    """Registers an environment without generating.
+
+    Args:
+        env: Gymnasium id.
+        data_root: folder or fsspec URL.
+        database_url: of the registry; None for SQLite beside the data.
+        storage_options: for fsspec.
+        flags: the fields of :class:`RegistrationRequest`.
+
+    Returns:
+        The environment as registered.
+
+    Raises:
+        RequestError: with what is wrong and what to do.
+    """
+    where = locate(data_root, database_url, storage_options)
+    return register_environment(
+        RegistrationRequest(env=env, **flags), where.open_root(), where.database_url, where.trust()
+    )
 
 
 def register_environment(

@@ -1,26 +1,46 @@
-"""What is published against what its manifests and the registry say. Only looks; see :mod:`rlhfblender_core.repair`.
+"""Verifying: what is published against what its manifests and the registry say.
+
+Nothing is changed here; see :mod:`rlhfblender_core.repair`.
 
 Everything that is wrong becomes a :class:`Problem`: one file, or one row of the registry, and one remedy.
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from rlhfblender_core.dataset.episode_checks import find_fault
-from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
-from rlhfblender_core.dataset.listings import CheckpointListing, EpisodeListing
+from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path, manifest_path
+from rlhfblender_core.dataset.listings import (
+    CheckpointListing,
+    EpisodeListing,
+    check_root,
+    find_keys,
+    find_unknown_files,
+    list_checkpoint,
+)
 from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
 from rlhfblender_core.dataset.publish import episode_record
 from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError
-from rlhfblender_core.registry import EpisodeRecord, Registry
-from rlhfblender_core.runs.folders import live_runs, open_scratch
+from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
+from rlhfblender_core.registry import EpisodeRecord, Registry, registry_if_any
+from rlhfblender_core.runs.claims import dead_claims, live_runs
+from rlhfblender_core.runs.folders import open_scratch
+from rlhfblender_core.step_runner import LocalRunner, StepRunner, concurrency_for
 from rlhfblender_core.storage import DataRoot, cause_of, fetch_file, list_sizes, read_each, storage_errors
+from rlhfblender_core.wording import counted
+
+#: What to do with the files of an episode that lie there without a manifest.
+IMPORT_ADVICE = "import_data.py --exp {} takes episodes in that were laid there by hand"
 
 _TEMPORARY = (".", "~")
+#: So many episodes are checked in one step.
+_EPISODES_AT_ONCE = 25
 
 
 class Remedy(StrEnum):
@@ -100,7 +120,8 @@ def check_episodes(root: DataRoot, listing: CheckpointListing, episodes: Sequenc
             if content is not None:
                 findings += _settled(root, key, content, episode.kinds, folder)
             elif not listing.in_progress:
-                findings += Findings(tuple(_uncommitted(key, episode)))
+                is_leftover = episode.number in listing.left_over
+                findings += Findings(tuple(_uncommitted(key, episode, is_leftover=is_leftover)))
     return findings
 
 
@@ -121,13 +142,21 @@ def _settled(
         content = now
 
 
-def _uncommitted(key: EpisodeKey, episode: EpisodeListing) -> Iterator[Problem]:
-    """Problems of an episode without manifest. Where the registry knows it, the manifest was lost."""
+def _uncommitted(key: EpisodeKey, episode: EpisodeListing, *, is_leftover: bool) -> Iterator[Problem]:
+    """Problems of an episode without manifest.
+
+    Where the registry knows it, the manifest was lost; where a dead run had claimed it, it is what that left. Anything
+    else is somebody's, and not ours to touch.
+    """
     if episode.has_row and episode.kinds:
         yield Problem(manifest_path(key), "is missing", Remedy.REMAKE, key)
     elif not episode.has_row:
         for kind in episode.kinds:
-            yield Problem(artifact_path(kind, key), "belongs to no episode", Remedy.REMOVE, key)
+            path = artifact_path(kind, key)
+            if is_leftover:
+                yield Problem(path, "was left by a run that died", Remedy.REMOVE, key)
+            else:
+                yield Problem(path, f"is an unknown file; {IMPORT_ADVICE.format(key.experiment)}", Remedy.BY_HAND, key)
 
 
 def _check_published(
@@ -146,7 +175,7 @@ def _check_published(
         of = f"{manifest.experiment}/{manifest.checkpoint}/{manifest.episode}"
         return Findings((Problem(path, f"is the manifest of another episode, {of}", Remedy.REMAKE, key),), files=1)
     problems = [
-        Problem(artifact_path(kind, key), "belongs to no episode", Remedy.REMOVE, key)
+        Problem(artifact_path(kind, key), "is an unknown file: its episode has none of that kind", Remedy.BY_HAND, key)
         for kind in kinds
         if kind not in manifest.artifacts and _is_there(root, artifact_path(kind, key))
     ]
@@ -207,7 +236,7 @@ def check_index(
             if episode.has_manifest or episode.kinds
         }
         found = list(_row_problems(registry.list_episodes(experiment), own, numbers))
-        if found and not live_runs(root, experiment):
+        if found and not live_runs(registry, experiment):
             problems += _still_there(root, registry, found, numbers)
     return tuple(problems)
 
@@ -274,3 +303,149 @@ def _says_the_same(row: EpisodeRecord, record: EpisodeRecord) -> bool:
 def index_problems(problems: Iterable[Problem]) -> list[Problem]:
     """Those among the problems that only the registry's index has."""
     return [problem for problem in problems if problem.remedy is Remedy.INDEX]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is, and what is wrong with it."""
+
+    listings: tuple[CheckpointListing, ...]
+    findings: Findings
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a run of verify found, and what it repaired.
+
+    Attributes:
+        found: what was wrong at first.
+        left: what is wrong now.
+        notes: why something could not be repaired.
+        episodes: number of episodes whose manifests are sound.
+        files: number of files that were checked.
+        sound: number of those episodes, by checkpoint.
+    """
+
+    found: tuple[Problem, ...]
+    left: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    episodes: int
+    files: int
+    sound: Mapping[CheckpointKey, int]
+
+    @property
+    def summary(self) -> str:
+        """One line about everything."""
+        checked = f"{counted(self.episodes, 'episode')}, {counted(self.files, 'file')} checked"
+        repaired = len(set(self.found) - set(self.left))
+        if self.left:
+            return f"{checked}: {counted(len(self.left), 'problem')} left, {repaired} repaired."
+        if repaired:
+            return f"{checked}: {counted(repaired, 'problem')} repaired, nothing is wrong any more."
+        return f"{checked}: nothing is wrong."
+
+
+def verify(
+    *,
+    exp: str | None = None,
+    workers: int | None = None,
+    data_root: str = DEFAULT_DATA_ROOT,
+    database_url: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Verification:
+    """Checks every published file against its manifest and the registry, without Prefect.
+
+    Args:
+        exp: experiment; None for all.
+        workers: checks at once; None for the cores that this process may use.
+        data_root: folder or fsspec URL.
+        database_url: of the registry; None for SQLite beside the data.
+        storage_options: for fsspec.
+
+    Raises:
+        RequestError: there is no such data root or experiment.
+        TransientError: the storage or the registry is gone.
+    """
+    locations = locate(data_root, database_url, storage_options)
+    return verify_all(exp, LocalRunner(), locations, workers)
+
+
+def verify_all(exp: str | None, runner: StepRunner, locations: Locations, workers: int | None = None) -> Verification:
+    """Checks what is published, by the runner's steps.
+
+    Args:
+        exp: experiment; None for all.
+        runner: how each step is run.
+        locations: what is checked.
+        workers: checks at once; None for the cores that this process may use.
+    """
+    check_root(locations.open_root())
+    findings = survey(exp, runner, locations, workers).findings
+    return verification(findings, findings, ())
+
+
+def verification(first: Findings, now: Findings, notes: Iterable[str]) -> Verification:
+    """What was found at first, and what is left now."""
+    sound = Counter(CheckpointKey(record.experiment, record.checkpoint) for record in now.records)
+    return Verification(first.problems, now.problems, tuple(notes), sound.total(), now.files, sound)
+
+
+def survey(exp: str | None, runner: StepRunner, locations: Locations, workers: int | None = None) -> Survey:
+    """Looks at everything; files are checked side by side."""
+    concurrency = concurrency_for(locations, workers)
+    keys = runner.do(find_checkpoints, exp, locations)
+    listings = runner.do_each(list_episodes, ({"key": key, "locations": locations} for key in keys), concurrency)
+    parts = (
+        {"listing": listing, "episodes": part, "locations": locations}
+        for listing in listings
+        for part in _parts(listing)
+    )
+    findings = sum(runner.do_each(check_files, parts, concurrency), Findings())
+    findings += runner.do(find_unknown, exp, listings, locations)
+    findings += Findings(runner.do(check_registry, listings, findings.records, locations))
+    return Survey(tuple(listings), findings)
+
+
+def _parts(listing: CheckpointListing) -> Iterator[Sequence[EpisodeListing]]:
+    for start in range(0, len(listing.episodes), _EPISODES_AT_ONCE):
+        yield listing.episodes[start : start + _EPISODES_AT_ONCE]
+
+
+def find_checkpoints(experiment: str | None, locations: Locations) -> list[CheckpointKey]:
+    """All checkpoints that have files or rows, of one experiment or all."""
+    with registry_if_any(locations.database_url) as registry:
+        return find_keys(locations.open_root(), registry, experiment)
+
+
+def list_episodes(key: CheckpointKey, locations: Locations) -> CheckpointListing:
+    """What there is of a checkpoint, as far as listings and the registry tell."""
+    root = locations.open_root()
+    with registry_if_any(locations.database_url) as registry:
+        if registry is None:
+            return list_checkpoint(root, key, ())
+        return list_checkpoint(
+            root,
+            key,
+            registry.list_episodes(key.experiment, key.checkpoint),
+            in_progress=bool(live_runs(registry, key.experiment)),
+            left_over=dead_claims(registry, key.experiment).get(key.checkpoint, frozenset()),
+        )
+
+
+def check_files(listing: CheckpointListing, episodes: Sequence[EpisodeListing], locations: Locations) -> Findings:
+    """Checks these episodes' files against their manifests."""
+    return check_episodes(locations.open_root(), listing, episodes)
+
+
+def find_unknown(experiment: str | None, listings: Sequence[CheckpointListing], locations: Locations) -> Findings:
+    """Names what lies among the data and is no part of it."""
+    paths = find_unknown_files(locations.open_root(), experiment)
+    return check_unknown_files([*paths, *(path for listing in listings for path in listing.unknown_files)])
+
+
+def check_registry(
+    listings: Sequence[CheckpointListing], records: Sequence[EpisodeRecord], locations: Locations
+) -> tuple[Problem, ...]:
+    """Compares the registry's rows with the manifests."""
+    with registry_if_any(locations.database_url) as registry:
+        return check_index(locations.open_root(), registry, listings, records)

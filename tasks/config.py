@@ -5,91 +5,43 @@
 made as a registry says). What is given as a parameter wins.
 """
 
-import hashlib
 import json
 import os
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rlhfblender_core.dataset.layout import DATABASE_FILE
 from rlhfblender_core.errors import InvalidParameterError, RegistryNotUsableError
-from rlhfblender_core.registry import has_password, registry_location
-from rlhfblender_core.storage import DataRoot, open_data_root
-
-if TYPE_CHECKING:
-    from rlhfblender_core.environments import Trust
-
-DEFAULT_DATA_ROOT = "data"
-
-
-@dataclass(frozen=True)
-class Locations:
-    """Where a run reads and writes.
-
-    Attributes:
-        data_root: URL or absolute folder.
-        database_url: SQLAlchemy URL of the registry; may hold a password.
-    """
-
-    data_root: str
-    database_url: str = field(repr=False)
-
-    def open_root(self) -> DataRoot:
-        """The data root, with the storage options of this process."""
-        return open_data_root(self.data_root, storage_options())
-
-    def trust(self) -> "Trust":
-        """What this registry may name to make environments with: what this user named of it, and trusted packages."""
-        from rlhfblender_core.environments import Trust  # with Gymnasium, which most commands never need
-
-        return Trust(registry_location(self.database_url), state_folder() / "trusted", trusted_packages())
-
+from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
+from rlhfblender_core.registry import has_password
 
 #: What a command line was given with a password in it.
 _kept_database_url: ContextVar[str | None] = ContextVar("kept_database_url", default=None)
 
 
 def keep_database_url(url: str) -> str | None:
-    """Keeps a URL with a password for :func:`resolve_places`; returns the others, which may be seen."""
+    """Keeps a URL with a password for :func:`resolve_locations`; returns the others, which may be seen."""
     _kept_database_url.set(url if has_password(url) else None)
     return None if has_password(url) else url
 
 
 def resolve_locations(data_root: str | None, database_url: str | None) -> Locations:
-    """The places of a run: parameters, else environment variables, else defaults.
+    """The locations of a run: parameters, else environment variables, else defaults.
 
     Raises:
         RequestError: the data root can't be opened, or the database URL is a secret.
     """
     root_url = data_root or os.environ.get("RLHFBLENDER_DATA_ROOT") or DEFAULT_DATA_ROOT
-    root = open_data_root(root_url, storage_options())
     if database_url and has_password(database_url):
         raise RegistryNotUsableError(
             "A database URL with a password can't be a parameter: Prefect stores parameters and shows them. Set "
             "RLHFBLENDER_DATABASE_URL where the run is carried out, and change this password."
         )
-    url = (
-        database_url
-        or _kept_database_url.get()
-        or os.environ.get("RLHFBLENDER_DATABASE_URL")
-        or default_database_url(root)
-    )
-    return Locations(str(root.local_folder) if root.is_local else root_url, url)
-
-
-def default_database_url(root: DataRoot) -> str:
-    """SQLite: inside a local data root; for object storage in the user's state folder, one file per data root."""
-    if root.is_local:
-        return f"sqlite:///{root.local_folder / DATABASE_FILE}"
-    digest = hashlib.sha256(root.url.rstrip("/").encode()).hexdigest()[:16]
-    return f"sqlite:///{state_folder() / digest / DATABASE_FILE}"
-
-
-def state_folder() -> Path:
-    """Where this user's own notes are kept: never below a data root, which may be somebody else's."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "rlhfblender"
+    url = database_url or _kept_database_url.get() or os.environ.get("RLHFBLENDER_DATABASE_URL")
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "rlhfblender"
+    located = locate(root_url, url, storage_options(), state_folder=state, cache=cache_folder())
+    return replace(located, trusted_packages=trusted_packages())
 
 
 def trusted_packages() -> frozenset[str]:

@@ -1,36 +1,19 @@
-"""Tasks of the flow ``delete``. Both may be repeated, after a failure or a kill."""
+"""Tasks of the flow ``delete``, found by the steps that they wrap. All may be repeated, after a failure or a kill."""
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 
-from rlhfblender_core.delete import CheckpointDeletion, Deletion, delete_checkpoint, finish_deletion
-from rlhfblender_core.registry import open_existing_registry
+from rlhfblender_core.delete import CheckpointDeletion, Deletion, delete_episodes, forget_experiment
+from rlhfblender_core.locations import Locations
 from rlhfblender_core.wording import counted
-from tasks.config import Locations
-from tasks.retries import RETRY_TRANSIENT
+from tasks.steps import task_for
 
 
-@task(
-    name="delete-checkpoint",
-    task_run_name="delete-checkpoint {deletion.key.checkpoint}",
-    cache_policy=NO_CACHE,
-    **RETRY_TRANSIENT,
-)
-def delete_episodes(deletion: CheckpointDeletion, locations: Locations) -> None:
-    """Removes a checkpoint's manifests, then its files, then its rows."""
-    registry = open_existing_registry(locations.database_url)
-    if registry is None:
-        delete_checkpoint(locations.open_root(), None, deletion)
-    else:
-        with registry:
-            delete_checkpoint(locations.open_root(), registry, deletion)
+@task_for(delete_episodes, "delete-checkpoint", "delete-checkpoint {deletion.key.checkpoint}")
+def _delete_episodes(deletion: CheckpointDeletion, locations: Locations) -> None:
+    delete_episodes(deletion, locations)
     get_run_logger().info("%s: %s deleted", deletion.key.checkpoint, counted(len(deletion.manifests), "episode"))
 
 
-@task(name="forget-experiment", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
-def forget_experiment(deletion: Deletion, locations: Locations) -> None:
-    """Removes the experiment's row, where all of it goes."""
-    registry = open_existing_registry(locations.database_url)
-    if registry is not None:
-        with registry:
-            finish_deletion(registry, deletion)
+@task_for(forget_experiment, "forget-experiment")
+def _forget_experiment(deletion: Deletion, locations: Locations) -> None:
+    forget_experiment(deletion, locations)

@@ -1,19 +1,17 @@
-"""The task that writes the gallery."""
+"""The task that writes the gallery, found by the step that it wraps."""
 
 from collections.abc import Sequence
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 
-from rlhfblender_core.gallery import GalleryReport, write_gallery
+from rlhfblender_core.gallery.write import GalleryReport, write_page
+from rlhfblender_core.locations import Locations
 from rlhfblender_core.wording import counted
-from tasks.config import Locations
-from tasks.retries import RETRY_TRANSIENT
+from tasks.steps import task_for
 
 
-@task(name="write-gallery", cache_policy=NO_CACHE, **RETRY_TRANSIENT)
-def write_page(experiments: Sequence[str], locations: Locations) -> GalleryReport:
-    """Writes the page and its data from what is published now."""
-    report = write_gallery(locations.open_root(), experiments)
+@task_for(write_page, "write-gallery")
+def _write_page(exp: Sequence[str], locations: Locations) -> GalleryReport:
+    report = write_page(exp, locations)
     get_run_logger().info("%s shows %s", report.page, counted(report.episodes, "episode"))
     return report

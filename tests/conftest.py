@@ -114,6 +114,9 @@ def prefect(prefect_server: str) -> Iterator[None]:
 @pytest.fixture
 def step_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Says how many steps environments_for_tests have taken, in all processes."""
+    from rlhfblender_core.rollout.trial import forget_trials
+
+    forget_trials()  # of other tests
     path = tmp_path / "steps"
     path.touch()
     monkeypatch.setenv("ENVIRONMENTS_FOR_TESTS_STEPS", str(path))

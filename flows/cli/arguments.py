@@ -7,11 +7,12 @@ import argparse
 import inspect
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
+from pydantic import Field
 from pydantic.fields import FieldInfo
 
-from flows.cli.process import EXIT_WRONG_REQUEST, fail
+from flows.cli.process import EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
 from flows.cli.secret_parameters import Secret
 from flows.cli.temporary_server import server_settings
 from rlhfblender_core.errors import OutOfReachError, one_line
@@ -23,12 +24,27 @@ if TYPE_CHECKING:
 REFUSED = "Refused"
 
 
+DataRoot = Annotated[str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")]
+"""The data root, as every flow takes it."""
+
+
 class CommandParser(argparse.ArgumentParser):
     """Says what is wrong in one line, instead of printing the usage first."""
 
     def error(self, message: str) -> NoReturn:
         """Exits with 2."""
         fail(f"{message[:1].upper()}{message[1:]}. See --help.", EXIT_WRONG_REQUEST)
+
+
+def fail_as(state: "State[Any]", otherwise: str) -> NoReturn:
+    """Ends the command with the line that a run ended with, and the exit code that goes with it.
+
+    Args:
+        state: the run's last.
+        otherwise: the line for a run that left none.
+    """
+    code = EXIT_WRONG_REQUEST if state.name == REFUSED else EXIT_INCOMPLETE
+    fail(state.message or otherwise, code)
 
 
 def say_where_to_look(state: "State[Any]") -> None:

@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import importlib.util
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
@@ -41,6 +43,9 @@ def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
         module: whose file was started.
         is_flow: whether it needs Prefect's server.
     """
+    _hide_flows_folder()
+    if importlib.util.find_spec("prefect") is None:
+        fail("The commands need packages that the library doesn't: pip install 'rlhfblender-data[workflow]'.", 2)
     leave = _Leave()
     if is_flow:
         begin_temporary_server()
@@ -50,7 +55,14 @@ def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
         run_command(module, is_flow=is_flow)
     except SystemExit as end:
         leave.code = end.code if isinstance(end.code, int) else EXIT_INCOMPLETE
+        threading.Thread(target=_leave_in_time, name="leave-in-time", daemon=True).start()
         raise
+
+
+def _leave_in_time() -> None:
+    """Ends the process though threads of an environment never end: Python would wait for them for ever."""
+    time.sleep(_GRACE_S)
+    atexit._run_exitfuncs()  # noqa: SLF001 (what Python calls once all threads have ended; its last one is _leave)
 
 
 class _Leave:
@@ -181,6 +193,15 @@ def _end_after_signal(told: socket.socket, numbers: Collection[int]) -> None:
     with contextlib.suppress(SystemExit):
         fail(_STOPPED, code)
     os._exit(code)
+
+
+def _hide_flows_folder() -> None:
+    """Takes the started file's folder off the path: an environment's ``import register`` means another's package.
+
+    Worker processes and the fork server get the path of this process.
+    """
+    folder = str(Path(__file__).resolve().parents[1])
+    sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or os.curdir) != folder]
 
 
 def _hide_main_module() -> None:

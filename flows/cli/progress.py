@@ -19,6 +19,8 @@ from rlhfblender_core.workers.progress import read_progress
 _REFRESH_SECONDS = 0.25
 #: Without a terminal: a line now and then, so that a log file stays readable.
 _PLAIN_SECONDS = 10.0
+#: Without an episode's end, before that is worth a note.
+_LONG_SECONDS = 30.0
 
 
 class Display(Protocol):
@@ -38,7 +40,7 @@ class NoDisplay:
     """Shows nothing: a worker's run is watched in Prefect's UI."""
 
     @contextlib.contextmanager
-    def watch(self, folder: Path, episodes: int) -> Iterator[None]:  # noqa: ARG002
+    def watch(self, folder: Path, episodes: int) -> Iterator[None]:  # noqa: ARG002 (it shows nothing)
         """See :class:`Display`."""
         yield
 
@@ -91,18 +93,43 @@ class TerminalDisplay:
             TimeRemainingColumn(),
             TextColumn("left"),
         )
-        rate = _Rate()
+        rate, endless = _Rate(), _EndlessEpisodes()
         with Progress(*columns, console=self._console, transient=True) as progress:
             task = progress.add_task("episodes", total=episodes, rate="…")
             while not stop.wait(_REFRESH_SECONDS):
                 steps, done = read_progress(folder)
                 progress.update(task, completed=min(done, episodes), rate=rate.text(steps, done))
+                if note := endless.note(steps, done):
+                    self.say(note)
 
     def _show_plain(self, folder: Path, episodes: int, stop: threading.Event) -> None:
-        rate = _Rate()
+        rate, endless = _Rate(), _EndlessEpisodes()
         while not stop.wait(_PLAIN_SECONDS):
             steps, done = read_progress(folder)
             print(f"{min(done, episodes)}/{episodes} episodes · {rate.text(steps, done)}", file=sys.stderr, flush=True)
+            if note := endless.note(steps, done):
+                self.say(note)
+
+
+class _EndlessEpisodes:
+    """Whether no episode has ended for long, which is said once: some environments never end one."""
+
+    def __init__(self) -> None:
+        self._done = 0
+        self._since = time.monotonic()
+        self._is_told = False
+
+    def note(self, steps: int, done: int) -> str | None:
+        now = time.monotonic()
+        if done != self._done:
+            self._done, self._since = done, now
+        if self._is_told or now - self._since < _LONG_SECONDS:
+            return None
+        self._is_told = True
+        return (
+            f"No episode has ended for {_LONG_SECONDS:.0f} s ({steps:,} steps so far). An environment that never ends "
+            "one needs --max-steps-per-episode."
+        )
 
 
 class _Rate:

@@ -16,7 +16,7 @@ def row_of(row: CheckpointReport) -> tuple[str, ...]:
     """A checkpoint's row as text."""
     mean_return = "–" if math.isnan(row.mean_return) else f"{row.mean_return:,.2f} ± {row.std_return:,.2f}"
     mean_length = "–" if math.isnan(row.mean_length) else f"{row.mean_length:,.1f}"
-    return row.checkpoint, str(row.made), str(row.there), str(len(row.failed)), mean_return, mean_length
+    return row.checkpoint, str(row.made), str(row.existing), str(len(row.failed)), mean_return, mean_length
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -40,7 +40,7 @@ def next_steps(report: Report) -> Iterator[str]:
     elif not report.checkpoints:
         yield f"Experiment {report.experiment} is registered; generate its episodes with --exp {report.experiment}."
     elif report.failed:
-        yield "Run the same command again to make the episodes that failed."
+        yield "Where the cause is mended, the same command makes the episodes that failed, and no others."
     else:
         example = f"{report.experiment}/{report.checkpoints[0].checkpoint}/0"
         if report.has_videos:

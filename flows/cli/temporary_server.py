@@ -20,6 +20,8 @@ from typing import Any
 from rlhfblender_core.errors import OutOfReachError
 
 _STOP_S = 5.0
+#: So long a first command waits for others' migrations, in seconds; a migration takes three to seven.
+_MIGRATION_S = 120.0
 _SETTINGS = {
     # As Prefect starts its own.
     "PREFECT_UI_ENABLED": "0",
@@ -113,11 +115,6 @@ def _is_wanted() -> bool:
     return PREFECT_API_URL.value() is None and bool(PREFECT_SERVER_EPHEMERAL_ENABLED.value())
 
 
-def is_starting() -> bool:
-    """Whether a temporary server is to be used that doesn't answer yet."""
-    return any(not server.has_started for server in _servers)
-
-
 @contextlib.contextmanager
 def server_settings() -> Iterator[None]:
     """Has Prefect use the temporary server where one was started, once it answers.
@@ -127,10 +124,11 @@ def server_settings() -> Iterator[None]:
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    settings: dict[Any, Any] = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}  # see flows.signs_of_life
+    settings: dict[Any, Any] = {}
     if PREFECT_API_URL.value() is None and _servers:
         _servers[0].wait()
-        settings[PREFECT_API_URL] = _servers[0].api_url
+        # Nobody watches its runs for heartbeats, and stopping Prefect's takes up to a second.
+        settings = {PREFECT_API_URL: _servers[0].api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     with temporary_settings(settings):
         yield
 
@@ -144,12 +142,38 @@ def _serve(file_descriptor: int) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
+    _migrate_in_turn()
     gc.freeze()  # Prefect collects when it makes the app
     config = uvicorn.Config(create_app, factory=True, log_level="error", lifespan="on", access_log=False)
     config.load()
     gc.freeze()
     gc.enable()
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=file_descriptor)])
+
+
+def _migrate_in_turn() -> None:
+    """Brings Prefect's database to its newest revision, one process after the other.
+
+    Eight first commands at once on a new ``PREFECT_HOME``: three failed, as each began to make the same tables.
+    """
+    import asyncio
+    from importlib.metadata import version
+
+    from filelock import FileLock
+    from prefect.server.database import provide_database_interface
+    from prefect.settings import PREFECT_HOME
+
+    home = PREFECT_HOME.value()
+    done = home / f"rlhfblender-migrated-{version('prefect')}"
+    # A folder that can't be written is for the server itself to complain of.
+    with contextlib.suppress(OSError):
+        if done.exists() and (home / "prefect.db").exists():
+            return
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / "rlhfblender-migration.lock", timeout=_MIGRATION_S):
+            if not (done.exists() and (home / "prefect.db").exists()):
+                asyncio.run(provide_database_interface().create_db())
+                done.touch()
 
 
 def _end_with_command() -> None:

@@ -34,7 +34,7 @@ _LEFT = TaskRunFilter(
 )
 
 
-def end_lost_tasks() -> None:
+def end_crashed_task_runs() -> None:
     """Ends task runs of this run's earlier attempts, and of the flow's other runs that are over. To be called first."""
     if current_run.id is None:
         return

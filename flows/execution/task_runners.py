@@ -1,27 +1,17 @@
 """Where a run's tasks are worked on: threads of this process that feed worker processes, or a Dask or Ray cluster."""
 
 import contextlib
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from rlhfblender_core.errors import InvalidParameterError
-from rlhfblender_core.runs.folders import open_scratch
-from rlhfblender_core.runs.sharing import Making, check_same_settings
-from rlhfblender_core.storage import DataRoot
-from rlhfblender_core.workers.pool import Workers, available_cores
-from tasks.engines import open_engine
+from rlhfblender_core.steps import WRITERS
+from rlhfblender_core.workers.pool import available_cores
 
 RunnerKind = Literal["auto", "inprocess", "process", "dask", "ray"]
-
-#: Shards that are written while the workers roll out the next ones.
-_WRITERS = 2
-#: ``auto``: seconds of work in the command's own process before worker processes are started.
-_PATIENCE = 3.0
 
 
 @dataclass(frozen=True)
@@ -50,17 +40,9 @@ class RunnerChoice:
         return self.kind in ("dask", "ray")
 
     @property
-    def is_patient(self) -> bool:
-        """Whether worker processes are started only for work that takes longer than a moment."""
-        return self.kind == "auto"
-
-    def for_agents(self, *, trained: bool) -> "RunnerChoice":
-        """The same, with ``auto`` decided for trained agents: worker processes load torch while Prefect starts."""
-        return replace(self, kind="process") if trained and self.kind == "auto" else self
-
-    def uses_processes(self, episodes: int) -> bool:
-        """Whether so many episodes may be made by worker processes of this machine."""
-        return self.kind == "process" or (self.kind == "auto" and self.concurrency(episodes) > 1)
+    def uses_processes(self) -> bool:
+        """Whether episodes are made by worker processes of this machine."""
+        return self.kind in ("auto", "process")
 
     def concurrency(self, episodes: int) -> int:
         """How many shards are worked on at the same time, of so many episodes."""
@@ -79,48 +61,9 @@ def open_runner(choice: RunnerChoice, episodes: int) -> Iterator[TaskRunner[Any]
         InvalidParameterError: the runner's package is missing.
     """
     concurrency = choice.concurrency(episodes)
-    runner = _cluster_runner(choice, concurrency) if choice.is_cluster else ThreadPoolTaskRunner(concurrency + _WRITERS)
+    runner = _cluster_runner(choice, concurrency) if choice.is_cluster else ThreadPoolTaskRunner(concurrency + WRITERS)
     with runner:
         yield runner
-
-
-@dataclass(frozen=True)
-class Means:
-    """What a run works with in this process, besides its task runner.
-
-    Attributes:
-        run_id: by which its tasks find their workers.
-        progress: folder of the workers' counters.
-    """
-
-    run_id: str
-    progress: Path
-
-
-@contextlib.contextmanager
-def open_means(choice: RunnerChoice, root: DataRoot, episodes: int, making: Making | None = None) -> Iterator[Means]:
-    """A run's means. To be left before the task runner: that ends the workers, and no task waits for them any more.
-
-    Args:
-        choice: what the user asks for.
-        root: the data root.
-        episodes: how many are to be made.
-        making: of which experiment and requests; None for several.
-
-    Raises:
-        InvalidParameterError: another run makes the same experiment's episodes with other settings.
-    """
-    with open_scratch() as progress:
-        means = Means(uuid.uuid4().hex, progress)
-        if choice.is_cluster:
-            if making is not None:
-                check_same_settings(root, making)
-            yield means
-            return
-        processes = choice.concurrency(episodes) if choice.uses_processes(episodes) else 0
-        workers = Workers(processes, progress, patience=_PATIENCE if choice.is_patient else 0.0)
-        with open_engine(means.run_id, root, workers, making):
-            yield means
 
 
 def _cluster_runner(choice: RunnerChoice, concurrency: int) -> TaskRunner[Any]:

@@ -28,13 +28,13 @@ from rlhfblender_core.dataset.layout import RANDOM, ArtifactKind, CheckpointKey,
 from rlhfblender_core.dataset.manifests import mean_and_std
 from rlhfblender_core.dataset.published import list_numbers
 from rlhfblender_core.errors import RLHFBlenderError, one_line
+from rlhfblender_core.locations import Locations
 from rlhfblender_core.planning.plan import GenerationPlan
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.report.charts import CheckpointReturn, draw_contact_sheet, draw_returns
 from rlhfblender_core.report.summary import Report
 from rlhfblender_core.storage import DataRoot, read_many
 from rlhfblender_core.workers.progress import read_progress
-from tasks.config import Locations
 
 #: The server gets no more than one update of a run's progress a second.
 _PROGRESS_SECONDS = 1.0

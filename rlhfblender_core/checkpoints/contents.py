@@ -14,7 +14,7 @@ from rlhfblender_core.errors import CheckpointNotUsableError
 from rlhfblender_core.untrusted.allow_list import ACTIVATIONS, EXTRACTORS, POLICIES, Name
 from rlhfblender_core.untrusted.model_zip import VARIABLES, WEIGHTS, ModelArchive, read_archive, refusal
 from rlhfblender_core.untrusted.pickles import load_inert
-from rlhfblender_core.untrusted.placeholders import DamagedPickleError, RefusedPickleError, StandIn, resolved
+from rlhfblender_core.untrusted.placeholders import DamagedPickleError, Placeholder, RefusedPickleError, resolved
 from rlhfblender_core.untrusted.spaces import SpaceInfo, pickled_space_info
 from rlhfblender_core.untrusted.weights import WeightShapes, scan_weights
 
@@ -22,9 +22,11 @@ _SERIALIZED = ":serialized:"
 #: Inference needs no optimiser, and the device is ours to choose.
 _DROPPED_KWARGS = frozenset({"optimizer_class", "optimizer_kwargs", "device"})
 _TRUST = "use --trust-checkpoint if you made the file yourself"
-#: Numbers in a layer that is always believed; above it, the weights in the file must justify it.
-_SMALL_LAYER = 10**8
+#: Numbers in all layers that are always believed, 80 MB; above it, the weights in the file must justify them.
+_SMALL_LAYER = 2 * 10**7
 _MAX_DEPTH = 8
+#: Entries that the class HER, which stood around an algorithm, left in its model; it went with 1.1.
+_HER_CLASS = {"model_class", "goal_selection_strategy", "online_sampling"}
 #: Arguments that say how often something is repeated.
 _REPEATS = ("n_critics", "n_lstm_layers")
 
@@ -50,6 +52,8 @@ class ModelContents:
         use_sde: whether it explores with generalised state-dependent noise.
         exploration_rate: of epsilon-greedy policies at the time of saving, 0 for others.
         weights: names and shapes of the policy's tensors; None when trusted.
+        joins_goal: whether the class HER of Stable-Baselines3 1.0 trained it, whose policies saw observation and goal
+            as one row.
     """
 
     archive: ModelArchive
@@ -61,6 +65,7 @@ class ModelContents:
     use_sde: bool
     exploration_rate: float
     weights: WeightShapes | None
+    joins_goal: bool = False
 
 
 def read_contents(
@@ -97,6 +102,7 @@ def read_contents(
         use_sde=archive.data.get("use_sde") is True,
         exploration_rate=_rate(archive.data.get("exploration_rate")),
         weights=weights,
+        joins_goal=archive.data.keys() >= _HER_CLASS,
     )
 
 
@@ -118,7 +124,7 @@ def serialized(archive: ModelArchive, field: str) -> bytes | None:
 
 
 def _decoded(archive: ModelArchive, field: str) -> Any:
-    """The value of an entry with stand-ins; plain JSON as it is."""
+    """The value of an entry with placeholders; plain JSON as it is."""
     content = serialized(archive, field)
     if content is None:
         return archive.data[field]
@@ -137,7 +143,7 @@ def _refused(path: Path, field: str, found: str) -> CheckpointNotUsableError:
 def _policy_class(archive: ModelArchive, *, trust: bool) -> Name | None:
     try:
         value = _decoded(archive, "policy_class")
-        if not isinstance(value, type) or not issubclass(value, StandIn):
+        if not isinstance(value, type) or not issubclass(value, Placeholder):
             raise refusal(archive.path, f"is damaged: policy_class is no class but {value!r:.40}")
         if value.origin not in POLICIES:
             raise _refused(archive.path, "policy_class", ".".join(value.origin))
@@ -176,14 +182,14 @@ def _plain(value: Any, depth: int) -> Any:
         return {_plain(key, depth + 1): _plain(part, depth + 1) for key, part in dict.items(value)}
     if isinstance(value, (list, tuple)):
         return type(value)(_plain(part, depth + 1) for part in value)
-    if isinstance(value, type) and issubclass(value, StandIn):
+    if isinstance(value, type) and issubclass(value, Placeholder):
         if value.origin in ACTIVATIONS | EXTRACTORS:
             return ClassName(value.origin)
         raise RefusedPickleError(".".join(value.origin))
     number = resolved(value)
     if isinstance(number, (bool, int, float)):
         return number
-    raise RefusedPickleError(".".join(value.origin) if isinstance(value, StandIn) else type(value).__name__)
+    raise RefusedPickleError(".".join(value.origin) if isinstance(value, Placeholder) else type(value).__name__)
 
 
 def _old_net_arch(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -1,23 +1,22 @@
 """Brings a checkpoint to this machine and checks all of it that can be checked without torch."""
 
 import dataclasses
-import hashlib
-import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.checkpoints.contents import read_contents
+from rlhfblender_core.checkpoints.download import fetched, sha256_of
 from rlhfblender_core.checkpoints.find import CheckpointFile, Companions
-from rlhfblender_core.checkpoints.listing import is_local, open_filesystem, storage_errors
-from rlhfblender_core.checkpoints.settings import MAX_YAML_BYTES, SettingsFile, agent_settings
+from rlhfblender_core.checkpoints.listing import open_filesystem, storage_errors
+from rlhfblender_core.checkpoints.origin import Origin, origin_of
+from rlhfblender_core.checkpoints.settings import SettingsFile, agent_settings, trained_environment
+from rlhfblender_core.checkpoints.statistics import statistics_url
 from rlhfblender_core.errors import CheckpointNotUsableError
-from rlhfblender_core.untrusted.model_zip import MAX_ARCHIVE_BYTES, refusal
-from rlhfblender_core.untrusted.vecnormalize import MAX_FILE_BYTES, read_statistics
+from rlhfblender_core.untrusted.limits import MAX_ARCHIVE_BYTES, MAX_PICKLE_BYTES, MAX_YAML_BYTES
+from rlhfblender_core.untrusted.vecnormalize import read_statistics
 from rlhfblender_core.wrappers.specs import AgentSettings, WrapperSpec
 
 _NO_VELOCITY = re.compile(r".*NoVel-v\d+")
@@ -44,6 +43,8 @@ class CheckpointRef:
         algorithm: name of Stable-Baselines3's class: ``PPO``, ``QRDQN``, ``RecurrentPPO``, …
         settings: what has to be around the environment.
         vecnormalize: observation statistics, None where observations weren't normalised.
+        origin: the environment that it was trained in, as far as its files and their places say.
+        notes: what a person should know about how it was found.
     """
 
     label: str
@@ -54,9 +55,11 @@ class CheckpointRef:
     algorithm: str
     settings: AgentSettings = field(default_factory=AgentSettings)
     vecnormalize: StatisticsRef | None = None
+    origin: Origin = field(default_factory=Origin)
+    notes: tuple[str, ...] = ()
 
 
-def fetch_checkpoint(
+def fetch_checkpoint(  # noqa: PLR0913 (each says one thing about the file)
     file: CheckpointFile,
     cache: Path,
     storage_options: Mapping[str, Any] | None = None,
@@ -64,6 +67,7 @@ def fetch_checkpoint(
     algorithm: str | None = None,
     overrides: AgentSettings | None = None,
     trust: bool = False,
+    statistics: str | None = None,
 ) -> CheckpointRef:
     """A checkpoint that is ready for :func:`~rlhfblender_core.checkpoints.load.load_agent`.
 
@@ -76,17 +80,18 @@ def fetch_checkpoint(
         algorithm: for a model that doesn't say its own.
         overrides: settings that the user gave instead of the agent's own.
         trust: accept contents that can only be read by running them.
+        statistics: the file of observation statistics that the user names, with ``{step}`` for each checkpoint's own.
 
     Raises:
         CheckpointNotUsableError: missing, damaged, of no known algorithm, or refused; the message says which file.
         StorageNotUsableError, StorageUnavailableError: its storage can't be used or doesn't answer.
     """
-    path, digest = _fetched(file.url, cache, storage_options, MAX_ARCHIVE_BYTES)
-    settings, hint = _settings(file, storage_options)
+    path, digest = fetched(file.url, cache, storage_options, MAX_ARCHIVE_BYTES)
+    settings, hint, origin = _settings(file, storage_options)
     if overrides is not None:
         settings = settings.overridden_by(overrides)
     contents = read_contents(path, algorithm=algorithm, fallback=hint, trust=trust)
-    statistics = _statistics(file, settings, cache, storage_options, trust=trust)
+    vecnormalize, note = _statistics(file, settings, statistics, cache, storage_options, trust=trust)
     return CheckpointRef(
         label=file.label,
         step=file.step,
@@ -95,18 +100,23 @@ def fetch_checkpoint(
         sha256=digest,
         algorithm=str(contents.algorithm),
         settings=settings,
-        vecnormalize=statistics,
+        vecnormalize=vecnormalize,
+        origin=origin,
+        notes=(note,) if note else (),
     )
 
 
-def _settings(file: CheckpointFile, storage_options: Mapping[str, Any] | None) -> tuple[AgentSettings, str | None]:
+def _settings(
+    file: CheckpointFile, storage_options: Mapping[str, Any] | None
+) -> tuple[AgentSettings, str | None, Origin]:
     parts = file.companions
-    texts = [_text(url, storage_options) for url in (parts.config, parts.args, parts.env_kwargs)]
-    settings, algorithm = agent_settings(*texts)
-    if not settings.wrappers and _NO_VELOCITY.fullmatch(Path(file.url).stem):
+    config, args, env_kwargs = (_text(url, storage_options) for url in (parts.config, parts.args, parts.env_kwargs))
+    settings, algorithm = agent_settings(config, args, env_kwargs)
+    origin = origin_of(trained_environment(args), (file.url, parts.config, parts.args))
+    if not settings.wrappers and any(_NO_VELOCITY.fullmatch(env_id) for env_id in origin.ids):
         # RL Zoo registers CartPoleNoVel-v1 and the like as the environment with its velocities masked.
         settings = dataclasses.replace(settings, wrappers=(WrapperSpec("rl_zoo3.wrappers.MaskVelocityWrapper"),))
-    return settings, algorithm
+    return settings, algorithm, origin
 
 
 def _text(url: str | None, storage_options: Mapping[str, Any] | None) -> SettingsFile | None:
@@ -121,71 +131,26 @@ def _text(url: str | None, storage_options: Mapping[str, Any] | None) -> Setting
 def _statistics(
     file: CheckpointFile,
     settings: AgentSettings,
+    chosen: str | None,
     cache: Path,
     storage_options: Mapping[str, Any] | None,
     *,
     trust: bool,
-) -> StatisticsRef | None:
-    url = file.companions.vecnormalize
-    if settings.norm_obs is False:
-        return None
+) -> tuple[StatisticsRef | None, str | None]:
+    if settings.norm_obs is False and chosen is None:
+        return None, None
+    url, note = statistics_url(file, chosen, storage_options)
     if url is None:
         if settings.norm_obs:
             raise CheckpointNotUsableError(
                 f"Checkpoint {file.url!r} was trained on normalised observations, but its vecnormalize.pkl is missing. "
-                "Put it beside the model, in the folder of its config.yml."
+                "Put it beside the model, in the folder of its config.yml, or name it with --vecnormalize FILE."
             )
-        return None
-    path, digest = _fetched(url, cache, storage_options, MAX_FILE_BYTES)
+        return None, None
+    path, digest = fetched(url, cache, storage_options, MAX_PICKLE_BYTES)
     if not trust:
         read_statistics(path)
-    return StatisticsRef(str(path), digest)
-
-
-def _fetched(url: str, cache: Path, storage_options: Mapping[str, Any] | None, limit: int) -> tuple[Path, str]:
-    """The file on this machine and its sha256; a local file itself, a remote one from the cache."""
-    with storage_errors(url):
-        filesystem, inner = open_filesystem(url, storage_options)
-        size = filesystem.info(inner).get("size")
-        if isinstance(size, int) and size > limit:
-            raise refusal(url, f"has {size:,} bytes, {limit:,} are allowed")
-        if is_local(url):
-            path = Path(inner)
-            return path, sha256_of(path)
-        # What a storage gives as identity of the content: ETag, generation, modification time.
-        identity = hashlib.sha256(f"{url}\n{filesystem.ukey(inner)}".encode()).hexdigest()
-        return _cached(cache, identity, url) or _downloaded(filesystem, inner, cache, identity)
-
-
-def _cached(cache: Path, identity: str, url: str) -> tuple[Path, str] | None:
-    """The file as it was downloaded before, if its bytes are still the same."""
-    try:
-        digest = json.loads((cache / f"{identity}.json").read_text())["sha256"]
-        path = cache / f"{digest}{Path(url).suffix}"
-        return (path, digest) if sha256_of(path) == digest else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _downloaded(filesystem: Any, inner: str, cache: Path, identity: str) -> tuple[Path, str]:
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as folder:
-        part = Path(folder) / "part"
-        filesystem.get_file(inner, str(part))
-        digest = sha256_of(part)
-        path = cache / f"{digest}{Path(inner).suffix}"
-        # Several processes may fetch the same file: each move puts the same bytes in place at once.
-        os.replace(part, path)  # noqa: PTH105 - atomic by name
-        note = Path(folder) / "note"
-        note.write_text(json.dumps({"sha256": digest}))
-        os.replace(note, cache / f"{identity}.json")  # noqa: PTH105
-    return path, digest
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return StatisticsRef(str(path), digest), note
 
 
 __all__ = ["CheckpointRef", "Companions", "StatisticsRef", "fetch_checkpoint", "sha256_of"]

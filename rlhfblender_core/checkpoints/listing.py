@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ class Folder:
         files: names of the files in it.
         folders: names of the folders in it.
         storage_options: for opening what is in it.
+        sizes: bytes of its files by name, where the listing says them.
     """
 
     path: str
     files: frozenset[str]
     folders: frozenset[str]
     storage_options: Mapping[str, Any] | None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def url(self, name: str) -> str:
         """The path or URL of what is in it."""
@@ -56,16 +58,17 @@ def open_folder(path: str, storage_options: Mapping[str, Any] | None = None) -> 
         entries = _entries(filesystem, inner, path)
     # Object storage may list the folder's own marker as an entry of it.
     own = inner.strip("/")
-    names = [
-        (str(entry["name"]).rstrip("/").rpartition("/")[2], entry["type"])
+    held = {
+        str(entry["name"]).rstrip("/").rpartition("/")[2]: entry
         for entry in entries
         if str(entry["name"]).strip("/") != own
-    ]
+    }
     return Folder(
         path=path.rstrip("/") or "/",
-        files=frozenset(name for name, kind in names if kind != "directory" and name),
-        folders=frozenset(name for name, kind in names if kind == "directory" and name),
+        files=frozenset(name for name, entry in held.items() if entry["type"] != "directory" and name),
+        folders=frozenset(name for name, entry in held.items() if entry["type"] == "directory" and name),
         storage_options=storage_options,
+        sizes={name: entry["size"] for name, entry in held.items() if isinstance(entry.get("size"), int)},
     )
 
 
@@ -122,10 +125,28 @@ def storage_errors(url: str) -> Iterator[None]:
         raise StorageUnavailableError(f"{url!r} doesn't answer: {words_of(error)}.") from error
 
 
+def is_folder(path: str, storage_options: Mapping[str, Any] | None = None) -> bool | None:
+    """Whether a path is a folder; False for a file, None where there is nothing.
+
+    Raises:
+        StorageNotUsableError: the URL's storage can't be used.
+        StorageUnavailableError: it doesn't answer.
+    """
+    with storage_errors(path):
+        filesystem, inner = open_filesystem(path, storage_options)
+        try:
+            return bool(filesystem.info(inner)["type"] == "directory")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
 def _entries(filesystem: Any, inner: str, path: str) -> list[dict[str, Any]]:
     info = filesystem.info(inner)
     if info["type"] != "directory":
-        raise CheckpointNotUsableError(
-            f"{path!r} is neither a folder nor a .zip. Give a folder of checkpoints or a zip."
-        )
+        raise CheckpointNotUsableError(not_a_checkpoint(path))
     return list(filesystem.ls(inner, detail=True))
+
+
+def not_a_checkpoint(path: str) -> str:
+    """The line for a file that holds no model."""
+    return f"{path!r} is neither a folder nor a .zip. Give a folder of checkpoints or a zip."

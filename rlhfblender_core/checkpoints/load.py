@@ -5,7 +5,8 @@ What is in the file was read and checked before, by :mod:`.contents`; weights ar
 
 import importlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ def load_agent(
     if not path.is_file() or sha256_of(path) != ref.sha256:
         raise refusal(path, "is missing or was changed while it was in use; start again")
     contents = read_contents(path, algorithm=ref.algorithm, trust=trust)
-    trained = _trained_observations(contents, trust=trust)
-    pipeline = policy_observations(ref, trained, observation_space, trust=trust)
+    contents = replace(contents, observation_space=_trained_observations(contents, trust=trust))
+    pipeline = policy_observations(ref, contents, observation_space, trust=trust)
     check_policy_spaces(contents, pipeline.space, action_space)
     try:
         network = _network(contents, pipeline.space, action_space, trust=trust)
@@ -82,14 +83,38 @@ def _network(
     contents: ModelContents, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], *, trust: bool
 ) -> Any:
     """Stable-Baselines3's policy with its weights, in evaluation mode."""
+    from rlhfblender_core.policies.old_networks import add_gsde_features
+
     policy_class = _policy_class(contents, trust=trust)
     kwargs = _constructor_kwargs(contents, policy_class, trust=trust)
     if contents.algorithm is not Algorithm.ARS:
         kwargs["lr_schedule"] = _no_learning
+    weights = _weights(contents, trust=trust)
+    policy_class, kwargs, noise_features = _as_built_then(policy_class, kwargs, weights)
     network = policy_class(observation_space, action_space, **kwargs)
-    _load_weights(contents, network, trust=trust)
+    if noise_features is not None:
+        add_gsde_features(network, noise_features)
+    _load_weights(contents, network, weights)
     network.set_training_mode(False)
     return network
+
+
+def _as_built_then(
+    policy_class: Any, kwargs: dict[str, Any], weights: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any], Sequence[int] | None]:
+    """Class and arguments that build what older versions did from these, and ``sde_net_arch`` where there was one."""
+    from rlhfblender_core.policies import old_networks
+
+    kwargs = dict(kwargs)
+    accepted = _parameters(policy_class)
+    noise_features = kwargs.pop("sde_net_arch", None) if "sde_net_arch" not in accepted else None
+    if old_networks.has_shared_layers(weights):
+        policy_class = old_networks.with_shared_layers(policy_class)
+        # The list as it is: Stable-Baselines3's own constructor takes the first entry for all, if it is a dict.
+        kwargs["net_arch"] = list(kwargs.get("net_arch") or [])
+    elif "net_arch" in accepted and old_networks.lacks_hidden_layers(weights):
+        kwargs["net_arch"] = kwargs.get("net_arch") or []
+    return policy_class, kwargs, noise_features
 
 
 def _no_learning(_: float) -> float:
@@ -155,10 +180,16 @@ def _trusted(contents: ModelContents, field: str) -> Any:
     return contents.archive.data[field] if content is None else cloudpickle.loads(content)
 
 
-def _load_weights(contents: ModelContents, network: Any, *, trust: bool) -> None:
+def _weights(contents: ModelContents, *, trust: bool) -> Mapping[str, Any]:
     import torch
 
-    state = torch.load(io.BytesIO(contents.archive.weights), map_location="cpu", weights_only=not trust)
+    state: Mapping[str, Any] = torch.load(
+        io.BytesIO(contents.archive.weights), map_location="cpu", weights_only=not trust
+    )
+    return state
+
+
+def _load_weights(contents: ModelContents, network: Any, state: Mapping[str, Any]) -> None:
     if contents.algorithm is Algorithm.ARS:
         # The linear policy's only layer got a number when it became a list of layers.
         state = {_ars_name(name, network): value for name, value in state.items()}

@@ -1,6 +1,7 @@
 """Whether a checkpoint and an environment belong together: spaces, and ids that have successors. Without torch."""
 
-import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +9,16 @@ from gymnasium import spaces
 
 from rlhfblender_core.checkpoints.contents import ModelContents, read_contents
 from rlhfblender_core.checkpoints.fetch import CheckpointRef
+from rlhfblender_core.checkpoints.origin import origin_of
+from rlhfblender_core.checkpoints.successors import old_id_hint
 from rlhfblender_core.errors import SpacesDifferError
 from rlhfblender_core.policies.observations import ObservationPipeline
 from rlhfblender_core.untrusted.spaces import SpaceInfo, channels_first, difference, space_info
 from rlhfblender_core.untrusted.vecnormalize import read_statistics, trusted_statistics
 from rlhfblender_core.wrappers.preview import wrapped_spaces
 
-_MUJOCO = frozenset(
-    {
-        "Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedDoublePendulum", "InvertedPendulum",
-        "Pusher", "Reacher", "Swimmer", "Walker2d",
-    }
-)  # fmt: skip
-_ID = re.compile(r"(?P<base>.+)-v(?P<version>\d{1,4})")
-#: MuJoCo environments of versions up to 3 behave as version 4 does; version 5 has other rewards and observations.
-_MUJOCO_SUCCESSOR = 4
+#: Observations that may be stacked.
+_MOST_STACKED = 64
 
 
 def check_spaces(
@@ -57,23 +53,25 @@ def check_spaces(
     errors = []
     for observed, acted in candidates:
         try:
-            seen = policy_observations(ref, contents.observation_space, observed, trust=trust).space
+            seen = policy_observations(ref, contents, observed, trust=trust).space
             check_policy_spaces(contents, seen, acted, hint)
         except SpacesDifferError as error:
             errors.append(error)
         else:
             return
+    if ref.settings.frame_stack is None and (stack := _stack_hint(ref, contents, candidates, trust=trust)):
+        check_policy_spaces(contents, *candidates[0], stack)
     raise errors[0]
 
 
 def policy_observations(
-    ref: CheckpointRef, trained: SpaceInfo | None, observation_space: spaces.Space[Any], *, trust: bool = False
+    ref: CheckpointRef, contents: ModelContents, observation_space: spaces.Space[Any], *, trust: bool = False
 ) -> ObservationPipeline:
     """What makes the policy's observations of an environment's.
 
     Args:
         ref: the checkpoint.
-        trained: the observation space in it, None where it can't be read.
+        contents: what is in it.
         observation_space: of the environment with the agent's wrappers around it.
         trust: as for :func:`~rlhfblender_core.checkpoints.fetch.fetch_checkpoint`.
 
@@ -85,7 +83,13 @@ def policy_observations(
     if ref.vecnormalize is not None:
         read = trusted_statistics if trust else read_statistics
         statistics = read(Path(ref.vecnormalize.path))
-    return ObservationPipeline(observation_space, statistics, ref.settings.frame_stack, trained)
+    return ObservationPipeline(
+        observation_space,
+        statistics,
+        ref.settings.frame_stack,
+        contents.observation_space,
+        joins_goal=contents.joins_goal,
+    )
 
 
 def check_policy_spaces(
@@ -124,11 +128,22 @@ def _out_of_step(trained: SpaceInfo, acted: SpaceInfo) -> tuple[str, str]:
 
 def successor_hint(ref: CheckpointRef, environment_id: str) -> str | None:
     """What to know about using a model of an old environment with this one; None where there is nothing to know."""
-    old, new = _ID.fullmatch(Path(ref.url).stem), _ID.fullmatch(environment_id)
-    if old is None or new is None or old["base"] != new["base"] or old["base"] not in _MUJOCO:
-        return None
-    if int(old["version"]) <= _MUJOCO_SUCCESSOR < int(new["version"]):
-        return f"Agents of {old.string} belong on {old['base']}-v{_MUJOCO_SUCCESSOR}, not on {environment_id}"
+    return old_id_hint(ref.origin if ref.origin.ids else origin_of(None, (ref.url,)), environment_id)
+
+
+def _stack_hint(
+    ref: CheckpointRef, contents: ModelContents, candidates: Sequence[tuple[Any, Any]], *, trust: bool
+) -> str | None:
+    """What a policy that sees several observations at once needs, if that is all that it needs."""
+    for number in range(2, _MOST_STACKED + 1):
+        stacking = replace(ref, settings=replace(ref.settings, frame_stack=number))
+        for observed, acted in candidates:
+            try:
+                seen = policy_observations(stacking, contents, observed, trust=trust).space
+            except SpacesDifferError:
+                continue
+            if _problem(contents, space_info(seen), space_info(acted)) is None:
+                return f"It saw {number} observations stacked: give --env-kwargs frame_stack:{number}"
     return None
 
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from rlhfblender_core.dataset.layout import action_label_path
 from rlhfblender_core.errors import DataNotUsableError, InvalidNameError, InvalidParameterError
 from rlhfblender_core.names import path_segment, shorten
 from rlhfblender_core.storage import DataRoot, publish_many_bytes, read_many
+from rlhfblender_core.untrusted.limits import MAX_PICTURE_BYTES
+from rlhfblender_core.untrusted.npy import DamagedArrayError, parse_npy
+from rlhfblender_core.untrusted.pictures import open_picture
 
 #: (height, width, 3 or 4) uint8: RGB, or RGBA.
 Picture = NDArray[np.uint8]
@@ -27,7 +29,6 @@ PICTURE_EXTENSIONS = frozenset({ARRAY, ".png", ".jpg", ".jpeg", ".webp", ".gif",
 _CHANNELS = (3, 4)
 #: Longest side in pixels: icons are a hundred, and a bomb is larger.
 _MAX_SIDE = 4096
-_MAX_BYTES = 64 * 2**20
 #: ``0_left.png``, as RLHF-Blender wants it, is the picture of ``left`` too.
 _INDEX = re.compile(r"\d+_")
 
@@ -86,27 +87,23 @@ def read_picture(file: Path) -> Picture:
     Raises:
         DataNotUsableError: it is no picture, too large, or an array of another shape or dtype.
     """
-    if file.stat().st_size > _MAX_BYTES:
-        raise DataNotUsableError(f"The picture {file} has more than {_MAX_BYTES >> 20} MiB. Make it smaller.")
+    if file.stat().st_size > MAX_PICTURE_BYTES:
+        raise DataNotUsableError(f"The picture {file} has more than {MAX_PICTURE_BYTES >> 20} MiB. Make it smaller.")
     if file.suffix.lower() == ARRAY:
         return _checked(_read_array(file.read_bytes(), str(file)), str(file))
-    try:
-        with Image.open(file) as image:
-            if max(image.size) > _MAX_SIDE:
-                raise DataNotUsableError(
-                    f"The picture {file} is {image.width}×{image.height}; at most {_MAX_SIDE} pixels a side are taken."
-                )
-            return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataNotUsableError(f"{file} is no picture that can be read. Give a PNG or JPEG file.") from error
+    with open_picture(file, str(file)) as picture:
+        if max(picture.size) > _MAX_SIDE:
+            raise DataNotUsableError(
+                f"The picture {file} is {picture.width}×{picture.height}; at most {_MAX_SIDE} pixels a side are taken."
+            )
+        return np.asarray(picture.convert("RGBA" if picture.has_transparency_data else "RGB"))
 
 
 def _read_array(content: bytes, shown: str) -> NDArray[Any]:
     try:
-        array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return parse_npy(content)
+    except DamagedArrayError as error:
         raise DataNotUsableError(f"{shown} is no array that loads without pickles. Save a uint8 array.") from error
-    return array
 
 
 def _checked(array: NDArray[Any], shown: str) -> Picture:

@@ -6,18 +6,19 @@ Memory doesn't grow with the episode: archives are read through, only headers an
 import hashlib
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy_format
 
 from rlhfblender_core.dataset.layout import ArtifactKind
 from rlhfblender_core.dataset.manifests import ArtifactRecord, Manifest
 from rlhfblender_core.dataset.video import count_frames
 from rlhfblender_core.errors import DataNotUsableError, one_line
+from rlhfblender_core.untrusted.archives import DAMAGED_ARCHIVE, RefusedArchiveError, open_archive
+from rlhfblender_core.untrusted.npy import DamagedArrayError, parse_npy, read_npy_header
+from rlhfblender_core.untrusted.pictures import PNG, open_picture
 
 #: Members of the ``.npz`` that don't have one row per step.
 _WHOLE = ("final_obs", "episode_return", "episode_length", "seed")
@@ -42,7 +43,7 @@ def find_fault(kind: ArtifactKind, file: Path, manifest: Manifest) -> str | None
         return _CHECKS[kind](file, manifest)
     except FileNotFoundError:
         raise
-    except (DataNotUsableError, OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+    except (DataNotUsableError, RefusedArchiveError, DamagedArrayError, OSError, *DAMAGED_ARCHIVE) as error:
         return f"can't be read as {kind}: {one_line(error)}"
 
 
@@ -60,7 +61,7 @@ def _wrong_bytes(file: Path, record: ArtifactRecord) -> str | None:
 
 
 def _check_episode(file: Path, manifest: Manifest) -> str | None:
-    with zipfile.ZipFile(file) as archive:
+    with open_archive(file) as archive:
         damaged = archive.testzip()
         if damaged:
             return f"its member {damaged} is damaged"
@@ -77,12 +78,13 @@ def _check_episode(file: Path, manifest: Manifest) -> str | None:
 
 def _shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
     with archive.open(member) as stream:
-        if npy_format.read_magic(stream) != (1, 0):
-            raise ValueError(f"{member} has another version of the .npy format")
-        shape, _, dtype = npy_format.read_array_header_1_0(stream)
-    if dtype.hasobject:
+        header = read_npy_header(stream)
+        behind = archive.getinfo(member).file_size - stream.tell()
+    if header.dtype.hasobject:
         raise ValueError(f"{member} holds pickles")
-    return shape
+    if behind != header.content_bytes:
+        raise ValueError(f"{member} has {behind:,} bytes, its shape {header.shape} says {header.content_bytes:,}")
+    return header.shape
 
 
 def _check_scalars(file: Path, manifest: Manifest) -> str | None:
@@ -119,7 +121,7 @@ def _check_uncertainty(file: Path, manifest: Manifest) -> str | None:
 
 def _load_steps(file: Path, manifest: Manifest, dtype: type[np.generic]) -> Any:
     """One number per step, or what is wrong with them."""
-    column = np.load(file, allow_pickle=False)
+    column = parse_npy(file.read_bytes())
     if column.shape != (manifest.episode_length,) or column.dtype != dtype:
         return f"has shape {column.shape} and dtype {column.dtype}, the episode has {manifest.episode_length} steps"
     return column
@@ -133,10 +135,8 @@ def _check_video(file: Path, manifest: Manifest) -> str | None:
 
 
 def _check_thumbnail(file: Path, manifest: Manifest) -> str | None:  # noqa: ARG001 (one signature for all kinds)
-    from PIL import Image
-
-    with Image.open(file, formats=["PNG"]) as image:
-        image.load()
+    with open_picture(file, file.name, PNG) as picture:
+        picture.load()
     return None
 
 

@@ -5,6 +5,7 @@ they are published is the layout's business.
 """
 
 import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ _POLICY_FIELDS = {
 
 BLACK = "the video is black throughout"
 CONSTANT = "the video never changes"
+NOT_A_NUMBER = "the return is NaN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class EpisodeSummary:
         length: number of steps T.
         frames: frames of the video: T, or 0 without one.
         frame_shape: (height, width) in pixels, None without a video.
-        warnings: what a person should know of the video.
+        warnings: what a person should know of it.
     """
 
     episode_return: float
@@ -174,7 +176,7 @@ class EpisodeFiles:
             truncated=self._last.truncated,
             frames=frames,
             frame_shape=self._frame_shape if frames else None,
-            warnings=self._changes.warnings(frames),
+            warnings=(*self._changes.warnings(frames), *((NOT_A_NUMBER,) if math.isnan(self._return) else ())),
         )
 
     def _finish_video(self) -> int:

@@ -1,8 +1,8 @@
 """What was made again, against what lies in its places: nothing intact is replaced, and nothing unknown.
 
 People may have given feedback on an episode whose thumbnail got lost. Where the environment isn't determined by its
-seed, or a library was upgraded, making it again gives another episode: putting that in its place would be worse than the
-loss. So an episode counts as made again only if all that is intact came out the same.
+seed, or a library was upgraded, making it again gives another episode: putting that in its place would be worse than
+the loss. So an episode counts as made again only if all that is intact came out the same.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -14,23 +14,22 @@ from rlhfblender_core.dataset.episode_checks import find_fault
 from rlhfblender_core.dataset.episode_writer import staged_path
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.dataset.manifests import ArtifactRecord, Manifest, parse_manifest
+from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError, one_line
 from rlhfblender_core.registry import EpisodeRecord, Registry
-from rlhfblender_core.rollout.shards import StagedEpisode, StagedShard
 from rlhfblender_core.storage import DataRoot, fetch_file, list_sizes, read_each, storage_errors
 
 #: What the episode consists of: where one of these came out otherwise, it is another episode.
 _EPISODE_ITSELF = (ArtifactKind.EPISODES, ArtifactKind.REWARDS, ArtifactKind.UNCERTAINTY)
 
 
-def keep_intact(root: DataRoot, registry: Registry, staged: StagedShard, ours: Collection[int] = ()) -> StagedShard:
+def keep_intact(root: DataRoot, registry: Registry, staged: StagedShard) -> StagedShard:
     """The shard with what may be published of it; the others are its failures, with what to do. May be repeated.
 
     Args:
         root: the data root.
         registry: knows of episodes whose manifests were lost.
         staged: what was made.
-        ours: numbers of the episodes that a run had claimed which died: files of theirs without a manifest are ours.
 
     Raises:
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
@@ -39,7 +38,7 @@ def keep_intact(root: DataRoot, registry: Registry, staged: StagedShard, ours: C
     kept, refusals = [], {}
     for episode in staged.episodes:
         number = episode.manifest.episode
-        check = _Comparison(places, registry, episode, is_replaced=staged.replace, is_ours=number in ours)
+        check = _Comparison(places, registry, episode, is_replaced=staged.replace, is_ours=number in staged.ours)
         try:
             kept.append(check.publishable())
         except DataNotUsableError as error:

@@ -46,12 +46,14 @@ class CheckpointListing:
         episodes: by number.
         unknown_files: paths of files, and of folders, that no data set has.
         in_progress: another run works on the experiment: files without manifest are its own.
+        left_over: numbers of the episodes that dead runs had claimed: files of theirs without manifest are ours.
     """
 
     key: CheckpointKey
     episodes: tuple[EpisodeListing, ...]
     unknown_files: tuple[str, ...]
     in_progress: bool = False
+    left_over: frozenset[int] = frozenset()
 
 
 def check_root(root: DataRoot) -> None:
@@ -117,7 +119,12 @@ def _unknown_among(folder: str, entries: Entries) -> list[str]:
 
 
 def list_checkpoint(
-    root: DataRoot, key: CheckpointKey, rows: Sequence[EpisodeRecord], *, in_progress: bool
+    root: DataRoot,
+    key: CheckpointKey,
+    rows: Sequence[EpisodeRecord],
+    *,
+    in_progress: bool = False,
+    left_over: frozenset[int] = frozenset(),
 ) -> CheckpointListing:
     """Six listings of a checkpoint, sorted by episode."""
     manifests, unknown_files = _split(manifest_folder(key), list_entries(root, manifest_folder(key)), ".json")
@@ -138,6 +145,7 @@ def list_checkpoint(
         ),
         tuple(unknown_files),
         in_progress,
+        left_over,
     )
 
 

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlhfblender_core.dataset.layout import ArtifactKind
 from rlhfblender_core.errors import DataNotUsableError
+from rlhfblender_core.untrusted.json_values import parse_json
+from rlhfblender_core.untrusted.limits import MAX_MANIFEST_BYTES
 
 #: Raised when a reader of older manifests would misread a newer one.
 FORMAT_VERSION = 1
@@ -83,6 +85,8 @@ class Manifest(_Model):
         uncertainty_kind: what ``uncertainty`` measures; ``none`` where the algorithm has no such notion.
         action_names: labels of the actions, where registered.
         versions: of what took part, by distribution name.
+        reproducible: whether the environment gave the same twice from one seed when it was tried out; None where
+            that isn't known (imported episodes, and those made before it was asked).
         warnings: what a person should know, e.g. a video that is black throughout.
         artifacts: the published files by kind.
     """
@@ -109,6 +113,7 @@ class Manifest(_Model):
     uncertainty_kind: str
     action_names: tuple[str, ...] | None = None
     versions: dict[str, str]
+    reproducible: bool | None = None
     warnings: tuple[str, ...] = ()
     artifacts: dict[ArtifactKind, ArtifactRecord]
 
@@ -116,6 +121,8 @@ class Manifest(_Model):
     def content(self) -> bytes:
         """The manifest's own file: canonical JSON with a digest over itself, the same bytes for the same content."""
         fields = self.model_dump(mode="json")
+        if fields["reproducible"] is None:  # as it was before there was such a key: an old manifest has its old bytes
+            del fields["reproducible"]
         return _canonical_bytes({**fields, _OWN_DIGEST: canonical_digest(fields)})
 
     @cached_property
@@ -131,7 +138,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
         DataNotUsableError: they are no manifest, a damaged one, or one of a newer format.
     """
     try:
-        found = json.loads(content)
+        found = parse_json(content, MAX_MANIFEST_BYTES)
         version = found["format_version"]
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise DataNotUsableError(
@@ -169,4 +176,5 @@ def mean_and_std(returns: Iterable[float]) -> tuple[float, float]:
     values = np.fromiter(returns, float)
     if values.size == 0:
         return float("nan"), float("nan")
-    return float(values.mean()), float(values.std())
+    with np.errstate(invalid="ignore"):  # of infinite returns the deviation is NaN
+        return float(values.mean()), float(values.std())

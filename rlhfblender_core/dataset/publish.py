@@ -9,8 +9,8 @@ from rlhfblender_core.dataset.keep_intact import keep_intact
 from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.dataset.published import Published, read_published
+from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.registry import EpisodeRecord, Registry
-from rlhfblender_core.rollout.shards import StagedEpisode, StagedShard
 from rlhfblender_core.storage import DataRoot, publish_files, read_each, remove_files, storage_errors
 
 _STAGED_MANIFEST = "manifest.json"
@@ -24,11 +24,13 @@ class PublishedShard:
         key: experiment and checkpoint.
         episodes: numbers of the episodes published.
         failures: message by number of those that the environment or policy broke off, or that may not be published.
+        held: numbers of those that were left to other runs, which had claimed them.
     """
 
     key: CheckpointKey
     episodes: tuple[int, ...]
     failures: Mapping[int, str]
+    held: tuple[int, ...] = ()
 
 
 def publish_shard(root: DataRoot, staged: StagedShard) -> PublishedShard:
@@ -49,23 +51,21 @@ def publish_shard(root: DataRoot, staged: StagedShard) -> PublishedShard:
     return PublishedShard(staged.key, tuple(episode.manifest.episode for episode in staged.episodes), staged.failures)
 
 
-def publish_and_index(
-    root: DataRoot, registry: Registry, staged: StagedShard, ours: Collection[int] = ()
-) -> PublishedShard:
+def publish_and_index(root: DataRoot, registry: Registry, staged: StagedShard, run_id: str) -> PublishedShard:
     """Publishes what may be published of a shard (:func:`keep_intact`), and writes the index's rows of it.
 
     Args:
         root: the data root.
         registry: with the index.
         staged: what was made.
-        ours: numbers of the episodes that a run had claimed which died.
+        run_id: of the run, whose claims on what was published are released.
 
     Raises:
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
     """
-    kept = keep_intact(root, registry, staged, ours)
+    kept = keep_intact(root, registry, staged)
     published = publish_shard(root, kept)
-    registry.record_episodes([episode_record(episode.manifest) for episode in kept.episodes])
+    index_shard(registry, kept, run_id)
     return published
 
 
@@ -118,6 +118,11 @@ def index_published(root: DataRoot, registry: Registry, before: Published) -> Pu
     changed = [manifest for number, manifest in published.manifests.items() if rows.get(number) != manifest.sha256]
     registry.record_episodes([episode_record(manifest) for manifest in changed])
     return published
+
+
+def index_shard(registry: Registry, staged: StagedShard, run_id: str) -> None:
+    """Writes the index's rows of a shard that was published, and releases the run's claims on it."""
+    registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes], claimed_by=run_id)
 
 
 def episode_record(manifest: Manifest) -> EpisodeRecord:

@@ -40,6 +40,9 @@ _PIPE_BYTES = 1 << 20
 #: H.264's longest side, in pixels.
 _MAX_SIDE = 16_384
 _ENCODER_TIMEOUT = 120.0
+#: Before each file that is read. ffmpeg goes by the content, and a playlist would have it open other files: it is told
+#: what to expect. A frame's size is what a file claims of itself; 2²⁶ pixels are more than H.264's largest level has.
+READING = ("-max_pixels", str(1 << 26), "-protocol_whitelist", "file", "-f", "mov")
 #: ``[libx264 @ 0x55c129563540] ``
 _SPEAKER = re.compile(r"^(\[[^\]]* @ 0x[0-9a-f]+\] ?)+")
 
@@ -161,20 +164,25 @@ def count_frames(path: Path) -> int:
     return int(counts[-1].partition("=")[2])
 
 
-def frame_times(path: Path) -> list[int]:
+def frame_times(path: Path, most: int | None = None) -> list[int]:
     """When each frame is shown, in the stream's own unit of time; frames may be any time apart.
+
+    Args:
+        path: of the video.
+        most: frames that are decoded, None for all; a small file may have millions.
 
     Raises:
         DataNotUsableError: it doesn't decode.
     """
-    rows = (line.split(",") for line in _decode(path, "framecrc") if not line.startswith("#"))
+    limit = () if most is None else ("-frames:v", str(most))
+    rows = (line.split(",") for line in _decode(path, "framecrc", *limit) if not line.startswith("#"))
     return [int(presented) for _, _, presented, *_ in rows]
 
 
 def _decode(path: Path, output: str, *options: str) -> list[str]:
     """Decodes every frame, once; the lines that ffmpeg writes."""
     command = [
-        *(ffmpeg_program(), "-v", "error", "-xerror", "-copyts", "-i", str(path), "-map", "0:v:0"),
+        *(ffmpeg_program(), "-v", "error", "-xerror", "-copyts", *READING, "-i", str(path), "-map", "0:v:0"),
         # Times as they are: a late start isn't hidden, uneven frames aren't dropped, doubled, or an error.
         *("-fps_mode", "passthrough", "-enc_time_base", "demux"),
         *("-f", output, *options, "-"),
@@ -193,7 +201,7 @@ def _cause(messages: str) -> str:
 def read_frames(path: Path, height: int, width: int) -> Iterator[Frame]:
     """The frames of a video of known size, (height, width, 3) uint8 RGB each."""
     command = [
-        *(ffmpeg_program(), "-v", "error", "-i", str(path)),
+        *(ffmpeg_program(), "-v", "error", *READING, "-i", str(path)),
         *("-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:

@@ -1,9 +1,7 @@
 """What is recorded of an environment when it is registered."""
 
-import contextlib
 import importlib.metadata
 import math
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +13,8 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from rlhfblender_core.dataset.video import frame_fault
+from rlhfblender_core.environments.api import NeverWorksError, checked_reset
+from rlhfblender_core.environments.contained import contained
 from rlhfblender_core.environments.headless import render_failure
 from rlhfblender_core.environments.make import Environment, close_environment, make_environment
 from rlhfblender_core.environments.observations import flatten_observation
@@ -71,7 +71,7 @@ def describe_environment(
         EnvironmentNotUsableError: it can't be made (see :func:`make_environment`), or not be reset or rendered as
             asked.
     """
-    with contextlib.chdir(os.curdir):  # some change to the folder of their files; ours are meant from here
+    with contained():  # some change to the folder of their files; ours are meant from here
         env = make_environment(spec, render=render)
         try:
             if try_out:
@@ -86,7 +86,8 @@ def describe_environment(
 
 def fps_of(env: Environment) -> float:
     """Frames per second from the environment's metadata if they are a positive finite number, else 30."""
-    fps = env.metadata.get("render_fps") if isinstance(env.metadata, Mapping) else None
+    metadata = env.metadata if isinstance(env.metadata, Mapping) else {}
+    fps = metadata.get("render_fps", metadata.get("video.frames_per_second"))  # the latter is the old gym's
     if isinstance(fps, int | float | np.number) and not isinstance(fps, bool) and math.isfinite(fps) and fps > 0:
         return float(fps)
     return DEFAULT_FPS
@@ -95,8 +96,10 @@ def fps_of(env: Environment) -> float:
 def _check_reset(env: Environment, env_id: str) -> None:
     with quiet_output():
         try:
-            observation, _ = env.reset(seed=0)
-        except (Exception, SystemExit) as error:
+            observation = checked_reset(env, env_id, 0)
+        except NeverWorksError:
+            raise
+        except (Exception, SystemExit, GeneratorExit) as error:
             raise EnvironmentNotUsableError(f"{env_id} can't be reset: {one_line(error):.300}") from error
     flatten_observation(env.observation_space, observation)
 
@@ -105,7 +108,7 @@ def _check_renders(env: Environment, env_id: str) -> None:
     with quiet_output():
         try:
             frame = env.render()
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, GeneratorExit) as error:
             raise render_failure(env_id, error) or EnvironmentNotUsableError(
                 f"{env_id} can't render: {one_line(error):.300}. Pass --no-render to generate data without videos."
             ) from error

@@ -1,9 +1,10 @@
 """Making environments, quietly, with every failure as one line that says what to do."""
 
 import contextlib
-import copy
 import dataclasses
 import inspect
+import itertools
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, registry
 
+from rlhfblender_core.environments.contained import contained
 from rlhfblender_core.environments.headless import check_mujoco_rendering, prepare_headless
 from rlhfblender_core.environments.packages import install_name, package_of, quoted
 from rlhfblender_core.environments.quiet import quiet_output, silence_native_loggers
@@ -23,6 +25,7 @@ from rlhfblender_core.environments.registration import (
 )
 from rlhfblender_core.environments.spaces import check_supported
 from rlhfblender_core.environments.spec import EnvironmentSpec
+from rlhfblender_core.environments.tuples import tuple_forms
 from rlhfblender_core.errors import EnvironmentNotUsableError, one_line
 
 #: Any observations and any actions.
@@ -52,7 +55,7 @@ def make_environment(spec: EnvironmentSpec, *, render: bool) -> Environment:
     prepare_headless()
     known_before = set(registry)
     try:
-        with quiet_output():
+        with contained(), quiet_output():
             return _make(spec, render=render)
     except BaseException:
         # Also when interrupted: an entry point that turned out unusable leaves its id free for another try.
@@ -81,7 +84,7 @@ def _make(spec: EnvironmentSpec, *, render: bool) -> Environment:
 
 def close_environment(env: Environment) -> None:
     """Frees what the environment holds; what was made with it stays good, whatever its ``close()`` raises."""
-    with contextlib.suppress(Exception, SystemExit):
+    with contained(), contextlib.suppress(Exception, SystemExit, GeneratorExit):
         env.close()
 
 
@@ -115,30 +118,35 @@ def _creator(registration: EnvSpec) -> EnvCreator:
 def _construct(spec: EnvironmentSpec, registration: EnvSpec, creator: EnvCreator, *, render: bool) -> Environment:
     overrides: dict[str, Any] = {"disable_env_checker": True, **spec.spec_kwargs}
     registration = dataclasses.replace(registration, **overrides)
-    render_kwargs: dict[str, Any] = _render_kwargs(registration, creator, render=render)
-    # Environments may change what they are given, and the spec is shared.
-    kwargs: dict[str, Any] = copy.deepcopy(dict(spec.kwargs))
-    try:
-        return gymnasium.make(registration, **kwargs, **render_kwargs)
-    except (Exception, SystemExit) as error:
-        # JSON has no tuples, and some constructors insist on one (the Atari games' frameskip).
-        as_tuples = {name: _with_tuples(value) for name, value in spec.kwargs.items()}
-        if as_tuples != dict(spec.kwargs):
-            with contextlib.suppress(Exception):
-                return gymnasium.make(registration, **as_tuples, **render_kwargs)
-        raise _explained(spec, registration, creator, error, render=render) from error
+    ways = list(itertools.product(_render_ways(registration, creator, render=render), tuple_forms(spec.kwargs)))
+    first = _worked.get((spec.env_id, spec.entry_point, render, json.dumps(spec.kwargs)), 0)
+    error: BaseException | None = None
+    for number in dict.fromkeys((first, *range(len(ways)))):
+        render_kwargs, kwargs = ways[number]
+        try:
+            env = gymnasium.make(registration, **kwargs, **render_kwargs)
+        except (Exception, SystemExit, GeneratorExit) as raised:  # noqa: BLE001 (somebody's constructor; the first error is explained)
+            error = error or raised
+            if isinstance(raised, ImportError | gymnasium.error.DependencyNotInstalled):
+                break
+            continue
+        _worked[spec.env_id, spec.entry_point, render, json.dumps(spec.kwargs)] = number
+        return env
+    assert error is not None, "there is always a way to try"  # noqa: S101 (for the type checker)
+    raise _explained(spec, registration, creator, error, render=render) from error
 
 
-def _with_tuples(value: object) -> Any:
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+#: Which of the ways to make an environment worked, in this process: each episode makes it again.
+_worked: dict[tuple[str, str | None, bool, str], int] = {}
 
 
-def _render_kwargs(registration: EnvSpec, creator: EnvCreator, *, render: bool) -> dict[str, str | None]:
+def _render_ways(registration: EnvSpec, creator: EnvCreator, *, render: bool) -> list[dict[str, str | None]]:
     if render:
-        return {RENDER_MODE_KWARG: RENDER_MODE}
+        return [{RENDER_MODE_KWARG: RENDER_MODE}]
     # Without rendering, None is passed only where another default is possible: some constructors don't take the name.
     takes_it = RENDER_MODE_KWARG in registration.kwargs or RENDER_MODE_KWARG in accepted_kwargs(creator)
-    return {RENDER_MODE_KWARG: None} if takes_it else {}
+    # Some insist on a mode (all of panda-gym). Not their default, which may open a window.
+    return [{RENDER_MODE_KWARG: None}, {RENDER_MODE_KWARG: RENDER_MODE}] if takes_it else [{}]
 
 
 def accepted_kwargs(creator: EnvCreator) -> list[str]:
@@ -195,10 +203,13 @@ def _missing_mode(metadata: object) -> str | None:
     """What metadata say against rendering frames; None if nothing."""
     if not isinstance(metadata, Mapping):
         return None  # a wrapper class, whose metadata is a property of its instances
-    modes = metadata.get("render_modes") or ()
-    if RENDER_MODE in modes:
+    modes = list(metadata.get("render_modes") or metadata.get("render.modes") or ())
+    # Declared nowhere: some environments return frames all the same, which shows when one is drawn.
+    if RENDER_MODE in modes or not modes:
         return None
-    return f"render modes: {', '.join(map(str, modes)) or 'none'}"
+    if modes == [f"{RENDER_MODE}_list"]:
+        return "it offers rgb_array_list only, all frames at the end; let its render() return each frame"
+    return f"render modes: {', '.join(map(str, modes))}"
 
 
 def _no_rendering(env_id: str, why: str) -> EnvironmentNotUsableError:
@@ -223,9 +234,13 @@ def _explained(
     )
 
 
-def _type_error(spec: EnvironmentSpec, creator: EnvCreator, error: TypeError) -> EnvironmentNotUsableError | None:
+def _type_error(  # noqa: PLR0911 (a row of known messages)
+    spec: EnvironmentSpec, creator: EnvCreator, error: TypeError
+) -> EnvironmentNotUsableError | None:
     # Gymnasium wraps the constructor's error and adds all keyword arguments.
     original = error.__cause__ if isinstance(error.__cause__, TypeError) else error
+    if "takes no arguments" in str(original) and not spec.kwargs:
+        return _no_rendering(spec.env_id, "its constructor takes no render_mode")
     if found := _UNEXPECTED.search(str(original)):
         if found[1] == RENDER_MODE_KWARG:
             return _no_rendering(spec.env_id, "its constructor takes no render_mode")

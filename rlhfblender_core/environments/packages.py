@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from rlhfblender_core.environments.quiet import quiet_output, silence_native_loggers
-from rlhfblender_core.errors import EnvironmentNotUsableError, one_line
+from rlhfblender_core.errors import EnvironmentNotUsableError, last_line
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ def import_module(name: str, asked_by: str) -> ModuleType:
         raise EnvironmentNotUsableError(_not_found(name, asked_by, error)) from error
     except (Exception, SystemExit) as error:
         raise EnvironmentNotUsableError(
-            f"The package {name!r} ({asked_by}) fails when it is imported: {one_line(error):.300}. "
-            "Try python -c with that import to see why."
+            f"The package {name!r} ({asked_by}) fails when it is imported: {last_line(error):.300}. "
+            f'Try python -c "import {name}" to see why.'
         ) from error
 
 

@@ -62,10 +62,19 @@ def quiet_output() -> Iterator[None]:
 
 
 def silence_native_loggers() -> None:
-    """Turns off the Arcade Learning Environment's banner, if that package has been imported.
+    """Turns off what C and C++ print past Python, of the packages that have been imported.
 
-    It is printed by C++ when the first game is made, before the environment itself sets the log level.
+    The Arcade Learning Environment's banner is printed when the first game is made, before the environment itself sets
+    the log level. MuJoCo's warnings about models go to the terminal and into ``MUJOCO_LOG.TXT`` in the current folder,
+    unless somebody listens to them.
     """
     ale_py = sys.modules.get("ale_py")
     if ale_py is not None:
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    listen = getattr(sys.modules.get("mujoco"), "set_mju_user_warning", None)
+    if listen is not None:
+        listen(_ignore)
+
+
+def _ignore(_message: str) -> None:
+    """Hears a warning that is meant for a model's author."""

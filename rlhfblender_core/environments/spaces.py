@@ -52,7 +52,8 @@ def describe_space(space: Space) -> SpaceDescription:
         return {"type": "Text", "min_length": 0, "max_length": text_length(space), "charset": None}
     raise EnvironmentNotUsableError(
         f"Spaces of type {type(space).__name__} are not supported; {_OBSERVATIONS} are. "
-        "Wrap the environment so that it uses those."
+        "Give an entry point of your own (--env-gym-entrypoint) that returns the environment in "
+        "gymnasium.wrappers.TransformObservation(env, function, observation_space)."
     )
 
 
@@ -129,7 +130,8 @@ def check_supported(observation_space: object, action_space: object) -> None:
         names = ", ".join(kind.__name__ for kind in _ACTION_SPACES)
         raise EnvironmentNotUsableError(
             f"Action spaces of type {type(action_space).__name__} are not supported; {names} are. "
-            "Wrap the environment, for example with gymnasium.wrappers.FlattenAction."
+            "Give an entry point of your own (--env-gym-entrypoint) that returns the environment in "
+            "gymnasium.wrappers.TransformAction(env, function, action_space)."
         )
 
 

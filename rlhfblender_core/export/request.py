@@ -13,7 +13,6 @@ from rlhfblender_core.names import checked_name
 from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, Registry
 from rlhfblender_core.storage import DataRoot, check_writable, list_sizes, open_data_root
 
-ExportFormat = Literal["rlhfblender", "minari"]
 #: What the file of rewards holds: RLHF-Blender of 2026 writes values per step, that of 2025 their cumulative sum.
 RewardsKind = Literal["per-step", "cumulative"]
 
@@ -34,20 +33,20 @@ class ExperimentSource:
 
 
 @dataclass(frozen=True)
-class CheckpointReport:
+class CheckpointExport:
     """What came of a checkpoint's export.
 
     Attributes:
         key: experiment and checkpoint.
         made: episodes written now.
-        there: episodes that were there already.
+        existing: episodes that were there already.
         left_out: number of episodes by the reason why they can't be exported.
         place: where they are, as a person would use it.
     """
 
     key: CheckpointKey
     made: int
-    there: int
+    existing: int
     left_out: dict[str, int]
     place: str
 

@@ -6,12 +6,12 @@ Text in scripts and not files to fetch, because a page opened from a disk may lo
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlhfblender_core.gallery.escape import JsonValue
+from rlhfblender_core.untrusted.npy import DamagedArrayError, parse_npy
 
 #: Longer episodes are drawn with several steps to a point: a screen has fewer pixels than this.
 MAX_POINTS = 20_000
@@ -68,10 +68,10 @@ def _read(content: bytes | None, length: int) -> Curve | None:
     if content is None:
         return None
     try:
-        array = np.load(BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError):
+        array = parse_npy(content)
+    except DamagedArrayError:
         return None
-    return array.astype(np.float64) if isinstance(array, np.ndarray) and array.shape == (length,) else None
+    return array.astype(np.float64) if array.shape == (length,) and array.dtype.kind in "biuf" else None
 
 
 def _packed(curve: Curve | None, stride: int) -> str | None:

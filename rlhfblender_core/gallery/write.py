@@ -5,9 +5,10 @@ removed last. So a reader never sees a page and data that don't belong together.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 from rlhfblender_core.dataset.layout import ArtifactKind
 from rlhfblender_core.gallery.collect import (
@@ -20,7 +21,10 @@ from rlhfblender_core.gallery.collect import (
 )
 from rlhfblender_core.gallery.curves import spark
 from rlhfblender_core.gallery.escape import JsonValue, escaped, script_json
+from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
+from rlhfblender_core.step_runner import LocalRunner
 from rlhfblender_core.storage import DataRoot, list_sizes, publish_bytes, publish_many_bytes, remove_files
+from rlhfblender_core.wording import counted
 
 INDEX_PATH = "gallery/index.html"
 _SCRIPTS = "gallery/data"
@@ -46,6 +50,38 @@ class GalleryReport:
     checkpoints: int
     episodes: int
     without_video: int
+
+    @property
+    def summary(self) -> str:
+        """What was written, in two lines."""
+        without = f" ({self.without_video:,} without video)" if self.without_video else ""
+        where = f"{counted(self.checkpoints, 'checkpoint')}, {counted(self.experiments, 'experiment')}"
+        return f"{counted(self.episodes, 'episode')}{without} of {where}\nOpen in a browser: {self.page}"
+
+
+def gallery(
+    *,
+    exp: Sequence[str] = (),
+    data_root: str = DEFAULT_DATA_ROOT,
+    storage_options: Mapping[str, Any] | None = None,
+) -> GalleryReport:
+    """Writes a page for looking at episodes into the data root, without Prefect.
+
+    Args:
+        exp: experiments to show; none for all that have episodes.
+        data_root: folder or fsspec URL.
+        storage_options: for fsspec.
+
+    Raises:
+        RequestError: there are no such episodes.
+        TransientError: the storage is gone.
+    """
+    return LocalRunner().do(write_page, exp, locate(data_root, None, storage_options))
+
+
+def write_page(exp: Sequence[str], locations: Locations) -> GalleryReport:
+    """Writes the page and its data from what is published now."""
+    return write_gallery(locations.open_root(), exp)
 
 
 def write_gallery(root: DataRoot, experiments: Sequence[str] = ()) -> GalleryReport:

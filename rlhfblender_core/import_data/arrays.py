@@ -1,10 +1,10 @@
 """The arrays in a source's ``.npz`` and ``.npy`` files. Numbers are streamed, objects go through the allow-list."""
 
 import contextlib
-import math
+import errno
+import io
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -13,13 +13,14 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from rlhfblender_core.errors import DataNotUsableError, one_line
+from rlhfblender_core.errors import DataNotUsableError, RLHFBlenderError, one_line
+from rlhfblender_core.untrusted.archives import RefusedArchiveError, open_archive
+from rlhfblender_core.untrusted.limits import MAX_WHOLE_BYTES
+from rlhfblender_core.untrusted.npy import ArrayHeader, DamagedArrayError, parse_npy, read_npy_header
 from rlhfblender_core.untrusted.pickles import DamagedPickleError, RefusedPickleError
 from rlhfblender_core.untrusted.plain_values import read_objects
 
 _COPY_BYTES = 1 << 20
-#: Of an array that is held in memory as a whole: rewards, flags, pickles. Observations stream through.
-_MAX_WHOLE_BYTES = 1 << 30
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\- ]{0,100}")
 #: Booleans, integers, floats, texts.
 _KINDS = "biufU"
@@ -27,9 +28,6 @@ _KINDS = "biufU"
 
 class FaultError(Exception):
     """Something about a file's content can't be imported; the text is the end of a line that names the file."""
-
-
-Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 
 
 @contextlib.contextmanager
@@ -41,6 +39,8 @@ def reading_errors(shown: str) -> Iterator[None]:
     """
     try:
         yield
+    except RLHFBlenderError:
+        raise
     except RefusedPickleError as error:
         raise DataNotUsableError(
             f"{shown}: refused, its pickle uses {str(error)[:120]}, which is not on the list of what may be read. "
@@ -48,14 +48,16 @@ def reading_errors(shown: str) -> Iterator[None]:
         ) from error
     except DamagedPickleError as error:
         raise DataNotUsableError(f"{shown}: its pickle can't be read: {one_line(error)}") from error
-    except FaultError as error:
-        raise DataNotUsableError(f"{shown}: {error}") from error
-    except (
-        # RuntimeError: encrypted, compressed in a way that Python doesn't know, or nested beyond its stack.
-        *(OSError, ValueError, EOFError, SyntaxError, KeyError, RuntimeError, OverflowError),
-        *(zipfile.BadZipFile, zlib.error),
-    ) as error:
+    except (FaultError, RefusedArchiveError) as error:
+        raise DataNotUsableError(f"{shown}: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OUR_DISK:
+            raise
         raise DataNotUsableError(f"{shown}: can't be read: {one_line(error)}") from error
+
+
+#: What is written meanwhile goes to our disk: that it is full is no fault of the file.
+_OUR_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE})
 
 
 class Members:
@@ -67,31 +69,34 @@ class Members:
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
-        self.headers: dict[str, Header] = {}
+        self.headers: dict[str, ArrayHeader] = {}
         self.ignored: list[str] = []
-        for member in archive.namelist():
-            name = member.removesuffix(".npy")
-            if name == member or not _NAME.fullmatch(name):
-                self.ignored.append(member)
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if name == member.filename or not is_column_name(name):
+                self.ignored.append(member.filename)
                 continue
             with archive.open(member) as stream:
-                self.headers[name] = _read_header(stream)
+                self.headers[name] = _header(stream, name)
+                left = member.file_size - stream.tell() - self.headers[name].content_bytes
+            if left != 0 and not self.has_objects(name):
+                raise FaultError(f"{member.filename} has {left:+,} bytes compared with its shape")
 
     def __contains__(self, name: str) -> bool:
         return name in self.headers
 
     def rows(self, name: str) -> int | None:
         """Length of the array's first axis; None for a scalar."""
-        shape = self.headers[name][0]
+        shape = self.headers[name].shape
         return shape[0] if shape else None
 
     def has_objects(self, name: str) -> bool:
         """Whether the array holds pickled objects."""
-        return self.headers[name][2].hasobject
+        return self.headers[name].dtype.hasobject
 
     def column(self, name: str) -> "MemberColumn":
         """The array of numbers or texts, unread."""
-        dtype = self.headers[name][2]
+        dtype = self.headers[name].dtype
         if dtype.kind not in _KINDS:
             raise FaultError(f"{name} is an array of {dtype}, not of numbers or texts")
         return MemberColumn(self._archive, f"{name}.npy", self.headers[name])
@@ -108,19 +113,19 @@ class Members:
         """The elements of an array of objects, as plain values."""
         self._check_whole(name)
         with self._archive.open(f"{name}.npy") as stream:
-            _read_header(stream)
-            return read_objects(stream.read())
+            read_npy_header(stream)
+            return read_objects(stream.read(), self._archive.getinfo(f"{name}.npy").compress_size)
 
     def _check_whole(self, name: str) -> None:
         size = self._archive.getinfo(f"{name}.npy").file_size
-        if size > _MAX_WHOLE_BYTES:
-            raise FaultError(f"{name} unpacks to {size:,} bytes; at most {_MAX_WHOLE_BYTES:,} are read")
+        if size > MAX_WHOLE_BYTES:
+            raise FaultError(f"{name} unpacks to {size:,} bytes; at most {MAX_WHOLE_BYTES:,} are read")
 
 
 class MemberColumn:
     """An array in an archive as a column of another: its bytes are handed on as they are."""
 
-    def __init__(self, archive: zipfile.ZipFile, member: str, header: Header) -> None:
+    def __init__(self, archive: zipfile.ZipFile, member: str, header: ArrayHeader) -> None:
         self._archive = archive
         self._member = member
         self.shape, self._is_fortran, self.dtype = header
@@ -132,9 +137,9 @@ class MemberColumn:
 
     def chunks(self) -> Iterator[bytes]:
         """See :class:`rlhfblender_core.dataset.npz.Column`."""
-        left = self.dtype.itemsize * math.prod(self.shape)
+        left = ArrayHeader(self.shape, self._is_fortran, self.dtype).content_bytes
         with self._archive.open(self._member) as stream:
-            _read_header(stream)
+            read_npy_header(stream)
             while chunk := stream.read(_COPY_BYTES):
                 left -= len(chunk)
                 yield chunk
@@ -152,7 +157,7 @@ def open_members(file: Path, shown: str) -> Iterator[Members]:
     Raises:
         DataNotUsableError: whatever is wrong with the file, also while the context lasts.
     """
-    with reading_errors(shown), zipfile.ZipFile(file) as archive:
+    with reading_errors(shown), open_archive(file) as archive:
         yield Members(archive)
 
 
@@ -164,7 +169,7 @@ def read_numbers(file: Path, shown: str) -> NDArray[np.float64]:
     """
     with reading_errors(shown):
         if file.suffix == ".npz":
-            with zipfile.ZipFile(file) as archive:
+            with open_archive(file) as archive:
                 members = Members(archive)
                 if len(members.headers) != 1:
                     raise FaultError(f"has {len(members.headers)} arrays instead of one")
@@ -177,23 +182,26 @@ def read_numbers(file: Path, shown: str) -> NDArray[np.float64]:
         return array.astype(np.float64)
 
 
+def is_column_name(name: str) -> bool:
+    """Whether a column may have that name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _read_npy(file: Path) -> NDArray[Any]:
-    with file.open("rb") as stream:
-        shape, _, dtype = _read_header(stream)
-        if dtype.hasobject:
-            return np.array(read_objects(stream.read()))
-        left = file.stat().st_size - stream.tell() - dtype.itemsize * math.prod(shape)
-        if left != 0:  # NumPy makes room for what the header claims first
-            raise FaultError(f"has {left:+,} bytes compared with its shape {shape}")
-        stream.seek(0)
-        array: NDArray[Any] = np.load(stream, allow_pickle=False)
-        return array
+    if file.stat().st_size > MAX_WHOLE_BYTES:
+        raise FaultError(f"has more than {MAX_WHOLE_BYTES:,} bytes")
+    content = file.read_bytes()
+    stream = io.BytesIO(content)
+    if _header(stream, None).dtype.hasobject:
+        return np.array(read_objects(stream.read()))
+    try:
+        return parse_npy(content)
+    except DamagedArrayError as error:
+        raise FaultError(str(error)) from error
 
 
-def _read_header(stream: IO[bytes]) -> Header:
-    version = npy_format.read_magic(stream)
-    if version == (1, 0):
-        return npy_format.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return npy_format.read_array_header_2_0(stream)
-    raise FaultError(f"has version {version[0]}.{version[1]} of the .npy format, which is for structures")
+def _header(stream: IO[bytes], name: str | None) -> ArrayHeader:
+    try:
+        return read_npy_header(stream)
+    except DamagedArrayError as error:
+        raise FaultError(f"{error}" if name is None else f"{name} {error}") from error

@@ -3,7 +3,6 @@
 Which keys those are and what they mean: ``docs/data_set.md``. Values are taken as they are, rows aren't shifted.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +13,17 @@ from numpy.typing import NDArray
 
 from rlhfblender_core.dataset.infos import info_to_json
 from rlhfblender_core.dataset.npz import Column, TextColumn, WholeArray
-from rlhfblender_core.import_data.arrays import FaultError, Members
+from rlhfblender_core.import_data.arrays import FaultError, Members, is_column_name
+from rlhfblender_core.untrusted.json_values import parse_json
+from rlhfblender_core.untrusted.limits import MAX_STEPS, MAX_TEXTS_BYTES
 
 #: Handled one by one, or never read by anybody.
 _OWN = frozenset(
     {"rewards", "actions", "infos", "dones", "terminated", "truncated", "seed", "probs"}
     | {"episode_return", "episode_length", "episode_rewards", "episode_lengths"}
 )
+#: Checked to have as many rows as the rewards, where they are there.
+_PER_STEP = ("infos", "dones", "terminated", "truncated")
 _FINAL = "final_"
 #: Stable-Baselines3's name for what the environment returned last, in the info of that step.
 _LAST_OBSERVATION = "terminal_observation"
@@ -62,33 +65,65 @@ def convert_columns(members: Members, spool_folder: Path) -> EpisodeColumns:
     Raises:
         FaultError: an array is missing, has another length than the rewards, or can't be converted.
     """
+    columns: dict[str, Column] = {}
+    try:
+        return _converted(members, spool_folder, columns)
+    except BaseException:  # an interrupt, too, must leave no temporary file
+        for column in columns.values():
+            column.close()
+        raise
+
+
+def _converted(members: Members, spool_folder: Path, columns: dict[str, Column]) -> EpisodeColumns:
+    """Fills ``columns``, which the caller closes if that fails."""
     observations = sorted(name for name in members.headers if _is_observation(name))
     missing = [name for name in ("actions", "rewards") if name not in members] + ([] if observations else ["obs"])
     if missing:
         raise FaultError(f"has no {' and no '.join(missing)}")
-    rewards = _numbers(members, "rewards").astype(np.float64)
+    rewards = _rewards(members)
     length = len(rewards)
-    if rewards.ndim != 1 or length == 0:
-        raise FaultError(f"its rewards have shape {rewards.shape}, not one number per step")
-    _check_rows(members, [*observations, "actions", *(n for n in ("infos", "dones") if n in members)], length)
+    _check_rows(members, [*observations, "actions", *(n for n in _PER_STEP if n in members)], length)
     infos = _infos(members, length)
-    columns: dict[str, Column] = {}
     for name in observations:
-        columns |= _observation(members, name)
-    columns |= _final_observation(members, columns, infos)
+        _add(columns, _observation(members, name))
+    _add(columns, _final_observation(members, columns, infos))
     terminated, truncated = _ending(members, infos)
-    columns["actions"] = _column(members, "actions")
-    columns["rewards"] = WholeArray(rewards)
-    columns |= {name: WholeArray(flags) for name, flags in _flags(length, terminated, truncated).items()}
-    columns["infos"] = _text_column(infos, length, spool_folder)
-    columns |= _others(members, length, columns)
+    _add(columns, {"actions": _column(members, "actions"), "rewards": WholeArray(rewards)})
+    _add(columns, {name: WholeArray(flags) for name, flags in _flags(length, terminated, truncated).items()})
+    _add(columns, {"infos": _text_column(infos, length, spool_folder)})
+    _add(columns, _others(members, length, columns))
     seed = _seed(members)
     with np.errstate(over="ignore", invalid="ignore"):  # rewards may be anything
         cumulative = np.cumsum(rewards)
     scalars = {"episode_return": cumulative[-1], "episode_length": np.int64(length)}
     scalars |= {} if seed is None else {"seed": np.int64(seed)}
-    columns |= {name: WholeArray(np.asarray(value)) for name, value in scalars.items()}
+    _add(columns, {name: WholeArray(np.asarray(value)) for name, value in scalars.items()})
     return EpisodeColumns(columns, rewards, cumulative, terminated, truncated, seed, _notes(members, columns, length))
+
+
+def _add(columns: dict[str, Column], more: Mapping[str, Column]) -> None:
+    """Adds columns of other names.
+
+    Raises:
+        FaultError: two would become one, or one would have no name that a column can have.
+    """
+    for name, column in more.items():
+        if not is_column_name(name):
+            raise FaultError(f"{name!r:.80} can't be the name of a column; use letters, digits, dots and dashes")
+        if name in columns:
+            raise FaultError(f"two of its columns would both become {name}; rename one of them")
+        columns[name] = column
+
+
+def _rewards(members: Members) -> NDArray[np.float64]:
+    """One number per step."""
+    shape = members.headers["rewards"].shape
+    if shape and shape[0] > MAX_STEPS:
+        raise FaultError(f"has {shape[0]:,} steps; at most {MAX_STEPS:,} are read")
+    rewards = _numbers(members, "rewards").astype(np.float64)
+    if rewards.ndim != 1 or len(rewards) == 0:
+        raise FaultError(f"its rewards have shape {rewards.shape}, not one number per step")
+    return rewards
 
 
 def _is_observation(name: str) -> bool:
@@ -136,11 +171,17 @@ def _observation(members: Members, name: str) -> dict[str, Column]:
 def _by_key(rows: Sequence[Any], name: str) -> dict[str, list[Any]]:
     if not isinstance(rows[0], dict):
         return {name: list(rows)}
+    if not rows[0]:
+        raise FaultError(f"{name} has rows without a value")
     if any(not isinstance(row, dict) or row.keys() != rows[0].keys() for row in rows):
         raise FaultError(f"{name} has rows with other keys than the first")
     found: dict[str, list[Any]] = {}
     for key in rows[0]:
-        found |= _by_key([row[key] for row in rows], f"{name}.{key}")
+        inner = _by_key([row[key] for row in rows], f"{name}.{key}")
+        both = next(iter(found.keys() & inner.keys()), None)
+        if both is not None:
+            raise FaultError(f"{name} has two keys that would both become {both}; rename one of them")
+        found |= inner
     return found
 
 
@@ -166,29 +207,56 @@ def _infos(members: Members, length: int) -> list[Info] | None:
         return None
     if members.has_objects("infos"):
         rows = members.objects("infos")
+    elif members.headers["infos"].dtype.kind == "U":
+        rows = [parse_json(text) for text in members.array("infos").tolist()]
     else:
-        rows = [json.loads(text) for text in members.array("infos").tolist()]
+        raise FaultError(f"infos is an array of {members.headers['infos'].dtype}, not one dict per step")
     infos = [{} if row is None else row for row in rows]
     if len(infos) != length or not all(isinstance(row, dict) for row in infos):
         raise FaultError("infos isn't one dict per step")
+    for step, info in enumerate(infos):
+        _check_keys(info, step)
     return infos
+
+
+def _check_keys(info: Any, step: int) -> None:
+    """Makes sure that no two keys become one: in JSON all keys are texts."""
+    if isinstance(info, dict):
+        if len({str(key) for key in info}) != len(info):
+            raise FaultError(f"the info of step {step} has two keys that would become one text")
+        for value in info.values():
+            _check_keys(value, step)
+    elif isinstance(info, list):
+        for value in info:
+            _check_keys(value, step)
 
 
 def _text_column(infos: list[Info] | None, length: int, spool_folder: Path) -> Column:
     column = TextColumn(spool_folder)
     for info in infos if infos is not None else [{}] * length:
         column.append(info_to_json(info))
+    size = np.dtype(column.header()["descr"]).itemsize * length
+    if size > MAX_TEXTS_BYTES:  # each row is as wide as the longest
+        column.close()
+        raise FaultError(f"its infos would take {size:,} bytes, as one of them is very long")
     return column
 
 
 def _ending(members: Members, infos: list[Info] | None) -> tuple[bool, bool]:
     """Whether the environment ended the episode, and whether a limit did; a recording that stops is cut off."""
     if "terminated" in members and "truncated" in members:
-        return bool(_numbers(members, "terminated")[-1]), bool(_numbers(members, "truncated")[-1])
+        return _last_flag(members, "terminated"), _last_flag(members, "truncated")
     if infos and infos[-1].get("TimeLimit.truncated"):
         return False, True
-    is_done = bool(_numbers(members, "dones")[-1]) if "dones" in members else True
+    is_done = _last_flag(members, "dones") if "dones" in members else True
     return is_done, not is_done
+
+
+def _last_flag(members: Members, name: str) -> bool:
+    flags = _numbers(members, name)
+    if flags.ndim != 1 or len(flags) == 0:
+        raise FaultError(f"{name} has shape {flags.shape}, not one flag per step")
+    return bool(flags[-1])
 
 
 def _flags(length: int, terminated: bool, truncated: bool) -> dict[str, NDArray[np.bool_]]:  # noqa: FBT001 (two facts)
@@ -214,7 +282,7 @@ def _others(members: Members, length: int, taken: Mapping[str, Column]) -> dict[
 
 
 def _seed(members: Members) -> int | None:
-    if "seed" not in members or members.headers["seed"][0] != () or members.headers["seed"][2].kind not in "iu":
+    if "seed" not in members or members.headers["seed"].shape != () or members.headers["seed"].dtype.kind not in "iu":
         return None
     seed = int(members.array("seed"))
     return seed if 0 <= seed < 2**63 else None

@@ -145,7 +145,7 @@ def _from_arrays(source: SourceExperiment) -> tuple[JsonDict, JsonDict]:
 
 
 def _space_of(header: Any) -> JsonDict:
-    if header is None or header[2].kind not in "biuf" or not header[0]:
+    if header is None or header.dtype.kind not in "biuf" or not header.shape:
         return {}
     shape, _, dtype = header
     is_image = dtype == "uint8"

@@ -21,6 +21,7 @@ from rlhfblender_core.dataset.manifests import (
 from rlhfblender_core.dataset.npz import WholeArray, write_npy, write_npz
 from rlhfblender_core.dataset.publish import publish_shard
 from rlhfblender_core.dataset.published import Published, read_published
+from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.dataset.thumbnails import thumbnail_from_video
 from rlhfblender_core.errors import DataNotUsableError, one_line
 from rlhfblender_core.import_data.arrays import open_members, read_numbers
@@ -31,7 +32,6 @@ from rlhfblender_core.import_data.pictures import (
     convert_video,
 )
 from rlhfblender_core.import_data.sources import SourceCheckpoint, SourceEpisode
-from rlhfblender_core.rollout.shards import StagedEpisode, StagedShard
 from rlhfblender_core.storage import DataRoot, full_disk_errors
 
 #: Raised whenever a conversion gives other bytes than before.
@@ -68,14 +68,14 @@ class ImportedBatch:
     Attributes:
         key: experiment and checkpoint.
         made: numbers of those imported now.
-        there: numbers of those that were there already.
+        existing: numbers of those that were there already.
         faults: one line per episode that was not imported, naming the file.
         notes: one line per thing that was missing or left out of those that were.
     """
 
     key: CheckpointKey
     made: tuple[int, ...] = ()
-    there: tuple[int, ...] = ()
+    existing: tuple[int, ...] = ()
     faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -94,12 +94,12 @@ def import_episodes(
     """
     published = read_published(root, target.key)
     episodes = source.episodes()
-    made, there, faults, notes = [], [], [], []
+    made, existing, faults, notes = [], [], [], []
     for number in numbers:
         importing = _Importing(root, source, episodes[number], target, staging)
         try:
             if importing.is_there(published):
-                there.append(number)
+                existing.append(number)
                 continue
             with full_disk_errors():
                 importing.publish()
@@ -108,7 +108,7 @@ def import_episodes(
             continue
         made.append(number)
         notes += importing.notes
-    return ImportedBatch(target.key, tuple(made), tuple(there), tuple(faults), tuple(notes))
+    return ImportedBatch(target.key, tuple(made), tuple(existing), tuple(faults), tuple(notes))
 
 
 @dataclass

@@ -9,20 +9,20 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from rlhfblender_core.dataset.thumbnails import write_thumbnail
-from rlhfblender_core.dataset.video import VideoError, VideoWriter, ffmpeg_program, frame_times, read_frames
+from rlhfblender_core.dataset.video import READING, VideoError, VideoWriter, ffmpeg_program, frame_times, read_frames
 from rlhfblender_core.errors import DataNotUsableError, one_line
+from rlhfblender_core.untrusted.pictures import PHOTOS, open_picture
 
+#: At the start of a line: a title or a name in the file, which ffmpeg shows as well, may say the same.
 _STREAM = re.compile(
-    r"Stream #0:\d+\S*.*?: Video: (?P<codec>\w+).*?, (?P<pixels>\w+).*?, (?P<width>\d{1,5})x(?P<height>\d{1,5})"
+    r"\s*Stream #0:\d+\S*.*?: Video: (?P<codec>\w+).*?, (?P<pixels>\w+).*?, (?P<width>\d{1,5})x(?P<height>\d{1,5})"
 )
 _RATE = re.compile(r"(\d+(?:\.\d+)?) fps")
 _PROBE_TIMEOUT = 60.0
 #: Codecs of pictures are tried too, as ffmpeg reads any stream; these are the containers' first bytes.
 _MP4 = b"ftyp"
-_MAX_PIXELS = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ def probe_video(file: Path, shown: str) -> VideoFacts:
         # ffmpeg goes by the content: a playlist that calls itself .mp4 could have it open other files.
         if stream.read(8)[4:] != _MP4:
             raise DataNotUsableError(f"{shown}: is no MP4 file")
-    command = [ffmpeg_program(), "-hide_banner", "-nostdin", "-i", str(file)]
+    command = [ffmpeg_program(), "-hide_banner", "-nostdin", *READING, "-i", str(file)]
     try:
         result = subprocess.run(command, capture_output=True, check=False, timeout=_PROBE_TIMEOUT)
     except subprocess.TimeoutExpired as error:
         raise DataNotUsableError(f"{shown}: ffmpeg needs more than {_PROBE_TIMEOUT:.0f} s to open it") from error
     for line in result.stderr.decode(errors="replace").splitlines():
-        match, rate = _STREAM.search(line), _RATE.search(line)
+        match, rate = _STREAM.match(line), _RATE.search(line)
         if match and rate:
             width, height = int(match["width"]), int(match["height"])
             is_plain = match["codec"] == "h264" and match["pixels"] == "yuv420p" and not (width % 2 or height % 2)
@@ -73,7 +73,7 @@ def convert_video(file: Path, target: Path, length: int, shown: str) -> VideoFac
     """
     facts = probe_video(file, shown)
     try:
-        times = frame_times(file)
+        times = frame_times(file, length + 1)
     except DataNotUsableError as error:
         raise DataNotUsableError(f"{shown}: {one_line(error)}") from error
     if len(times) != length:
@@ -107,13 +107,8 @@ def convert_thumbnail(file: Path, target: Path, shown: str) -> None:
     """Writes the picture as this data set's thumbnail.
 
     Raises:
-        DataNotUsableError: it is no PNG or JPEG picture.
+        DataNotUsableError: it is no PNG or JPEG picture, or too large.
     """
-    try:
-        with Image.open(file, formats=["PNG", "JPEG"]) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise DataNotUsableError(f"{shown}: has {image.width}×{image.height} pixels")
-            frame = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataNotUsableError(f"{shown}: is no picture that can be read: {one_line(error)}") from error
+    with open_picture(file, shown, PHOTOS) as picture:
+        frame = np.asarray(picture.convert("RGB"))
     write_thumbnail(target, frame)

@@ -23,6 +23,7 @@ from rlhfblender_core.registry import (
     ExperimentRecord,
     Registry,
     experiment_conflict,
+    name_conflict,
 )
 from rlhfblender_core.registry.engine import checked_url, sqlite_file
 
@@ -108,7 +109,10 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
         name=request.exp, env_id=request.env, kind="random" if is_random else "trained", project=request.project
     )
     registered = registry.find_experiment(request.exp) if registry else None
-    conflict = registered and experiment_conflict(registered, experiment)
+    if registered is None:
+        conflict = name_conflict(request.exp, registry.list_experiments()) if registry else None
+    else:
+        conflict = experiment_conflict(registered, experiment)
     if conflict:
         raise RegistryConflictError(conflict)
     work = tuple(

@@ -19,12 +19,19 @@ import numpy as np
 from rlhfblender_core.dataset.layout import DATABASE_FILE
 from rlhfblender_core.environments import EnvironmentSpec, space_from_description, split_env_kwargs
 from rlhfblender_core.environments.make import RENDER_MODE_KWARG
-from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.errors import InvalidParameterError, one_line
 from rlhfblender_core.registry import JsonDict
+from rlhfblender_core.untrusted.limits import (
+    MAX_CELL_BYTES,
+    MAX_LITERAL_CHARACTERS,
+    MAX_QUERY_ROWS,
+    MAX_QUERY_STEPS,
+)
 
-_MAX_TEXT = 1_000_000
 #: Of an observation: a space keeps the bounds of each.
-_MAX_NUMBERS = 1 << 26
+_MAX_NUMBERS = 1 << 22
+#: How many steps of SQLite's machine go by between two looks at the clock.
+_STEPS_PER_LOOK = 10_000
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ class SourceFacts:
 def find_database(folder: Path) -> Path | None:
     """RLHF-Blender's database in the data folder or beside it; None if there is none."""
     for file in (folder / DATABASE_FILE, folder.parent / DATABASE_FILE):
-        has_table = "SELECT name FROM sqlite_master WHERE name = 'Experiment'"
+        # A view would be somebody's program; RLHF-Blender has none.
+        has_table = "SELECT name FROM sqlite_master WHERE name = 'Experiment' AND type = 'table'"
         if file.is_file() and (_rows(file, has_table, ()) or database_fault(file)):
             return file
     return None
@@ -111,12 +119,24 @@ def _rows(database: Path, query: str, values: tuple[Any, ...]) -> list[Mapping[s
 
 
 def _query(database: Path, query: str, values: tuple[Any, ...]) -> list[Mapping[str, Any]]:
+    """The first rows of a query. A view or a column in the file may compute without end: that takes too many steps.
+
+    Raises:
+        sqlite3.Error: the file is damaged, or the query takes too much.
+    """
     # Immutable: not even a lock is left beside it.
     url = f"file:{quote(str(database.absolute()))}?mode=ro&immutable=1"
+    looks = iter(range(MAX_QUERY_STEPS // _STEPS_PER_LOOK))
     with contextlib.closing(sqlite3.connect(url, uri=True)) as connection:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_CELL_BYTES)
+        connection.set_progress_handler(lambda: next(looks, None) is None, _STEPS_PER_LOOK)
+        connection.execute("PRAGMA trusted_schema = OFF")
         connection.row_factory = sqlite3.Row
         connection.text_factory = lambda content: content.decode(errors="replace")
-        return [dict(row) for row in connection.execute(query, values)]
+        try:
+            return [dict(row) for row in connection.execute(query, values).fetchmany(MAX_QUERY_ROWS)]
+        except (ValueError, OverflowError, MemoryError) as error:  # names of columns that are no UTF-8, and the like
+            raise sqlite3.DatabaseError(one_line(error)) from error
 
 
 def _first(rows: list[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -125,7 +145,7 @@ def _first(rows: list[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 def _text(row: Mapping[str, Any], column: str) -> str | None:
     value = row.get(column)
-    return value.strip() or None if isinstance(value, str) and len(value) <= _MAX_TEXT else None
+    return value.strip() or None if isinstance(value, str) and len(value) <= MAX_LITERAL_CHARACTERS else None
 
 
 def _literal(row: Mapping[str, Any], column: str, kind: type[Any]) -> Any:

@@ -3,24 +3,29 @@
 Whatever can be wrong with a request is found here, before anything is registered or written.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fsspec.utils import get_protocol
-
-from rlhfblender_core.checkpoints.fetch import fetch_checkpoint
-from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints, select_checkpoints
-from rlhfblender_core.checkpoints.match import check_spaces, successor_hint
+from rlhfblender_core.checkpoints.algorithms import Algorithm
+from rlhfblender_core.checkpoints.fetch import CheckpointRef, fetch_checkpoint
+from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints
+from rlhfblender_core.checkpoints.match import check_spaces
+from rlhfblender_core.checkpoints.select import choose_checkpoints
+from rlhfblender_core.checkpoints.successors import as_trained
 from rlhfblender_core.environments import (
     ONLY_DECLARED,
     EnvironmentDescription,
     EnvironmentSpec,
     Trust,
+    close_environment,
     describe_environment,
+    make_environment,
     space_from_description,
 )
+from rlhfblender_core.environments.quiet import quiet_output
+from rlhfblender_core.environments.registration import find_registration
 from rlhfblender_core.errors import InvalidParameterError, RegistryConflictError
 from rlhfblender_core.names import path_segment
 from rlhfblender_core.planning.environment import (
@@ -31,18 +36,19 @@ from rlhfblender_core.planning.environment import (
     requested_environment,
     spec_of,
 )
-from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest
+from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest, registrable_path
 from rlhfblender_core.registry import (
     EnvironmentRecord,
     ExperimentKind,
     ExperimentRecord,
     Registry,
     experiment_conflict,
+    name_conflict,
 )
 from rlhfblender_core.rollout.agents import CheckpointAgent, RandomAgent, RolloutAgent
+from rlhfblender_core.rollout.episode import RawRecorder
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
-from rlhfblender_core.storage import has_password
 from rlhfblender_core.wrappers.specs import settings_from_env_kwargs
 
 
@@ -95,6 +101,8 @@ def plan_generation(
     environment = merged_environment(known, wanted_environment)
     options = RolloutOptions.merged(registered.settings if registered else {}, request.options)
     experiment = None if kind is None else _experiment_record(request, registered, env_id, kind, options)
+    if registry and experiment and registered is None:
+        _check_name(experiment.name, registry)
     admit_environment(environment, wanted_environment, request, trust)  # what follows runs code
     spec = spec_of(environment)
     try_out = not request.register_only
@@ -103,23 +111,17 @@ def plan_generation(
     if experiment is None:
         return GenerationPlan(environment, None, (), request.num_episodes, request.overwrite)
     rollouts: tuple[RolloutSettings, ...] = ()
+    notes: tuple[str, ...] = ()
     if not request.register_only:
-        agents = _agents(request, experiment, environment, options.algorithm, cache, storage_options)
+        agents, notes = _agents(request, experiment, environment, options, cache, storage_options)
         for agent in agents:
             if isinstance(agent, CheckpointAgent) and not agent.trust:
                 trust.admit_agent_kwargs(spec, agent.env_kwargs)
         rollouts = tuple(_rollout_settings(environment, description, agent, options) for agent in agents)
         for rollout in rollouts:
             _check_fit(rollout, spec, description)
-    notes = _notes(rollouts)
+            _check_masks(rollout)
     return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite, notes)
-
-
-def _notes(rollouts: Sequence[RolloutSettings]) -> tuple[str, ...]:
-    """Old models on environments that look the same and aren't."""
-    agents = [(rollout.agent, rollout.environment.env_id) for rollout in rollouts]
-    hints = [successor_hint(agent.ref, env_id) for agent, env_id in agents if isinstance(agent, CheckpointAgent)]
-    return tuple(dict.fromkeys(hint for hint in hints if hint))
 
 
 def _environment_id(request: GenerationRequest, registered: ExperimentRecord | None) -> str:
@@ -169,52 +171,67 @@ def _experiment_record(
     return record
 
 
+def _check_name(name: str, registry: Registry) -> None:
+    if registry.find_experiment(name) is None and (conflict := name_conflict(name, registry.list_experiments())):
+        raise RegistryConflictError(conflict)
+
+
 def _model_path(request: GenerationRequest, registered: ExperimentRecord | None) -> str | None:
     if request.model_path is None:
         return registered.model_path if registered else None
-    if has_password(request.model_path):
-        raise InvalidParameterError(
-            "The --model-path holds a password, which would be registered and shown. Put it into "
-            "RLHFBLENDER_STORAGE_OPTIONS."
-        )
-    if get_protocol(request.model_path) in ("file", "local"):
-        return str(Path(request.model_path.removeprefix("file://")).expanduser().absolute())
-    return request.model_path
+    return registrable_path(request.model_path, "--model-path")
 
 
 def _agents(
     request: GenerationRequest,
     experiment: ExperimentRecord,
     environment: EnvironmentRecord,
-    algorithm: str | None,
+    options: RolloutOptions,
     cache: Path,
     storage_options: Mapping[str, Any] | None,
-) -> list[RolloutAgent]:
-    """Who acts, in the order asked for."""
+) -> tuple[list[RolloutAgent], tuple[str, ...]]:
+    """Who acts, in the order asked for, and what a person should know about them."""
     if experiment.kind == "random" or request.random:
-        return [RandomAgent()]
+        return [RandomAgent()], ()
     if experiment.model_path is None:
         raise InvalidParameterError(f"Experiment {experiment.name!r} has no model path. Give it with --model-path.")
-    steps = list(dict.fromkeys(request.checkpoints))
-    files: list[CheckpointFile] = []
+    steps = request.checkpoints
+    files: tuple[CheckpointFile, ...] = ()
+    notes: tuple[str, ...] = ()
     if any(step != RANDOM_BASELINE for step in steps):
-        found = find_checkpoints(experiment.model_path, environment.env_id, storage_options)
-        files = list(select_checkpoints(found, [step for step in steps if step != RANDOM_BASELINE]))
-    overrides, _ = settings_from_env_kwargs(environment.kwargs)
-    agents: list[RolloutAgent] = []
-    for file in files:
-        ref = fetch_checkpoint(
-            file,
-            cache,
-            storage_options,
-            algorithm=algorithm,
-            overrides=overrides,
-            trust=request.trust_checkpoint,
-        )
-        agents.append(CheckpointAgent(file, ref, request.trust_checkpoint))
+        path, pattern = experiment.model_path, options.checkpoint_pattern
+        found = find_checkpoints(path, environment.env_id, storage_options, pattern=pattern)
+        wanted = [step for step in steps if step != RANDOM_BASELINE]
+        files, notes = choose_checkpoints(found, wanted, storage_options)
+    refs = [_fetched(file, request, environment, options, cache, storage_options) for file in files]
+    agents: list[RolloutAgent] = [
+        CheckpointAgent(file, ref, request.trust_checkpoint) for file, ref in zip(files, refs, strict=True)
+    ]
     if RANDOM_BASELINE in steps:
         agents.insert(min(steps.index(RANDOM_BASELINE), len(agents)), RandomAgent())
-    return agents
+    ignored = [note for agent in agents if isinstance(agent, CheckpointAgent) for note in agent.notes]
+    return agents, tuple(dict.fromkeys((*notes, *(note for ref in refs for note in ref.notes), *ignored)))
+
+
+def _fetched(
+    file: CheckpointFile,
+    request: GenerationRequest,
+    environment: EnvironmentRecord,
+    options: RolloutOptions,
+    cache: Path,
+    storage_options: Mapping[str, Any] | None,
+) -> CheckpointRef:
+    overrides, given = settings_from_env_kwargs(environment.kwargs)
+    ref = fetch_checkpoint(
+        file,
+        cache,
+        storage_options,
+        algorithm=options.algorithm,
+        overrides=overrides,
+        trust=request.trust_checkpoint,
+        statistics=options.vecnormalize,
+    )
+    return as_trained(ref, find_registration(spec_of(environment)), given)
 
 
 def _rollout_settings(
@@ -250,3 +267,19 @@ def _check_fit(rollout: RolloutSettings, registered: EnvironmentSpec, descriptio
         environment_id=rollout.environment.env_id,
         trust=rollout.agent.trust,
     )
+
+
+def _check_masks(rollout: RolloutSettings) -> None:
+    """Makes sure that the environment says which actions are allowed, where it is asked to or the agent needs it.
+
+    Raises:
+        EnvironmentNotUsableError: it doesn't.
+    """
+    if rollout.options.action_mask_method is None and rollout.agent.algorithm != Algorithm.MASKABLE_PPO:
+        return
+    env = make_environment(rollout.environment, render=False)
+    try:
+        rollout.agent.action_masks(rollout.agent.wrap(RawRecorder(env)), rollout.options)
+    finally:
+        with quiet_output():
+            close_environment(env)

@@ -5,12 +5,17 @@ What fits together with what is registered, and with the environment, is seen in
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
+from fsspec.utils import get_protocol
+
+from rlhfblender_core.checkpoints.select import parse_wanted
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.names import checked_name, path_segment
 from rlhfblender_core.registry import DEFAULT_PROJECT
 from rlhfblender_core.rollout.options import RolloutOptions, check_at_least
+from rlhfblender_core.storage import has_password
 
 #: As given with ``--checkpoints``: the latest; a random baseline.
 LATEST, RANDOM_BASELINE = -1, 0
@@ -57,15 +62,30 @@ class GenerationRequest:
             raise InvalidParameterError("--model-path is empty. Give a checkpoint or a folder of them.")
         if self.random and self.model_path:
             raise InvalidParameterError("Give either --random or --model-path, not both.")
+        # As one by one from here on: "256,512" is two.
+        object.__setattr__(self, "checkpoints", parse_wanted(self.checkpoints))
         if self.random and any(step not in (LATEST, RANDOM_BASELINE) for step in self.checkpoints):
             raise InvalidParameterError("--checkpoints needs a --model-path; a random agent has no checkpoints.")
         if not self.checkpoints:
             raise InvalidParameterError(
                 "--checkpoints is empty. Give steps, -1 for the latest, 0 for a random baseline."
             )
-        for step in self.checkpoints:
-            if isinstance(step, int):
-                check_at_least("--checkpoints", step, LATEST)
+
+
+def registrable_path(path: str, flag: str) -> str:
+    """A local path as an absolute one, a URL as it is: what the registry keeps is found from anywhere.
+
+    Raises:
+        InvalidParameterError: a URL with a password in it.
+    """
+    if has_password(path):
+        raise InvalidParameterError(
+            f"The {flag} holds a password, which would be registered and shown. Put it into "
+            "RLHFBLENDER_STORAGE_OPTIONS."
+        )
+    if get_protocol(path) in ("file", "local"):
+        return str(Path(path.removeprefix("file://")).expanduser().absolute())
+    return path
 
 
 def request_from_flags(flags: Mapping[str, Any]) -> GenerationRequest:
@@ -81,5 +101,7 @@ def request_from_flags(flags: Mapping[str, Any]) -> GenerationRequest:
     if flags.get("no_render") is not None:  # the flag says what is left out, the option what is made
         asked["render"] = not flags["no_render"]
     names = {field.name for field in fields(GenerationRequest)} - {"options"}
+    if flags.get("vecnormalize") is not None:
+        asked["vecnormalize"] = registrable_path(flags["vecnormalize"], "--vecnormalize")
     options = {name: value for name, value in asked.items() if value is not None}
     return GenerationRequest(**{name: flags[name] for name in flags if name in names}, options=options)

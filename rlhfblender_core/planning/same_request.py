@@ -30,6 +30,8 @@ def check_same_request(published: Published, settings: RolloutSettings, wanted: 
 
 def _difference(manifest: Manifest, settings: RolloutSettings) -> str:
     """What was different when the episode was made, in words."""
+    if settings.is_older(manifest.request_digest):
+        return "an older version of this project, which could make other episodes of the same request"
     identity = settings.identity()
     options = settings.options
     before_and_now = {

@@ -3,14 +3,14 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints
-from rlhfblender_core.checkpoints.listing import open_filesystem, storage_errors
+from rlhfblender_core.checkpoints.select import modified_at
+from rlhfblender_core.checkpoints.statistics import statistics_url
 from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.dataset.published import read_published
-from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.errors import CheckpointNotUsableError, InvalidParameterError
 from rlhfblender_core.registry import ExperimentRecord
 from rlhfblender_core.storage import DataRoot
 
@@ -63,31 +63,31 @@ def find_waiting(
     if experiment.model_path is None:
         raise InvalidParameterError(f"Experiment {experiment.name!r} has no model folder to watch.")
     found: dict[str, list[str]] = {"complete": [], "ready": [], "unsettled": []}
-    for file in find_checkpoints(experiment.model_path, experiment.env_id, options):
+    pattern, statistics = (experiment.settings.get(name) for name in ("checkpoint_pattern", "vecnormalize"))
+    for file in find_checkpoints(experiment.model_path, experiment.env_id, options, pattern=pattern):
         if file.step == 0:  # can't be asked for: 0 is the random baseline
             continue
         published = read_published(root, CheckpointKey(experiment.name, file.label))
         if not published.missing(range(num_episodes)):
             state = "complete"
         else:
-            state = "ready" if _is_settled(file, settle_seconds, options) else "unsettled"
+            state = "ready" if _is_settled(file, statistics, settle_seconds, options) else "unsettled"
         found[state].append(file.label)
     return WaitingCheckpoints(**{state: tuple(labels) for state, labels in found.items()})
 
 
-def _is_settled(file: CheckpointFile, seconds: float, options: Mapping[str, Any] | None) -> bool:
+def _is_settled(
+    file: CheckpointFile, statistics: str | None, seconds: float, options: Mapping[str, Any] | None
+) -> bool:
     """Whether neither the model nor its statistics changed a moment ago.
 
     A time in the future beyond that is another machine's wrong clock; a model that is cut off is refused when it is
     loaded, whatever its age.
     """
-    urls = (file.url, file.companions.vecnormalize)
-    ages = [time.time() - _modified_at(url, options).timestamp() for url in urls if url is not None]
+    try:
+        beside, _ = statistics_url(file, statistics, options)
+    except CheckpointNotUsableError:  # told when the checkpoint is fetched
+        beside = None
+    urls = (file.url, beside)
+    ages = [time.time() - modified_at(url, options).timestamp() for url in urls if url is not None]
     return all(abs(age) >= seconds for age in ages)
-
-
-def _modified_at(url: str, options: Mapping[str, Any] | None) -> datetime:
-    with storage_errors(url):
-        filesystem, path = open_filesystem(url, options)
-        moment: datetime = filesystem.modified(path)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

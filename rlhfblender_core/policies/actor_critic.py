@@ -23,10 +23,16 @@ class ActorCriticPolicy(CheckpointPolicy):
             self.network.reset_noise()
 
     def _decide(self, observation: Observation) -> PolicyStep:
+        network = self.network
         latent_actor, latent_critic = self._latents(observation)
-        # Stable-Baselines3 gives actions, or the distribution: both in one pass only by this method.
-        distribution = self.network._get_action_dist_from_latent(latent_actor)  # noqa: SLF001
-        return self._step(distribution, self.network.value_net(latent_critic))
+        if getattr(network, "use_sde", False) and hasattr(network, "sde_features_extractor"):
+            noise = network.sde_features_extractor(network.extract_features(observation))
+            mean = network.action_net(latent_actor)
+            distribution = network.action_dist.proba_distribution(mean, network.log_std, noise)
+        else:
+            # Stable-Baselines3 gives actions, or the distribution: both in one pass only by this method.
+            distribution = network._get_action_dist_from_latent(latent_actor)  # noqa: SLF001
+        return self._step(distribution, network.value_net(latent_critic))
 
     def _latents(self, observation: Observation) -> tuple[torch.Tensor, torch.Tensor]:
         network = self.network

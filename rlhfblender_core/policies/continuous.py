@@ -46,6 +46,11 @@ class SquashedGaussianPolicy(DeterministicActorPolicy):
     def _decide(self, observation: Observation) -> PolicyStep:
         actor = self.network.actor
         mean, log_std, latent = actor.get_action_dist_params(observation)
+        if (
+            actor.use_sde and getattr(actor, "sde_features_extractor", None) is not None
+        ):  # of a checkpoint from before 1.5
+            features = actor.extract_features(observation, actor.features_extractor)
+            latent = {"latent_sde": actor.sde_features_extractor(features)}
         distribution = actor.action_dist.proba_distribution(mean, log_std, **latent)
         action = distribution.get_actions(deterministic=self._deterministic)
         step = self._judged(observation, action)

@@ -16,6 +16,7 @@ from rlhfblender_core.untrusted.vecnormalize import Moments, ObservationStatisti
 
 _IMAGE_SIDES = 3
 _WHITE = 255
+_GOAL = ("observation", "desired_goal")
 
 
 class ObservationPipeline:
@@ -29,6 +30,8 @@ class ObservationPipeline:
         statistics: of VecNormalize, None for none.
         frame_stack: number of observations to stack, None for none.
         trained: what the policy was trained on, as its checkpoint says; None where that isn't known.
+        joins_goal: put ``observation`` and ``desired_goal`` of a Dict into one row, as the class HER of
+            Stable-Baselines3 1.0 did.
 
     Attributes:
         space: what comes out.
@@ -43,7 +46,10 @@ class ObservationPipeline:
         statistics: ObservationStatistics | None,
         frame_stack: int | None,
         trained: SpaceInfo | None = None,
+        *,
+        joins_goal: bool = False,
     ) -> None:
+        self._joins_goal = joins_goal and isinstance(space, spaces.Dict) and space.spaces.keys() >= set(_GOAL)
         self._parts: dict[str, _Part] | None = None
         self._part: _Part | None = None
         if isinstance(space, spaces.Dict):
@@ -59,6 +65,8 @@ class ObservationPipeline:
             self._parts = {key: _Part(space[key], key, statistics, frame_stack, known.get(key)) for key in keys}
             # As pairs: the keys of a mapping would be sorted.
             self.space: spaces.Space[Any] = spaces.Dict([(key, part.space) for key, part in self._parts.items()])
+            if self._joins_goal:
+                self.space = _joined_space([self._parts[key].space for key in _GOAL])
         else:
             self._part = _Part(space, None, statistics, frame_stack, trained)
             self.space = self._part.space
@@ -74,6 +82,8 @@ class ObservationPipeline:
         if self._parts is None:
             assert self._part is not None  # noqa: S101 - one of the two is set
             return self._part(observation)
+        if self._joins_goal:
+            return np.concatenate([self._parts[key](observation[key]).reshape(-1) for key in _GOAL])
         return {key: part(observation[key]) for key, part in self._parts.items()}
 
 
@@ -189,6 +199,21 @@ def _from_zero(space: spaces.Space[Any]) -> spaces.Space[Any]:
     if isinstance(space, spaces.MultiDiscrete):
         return spaces.MultiDiscrete(space.nvec, dtype=space.dtype.type)
     return spaces.Discrete(space.n) if isinstance(space, spaces.Discrete) else space
+
+
+def _joined_space(parts: list[spaces.Space[Any]]) -> spaces.Space[Any]:
+    if all(isinstance(part, spaces.Discrete) for part in parts):
+        return spaces.MultiDiscrete([part.n for part in parts if isinstance(part, spaces.Discrete)])
+    if all(isinstance(part, spaces.MultiBinary) for part in parts):
+        return spaces.MultiBinary(sum(int(np.prod(part.shape or ())) for part in parts))
+    boxes = [part for part in parts if isinstance(part, spaces.Box)]
+    if len(boxes) < len(parts):
+        raise SpacesDifferError(
+            f"The checkpoint was trained by the class HER of Stable-Baselines3 1.0, on observation and desired_goal in "
+            f"one row, which {' and '.join(map(str, parts))} have none of. Use the environment it was trained in."
+        )
+    low, high = (np.concatenate([getattr(box, side).ravel() for box in boxes]) for side in ("low", "high"))
+    return spaces.Box(low.astype(np.float32), high.astype(np.float32))
 
 
 def _fits_stacked(space: spaces.Space[Any], moments: Moments, frames: int | None) -> bool:

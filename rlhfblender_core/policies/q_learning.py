@@ -39,7 +39,7 @@ class QPolicy(CheckpointPolicy):
             uncertainty=self._uncertainty(q_values, action),
         )
 
-    def _uncertainty(self, q_values: torch.Tensor, action: int) -> float:  # noqa: ARG002 - QR-DQN needs it
+    def _uncertainty(self, q_values: torch.Tensor, action: int) -> float:  # noqa: ARG002
         logs = torch.log_softmax(q_values, dim=0)
         return float(-(logs.exp() * logs).sum())
 

@@ -3,7 +3,12 @@
 SQLite by default, PostgreSQL by URL. Its episode rows are an index; the manifests in the data root are the truth.
 """
 
-from rlhfblender_core.registry.conflicts import environment_conflict, experiment_conflict, lacks_origin
+from rlhfblender_core.registry.conflicts import (
+    environment_conflict,
+    experiment_conflict,
+    lacks_origin,
+    name_conflict,
+)
 from rlhfblender_core.registry.engine import has_password, registry_location
 from rlhfblender_core.registry.records import (
     DEFAULT_PROJECT,
@@ -17,7 +22,7 @@ from rlhfblender_core.registry.records import (
     ProjectRecord,
     RunRecord,
 )
-from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry
+from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry, registry_if_any
 
 __all__ = [
     "DEFAULT_PROJECT",
@@ -35,7 +40,9 @@ __all__ = [
     "experiment_conflict",
     "has_password",
     "lacks_origin",
+    "name_conflict",
     "open_existing_registry",
     "open_registry",
+    "registry_if_any",
     "registry_location",
 ]

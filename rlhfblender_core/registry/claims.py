@@ -32,13 +32,13 @@ def enter_run(session: Session, record: RunRecord, is_dead: IsDead) -> None:
         InvalidParameterError: a live run makes the same experiment and checkpoint with another digest.
     """
     _lock(session, record.experiment)
-    others = [run for run in list_runs(session) if run.id != record.id]
+    others = [run for run in list_runs(session, record.experiment) if run.id != record.id]
     dead = [run.id for run in others if is_dead(run)]
     for run in others:
-        if run.id not in dead and run.experiment == record.experiment:
+        if run.id not in dead:
             _check_same_settings(record, run)
     for part in _parts(dead):
-        session.execute(delete(Run).where(Run.id.in_(part)))
+        session.execute(delete(Run).where(Run.experiment == record.experiment, Run.id.in_(part)))
     beat(session, record)
 
 
@@ -62,21 +62,19 @@ def beat(session: Session, record: RunRecord) -> None:
         heartbeat=_now(session),
     )
     new = {name: statement.excluded[name] for name in ("digests", "heartbeat")}
-    session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=new))
+    session.execute(statement.on_conflict_do_update(index_elements=["id", "experiment"], set_=new))
 
 
-def leave_run(session: Session, run_id: str) -> None:
+def leave_run(session: Session, run_id: str, experiment: str) -> None:
     """Deletes the run's row; its claims stay."""
-    session.execute(delete(Run).where(Run.id == run_id))
+    session.execute(delete(Run).where(Run.id == run_id, Run.experiment == experiment))
 
 
-def list_runs(session: Session, experiment: str | None = None) -> list[RunRecord]:
-    """The runs on an experiment, or all, by id."""
+def list_runs(session: Session, experiment: str) -> list[RunRecord]:
+    """The runs on an experiment, by id."""
     if not _has_tables(session):
         return []
-    query = select(Run, _now(session) - Run.heartbeat)
-    if experiment is not None:
-        query = query.where(Run.experiment == experiment)
+    query = select(Run, _now(session) - Run.heartbeat).where(Run.experiment == experiment)
     records = [_record(run, silent_s) for run, silent_s in session.execute(query).tuples()]
     return sorted(records, key=lambda record: record.id)
 
@@ -105,7 +103,7 @@ def claim(session: Session, run_id: str, key: tuple[str, str], numbers: Iterable
     wanted = sorted(set(numbers))
     _lock(session, key[0])
     holders = _holders(session, key, wanted)
-    live = _live_ids(session, set(holders.values()) - {run_id}, is_dead)
+    live = _live_ids(session, key[0], set(holders.values()) - {run_id}, is_dead)
     held = frozenset(number for number, holder in holders.items() if holder in live)
     free = tuple(number for number in wanted if number not in held)
     _insert_claims(session, run_id, key, [number for number in free if holders.get(number) != run_id])
@@ -120,9 +118,9 @@ def _holders(session: Session, key: tuple[str, str], numbers: Sequence[int]) -> 
     return holders
 
 
-def _live_ids(session: Session, ids: Collection[str], is_dead: IsDead) -> set[str]:
+def _live_ids(session: Session, experiment: str, ids: Collection[str], is_dead: IsDead) -> set[str]:
     """Those among the runs that are alive; one that has no row any more is dead."""
-    runs = list_runs(session) if ids else []
+    runs = list_runs(session, experiment) if ids else []
     return {run.id for run in runs if run.id in ids and not is_dead(run)}
 
 
@@ -136,17 +134,17 @@ def _insert_claims(session: Session, run_id: str, key: tuple[str, str], numbers:
         session.execute(statement, rows)
 
 
-def release(session: Session, run_ids: Collection[str], key: tuple[str, str], numbers: Iterable[int]) -> None:
-    """Deletes the claims that these runs have on the episodes.
+def release(session: Session, run_id: str, key: tuple[str, str], numbers: Iterable[int]) -> None:
+    """Deletes the claims that the run has on the episodes.
 
     Args:
         session: holds the transaction.
-        run_ids: of the runs.
+        run_id: of the run.
         key: experiment and checkpoint.
         numbers: of the episodes.
     """
     for part in _parts(sorted(set(numbers))):
-        session.execute(delete(Claim).where(_of(key), Claim.number.in_(part), Claim.run_id.in_(run_ids)))
+        session.execute(delete(Claim).where(_of(key), Claim.number.in_(part), Claim.run_id == run_id))
 
 
 def release_published(session: Session, run_id: str, records: Sequence[EpisodeRecord]) -> None:
@@ -155,22 +153,7 @@ def release_published(session: Session, run_id: str, records: Sequence[EpisodeRe
     for record in records:
         numbers[record.experiment, record.checkpoint].append(record.number)
     for key in sorted(numbers):
-        release(session, [run_id], key, numbers[key])
-
-
-def release_of_dead(session: Session, key: tuple[str, str], numbers: Iterable[int], is_dead: IsDead) -> None:
-    """Deletes the claims that dead runs have on the episodes.
-
-    Args:
-        session: holds the transaction.
-        key: experiment and checkpoint.
-        numbers: of the episodes.
-        is_dead: whether a run is dead.
-    """
-    _lock(session, key[0])
-    ids = set(session.scalars(select(Claim.run_id).where(_of(key)).distinct()))
-    dead = ids - _live_ids(session, ids, is_dead)
-    release(session, sorted(dead), key, numbers)
+        release(session, run_id, key, numbers[key])
 
 
 def list_claims(session: Session, experiment: str) -> dict[str, dict[str, frozenset[int]]]:

@@ -69,13 +69,13 @@ class ClaimsStore(Transactions):
         with self._write() as session:
             claims.beat(session, record)
 
-    def leave_run(self, run_id: str) -> None:
-        """Deletes the run's row. Claims that it hasn't released are a dead run's from now on. No error if gone."""
+    def leave_run(self, run_id: str, experiment: str) -> None:
+        """Deletes the run's row on an experiment, if it is there. Claims it hasn't released are a dead run's then."""
         with self._write() as session:
-            claims.leave_run(session, run_id)
+            claims.leave_run(session, run_id, experiment)
 
-    def list_runs(self, experiment: str | None = None) -> list[RunRecord]:
-        """The runs on an experiment, or all, by id; some may be dead."""
+    def list_runs(self, experiment: str) -> list[RunRecord]:
+        """The runs on an experiment, by id; some may be dead."""
         with self._read() as session:
             return claims.list_runs(session, experiment)
 
@@ -102,23 +102,9 @@ class ClaimsStore(Transactions):
     def release(self, run_id: str, experiment: str, checkpoint: str, numbers: Iterable[int]) -> None:
         """Deletes the run's claims on these episodes. No error if they are gone, or another run's by now."""
         with self._write() as session:
-            claims.release(session, [run_id], (experiment, checkpoint), numbers)
+            claims.release(session, run_id, (experiment, checkpoint), numbers)
 
     def list_claims(self, experiment: str) -> dict[str, dict[str, frozenset[int]]]:
         """Numbers of the episodes that runs have claimed, by the run's id and the checkpoint's label."""
         with self._read() as session:
             return claims.list_claims(session, experiment)
-
-    def release_of_dead(
-        self, experiment: str, checkpoint: str, numbers: Iterable[int], is_dead: Callable[[RunRecord], bool]
-    ) -> None:
-        """Deletes the claims that dead runs have on these episodes.
-
-        Args:
-            experiment: the experiment's name.
-            checkpoint: the checkpoint's label.
-            numbers: of the episodes.
-            is_dead: whether a run is dead.
-        """
-        with self._write() as session:
-            claims.release_of_dead(session, (experiment, checkpoint), numbers, is_dead)

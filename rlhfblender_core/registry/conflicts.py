@@ -4,10 +4,11 @@ A plan is checked with them before anything is written, and the registry decides
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from rlhfblender_core.names import same_but_for_case
 from rlhfblender_core.registry.records import DEFAULT_PROJECT, CheckpointRecord, EnvironmentRecord, ExperimentRecord
 
 _LONGEST_SHOWN = 80
@@ -40,6 +41,22 @@ def environment_conflict(registered: EnvironmentRecord, wanted: EnvironmentRecor
     return (
         f"Environment {registered.env_id!r} is registered with {difference} was given. "
         "Leave it out to use what is registered, or register this one under another id."
+    )
+
+
+def name_conflict(name: str, experiments: Iterable[ExperimentRecord]) -> str | None:
+    """One line that says why a new experiment can't have the name; None if it can.
+
+    Args:
+        name: of the experiment.
+        experiments: those that are registered.
+    """
+    other = same_but_for_case(name, (experiment.name for experiment in experiments))
+    if other is None:
+        return None
+    return (
+        f"Experiment {other!r} is registered, and {name!r} differs from it in case only: some file systems make one "
+        f"folder of both. Use {other!r}, or another name."
     )
 
 

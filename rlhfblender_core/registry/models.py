@@ -149,12 +149,15 @@ class Episode(Base):
 
 
 class Run(Base):
-    """A row of runs: one that is under way, or died and hasn't been noticed yet."""
+    """A row of runs: one that is at work on an experiment, or died and hasn't been noticed yet.
+
+    It refers to no other table: an experiment is claimed before it is registered, and while it is deleted.
+    """
 
     __tablename__ = "runs"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    experiment: Mapped[str]
+    experiment: Mapped[str] = mapped_column(primary_key=True)
     digests: Mapped[JsonDict]
     machine: Mapped[str]
     staging: Mapped[str | None]
@@ -171,3 +174,13 @@ class Claim(Base):
     checkpoint: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     run_id: Mapped[str]
+
+
+class UnusableCheckpoint(Base):
+    """A row of unusable checkpoints: one in a watched folder that was reported as unusable, and why."""
+
+    __tablename__ = "unusable_checkpoints"
+
+    experiment: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str]

@@ -1,10 +1,12 @@
 """Reading the registry: rows become records here. Everything runs in the caller's session."""
 
+from collections.abc import Iterable
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rlhfblender_core.errors import InvalidParameterError
-from rlhfblender_core.registry.models import Checkpoint, Environment, Episode, Experiment, Project
+from rlhfblender_core.registry.models import Checkpoint, Environment, Episode, Experiment, Project, UnusableCheckpoint
 from rlhfblender_core.registry.records import (
     CheckpointRecord,
     EnvironmentRecord,
@@ -63,6 +65,19 @@ def list_episodes(session: Session, experiment: str, checkpoint: str | None = No
         query = query.where(Checkpoint.label == checkpoint)
     records = [_episode_record(experiment, label, row) for row, label in session.execute(query).tuples()]
     return sorted(records, key=lambda record: (record.checkpoint, record.number))
+
+
+def unusable_checkpoints(session: Session, experiment: str) -> dict[str, str]:
+    """Why checkpoints in the experiment's watched folder were reported as unusable, by label."""
+    query = select(UnusableCheckpoint.label, UnusableCheckpoint.reason)
+    return dict(session.execute(query.where(UnusableCheckpoint.experiment == experiment)).tuples().all())
+
+
+def find_indexed(session: Session, experiment: str, checkpoint: str, numbers: Iterable[int]) -> set[int]:
+    """Those among the episodes that have a row."""
+    query = select(Episode.number).join(Checkpoint).join(Experiment)
+    own = (Experiment.name == experiment, Checkpoint.label == checkpoint, Episode.number.in_(list(numbers)))
+    return set(session.scalars(query.where(*own)))
 
 
 def checkpoint_row_ids(session: Session, experiment: str) -> dict[str, int]:

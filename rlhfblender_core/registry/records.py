@@ -176,10 +176,10 @@ class EpisodeRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """A run that makes episodes of an experiment.
+    """A run at work on an experiment; one that works on several has a record for each.
 
     Attributes:
-        id: unique; sorted by it, runs are sorted by when they started.
+        id: of the run; sorted by it, runs are sorted by when they started.
         experiment: the experiment's name, which needn't be registered.
         digests: of the requests it makes, by checkpoint's label.
         machine: where it runs.

@@ -1,6 +1,7 @@
 """The registry as the rest of the project sees it: open it, ask it, tell it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -81,6 +82,17 @@ def open_existing_registry(url: str, *, reached_before: bool = False) -> "Regist
         return None
     # On a read-only disk an older revision stays as it is: all that newer ones add is tables.
     return _opened(engine, reached_before=True, migrate=engine.url == target)
+
+
+@contextmanager
+def registry_if_any(url: str) -> Iterator["Registry | None"]:
+    """The registry at a database URL while the context lasts; None, and nothing made, if there is none."""
+    registry = open_existing_registry(url)
+    if registry is None:
+        yield None
+    else:
+        with registry:
+            yield registry
 
 
 def _exists(file: Path) -> bool:
@@ -242,3 +254,17 @@ class Registry(ClaimsStore):
         """Deletes these episodes. No error if they are gone."""
         with self._write() as session:
             upserts.forget_episodes(session, experiment, checkpoint, numbers)
+
+    def find_indexed(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> set[int]:
+        """Those among the episodes that have a row."""
+        with self._read() as session:
+            return queries.find_indexed(session, experiment, checkpoint, numbers)
+
+    def report_unusable(self, experiment: str, reasons: Mapping[str, str]) -> dict[str, str]:
+        """Keeps which of an experiment's checkpoints can't be used, and why; returns what was kept before."""
+        with self._read() as session:
+            before = queries.unusable_checkpoints(session, experiment)
+        if before != dict(reasons):
+            with self._write() as session:
+                upserts.replace_unusable(session, experiment, reasons)
+        return before

@@ -3,7 +3,7 @@
 Rows are inserted with ``ON CONFLICT``, never after asking whether they are there: two processes may ask at once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete, func, or_, select, update
@@ -17,7 +17,17 @@ from rlhfblender_core.errors import (
     RegistryUnavailableError,
 )
 from rlhfblender_core.registry import conflicts, queries
-from rlhfblender_core.registry.models import Base, Checkpoint, Claim, Environment, Episode, Experiment, Project, now
+from rlhfblender_core.registry.models import (
+    Base,
+    Checkpoint,
+    Claim,
+    Environment,
+    Episode,
+    Experiment,
+    Project,
+    UnusableCheckpoint,
+    now,
+)
 from rlhfblender_core.registry.records import CheckpointRecord, EnvironmentRecord, EpisodeRecord, ExperimentRecord
 
 _EPISODE_FIELDS = (
@@ -208,6 +218,14 @@ def forget_experiment(session: Session, name: str) -> None:
     """Deletes an experiment's row and those of its checkpoints, episodes and claims, if they are there."""
     session.execute(delete(Claim).where(Claim.experiment == name))
     session.execute(delete(Experiment).where(Experiment.name == name))
+
+
+def replace_unusable(session: Session, experiment: str, reasons: Mapping[str, str]) -> None:
+    """Keeps which of an experiment's checkpoints can't be used, and why, in place of what was kept before."""
+    session.execute(delete(UnusableCheckpoint).where(UnusableCheckpoint.experiment == experiment))
+    rows = [{"experiment": experiment, "label": label, "reason": reason} for label, reason in reasons.items()]
+    if rows:
+        session.execute(insert_into(session, UnusableCheckpoint).values(rows).on_conflict_do_nothing())
 
 
 def insert_into(session: Session, table: type[Base]) -> sqlite.Insert | postgresql.Insert:

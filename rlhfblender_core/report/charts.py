@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from rlhfblender_core.untrusted.pictures import PNG, open_picture
+
 #: Longest side of a picture on the sheet, in pixels.
 _CELL = 132
 _GAP, _LABEL_HEIGHT = 6, 24
@@ -140,7 +142,7 @@ def _finite(value: float) -> float:
 
 
 def _cell(content: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(content)) as thumbnail:
+    with open_picture(io.BytesIO(content), "a thumbnail", PNG) as thumbnail:
         picture = thumbnail.convert("RGB")
     picture.thumbnail((_CELL, _CELL), Image.Resampling.BOX)
     return picture

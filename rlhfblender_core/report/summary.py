@@ -14,7 +14,7 @@ class CheckpointReport:
     Attributes:
         checkpoint: its label.
         made: episodes published by this run.
-        there: episodes that were complete before, or that another run has made meanwhile.
+        existing: episodes that were complete before, or that another run has made meanwhile.
         failed: message by number of those that failed.
         mean_return, std_return: over the episodes asked for that exist; NaN for none.
         mean_length: likewise, in steps.
@@ -23,7 +23,7 @@ class CheckpointReport:
 
     checkpoint: str
     made: int
-    there: int
+    existing: int
     failed: Mapping[int, str]
     mean_return: float
     std_return: float
@@ -62,7 +62,7 @@ class Report:
     @property
     def wanted(self) -> int:
         """Number of episodes asked for."""
-        return sum(row.made + row.there + len(row.failed) for row in self.checkpoints)
+        return sum(row.made + row.existing + len(row.failed) for row in self.checkpoints)
 
     @property
     def first_failure(self) -> str:
@@ -97,7 +97,7 @@ def report_checkpoint(
     return CheckpointReport(
         checkpoint=published.key.checkpoint,
         made=min(made, len(manifests)),
-        there=max(0, len(manifests) - made),
+        existing=max(0, len(manifests) - made),
         failed=dict(failed),
         mean_return=mean,
         std_return=std,

@@ -15,10 +15,12 @@ from rlhfblender_core.checkpoints.fetch import CheckpointRef
 from rlhfblender_core.checkpoints.find import CheckpointFile
 from rlhfblender_core.dataset.layout import RANDOM
 from rlhfblender_core.dataset.manifests import PolicyRecord
+from rlhfblender_core.environments.make import RENDER_MODE_KWARG
 from rlhfblender_core.errors import EnvironmentNotUsableError
 from rlhfblender_core.policies.masked_random import MaskedRandomPolicy
+from rlhfblender_core.policies.protocol import Policy
 from rlhfblender_core.policies.random_policy import RandomPolicy
-from rlhfblender_core.rollout.episode import Agent, RawRecorder
+from rlhfblender_core.rollout.episode import RawRecorder, Stage
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.wrappers import action_mask_source, wrap_environment
 from rlhfblender_core.wrappers.masks import NO_MASK, ActionMasks, mask_advice
@@ -61,8 +63,22 @@ class RolloutAgent(Protocol):
     def policy_record(self, options: RolloutOptions) -> PolicyRecord:
         """What the manifest says of it."""
 
-    def act_in(self, recorder: RawRecorder, options: RolloutOptions) -> Agent:
-        """Its policy, in the environment it acts in.
+    def wrap(self, recorder: RawRecorder) -> gym.Env[Any, Any]:
+        """What it acts in: the environment, in the wrappers that it was trained with.
+
+        Raises:
+            RequestError: they don't go together.
+        """
+
+    def action_masks(self, env: gym.Env[Any, Any], options: RolloutOptions) -> ActionMasks | None:
+        """What it is told of allowed actions in what it acts in; None for nothing.
+
+        Raises:
+            EnvironmentNotUsableError: the environment doesn't say which are, as it was asked to or has to.
+        """
+
+    def make_policy(self, stage: Stage, options: RolloutOptions) -> Policy:
+        """Its policy, for all episodes on that stage.
 
         Raises:
             RequestError: it can't be used, or doesn't fit the environment.
@@ -96,12 +112,19 @@ class RandomAgent:
         """See :class:`RolloutAgent`."""
         return PolicyRecord(kind="random", action_mask_method=options.action_mask_method)
 
-    def act_in(self, recorder: RawRecorder, options: RolloutOptions) -> Agent:
+    def wrap(self, recorder: RawRecorder) -> gym.Env[Any, Any]:
         """See :class:`RolloutAgent`."""
-        masks = action_mask_source(recorder, options.action_mask_method)
-        space = recorder.action_space
-        policy = RandomPolicy(space) if masks is None else MaskedRandomPolicy(space, masks)
-        return Agent(recorder, recorder, policy)
+        return recorder
+
+    def action_masks(self, env: gym.Env[Any, Any], options: RolloutOptions) -> ActionMasks | None:
+        """See :class:`RolloutAgent`."""
+        return action_mask_source(env, options.action_mask_method)
+
+    def make_policy(self, stage: Stage, options: RolloutOptions) -> Policy:
+        """See :class:`RolloutAgent`."""
+        masks = self.action_masks(stage, options)
+        space = stage.action_space
+        return RandomPolicy(space) if masks is None else MaskedRandomPolicy(space, masks)
 
     def __str__(self) -> str:
         return "random actions"
@@ -147,7 +170,14 @@ class CheckpointAgent:
     @property
     def env_kwargs(self) -> Mapping[str, Any]:
         """See :class:`RolloutAgent`."""
-        return self.ref.settings.env_kwargs
+        return {name: value for name, value in self.ref.settings.env_kwargs.items() if name != RENDER_MODE_KWARG}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is left out of what it was trained with, and why."""
+        if RENDER_MODE_KWARG not in self.ref.settings.env_kwargs:
+            return ()
+        return ("The agent's settings name a render_mode, which is ignored: it follows from --no-render.",)
 
     def identity(self) -> dict[str, Any]:
         """See :class:`RolloutAgent`."""
@@ -182,34 +212,32 @@ class CheckpointAgent:
             steps.append(f"{self.ref.settings.frame_stack} stacked")
         return " > ".join(steps)
 
-    def act_in(self, recorder: RawRecorder, options: RolloutOptions) -> Agent:
+    def wrap(self, recorder: RawRecorder) -> gym.Env[Any, Any]:
+        """See :class:`RolloutAgent`."""
+        return wrap_environment(recorder, self.ref.settings.wrappers, trust=self.trust)
+
+    def make_policy(self, stage: Stage, options: RolloutOptions) -> Policy:
         """See :class:`RolloutAgent`."""
         import torch
 
         from rlhfblender_core.checkpoints.load import load_agent
 
         torch.set_num_threads(1)  # workers share the cores; small networks are no faster with several
-        env = wrap_environment(recorder, self.ref.settings.wrappers, trust=self.trust)
-        policy = load_agent(
+        return load_agent(
             self.ref,
-            env.observation_space,
-            env.action_space,
+            stage.observation_space,
+            stage.action_space,
             deterministic=options.deterministic,
             trust=self.trust,
-            action_masks=self._action_masks(env, options.action_mask_method),
+            action_masks=self.action_masks(stage, options),
         )
-        return Agent(recorder, env, policy)
 
-    def _action_masks(self, env: gym.Env[Any, Any], method: str | None) -> ActionMasks | None:
-        """What an agent that was trained under masks is told of allowed actions.
-
-        Raises:
-            EnvironmentNotUsableError: the environment doesn't say which are.
-        """
+    def action_masks(self, env: gym.Env[Any, Any], options: RolloutOptions) -> ActionMasks | None:
+        """See :class:`RolloutAgent`."""
         if self.ref.algorithm != Algorithm.MASKABLE_PPO:
             return None
-        masks = action_mask_source(env, method)
-        if masks is None and method != NO_MASK:
+        masks = action_mask_source(env, options.action_mask_method)
+        if masks is None and options.action_mask_method != NO_MASK:
             raise EnvironmentNotUsableError(
                 f"{self.file.url} is a model of MaskablePPO, which chooses among allowed actions, but the environment "
                 f"has no action_masks() that says which are. {mask_advice(env)}"

@@ -4,6 +4,7 @@ Row ``t`` is what was observed, the picture of that state, the action taken in i
 back. The observation that ends the episode is no row: it is ``final_obs``.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,10 +14,11 @@ import numpy as np
 
 from rlhfblender_core.dataset.episode_writer import EpisodeFiles, EpisodeSummary, Outcome
 from rlhfblender_core.dataset.video import Frame, frame_fault
-from rlhfblender_core.environments import flatten_observation
+from rlhfblender_core.environments import close_environment, flatten_observation
+from rlhfblender_core.environments.contained import contained, end_forked_copy, is_interrupt
 from rlhfblender_core.errors import EnvironmentNotUsableError, EpisodeError, RLHFBlenderError, one_line
 from rlhfblender_core.policies.protocol import Policy
-from rlhfblender_core.rollout.seeding import episode_seed, seeded_globals
+from rlhfblender_core.rollout.seeding import episode_seed, seed_spaces, seeded_globals
 from rlhfblender_core.storage import full_disk_errors
 
 #: Called after every step with the steps since the last call.
@@ -33,16 +35,19 @@ class RawRecorder(gym.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.observation: Any = None
         self._reward = 0.0
+        self._pid = os.getpid()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's."""
         self.observation, info = self.env.reset(seed=seed, options=options)
+        end_forked_copy(self._pid)
         self._reward = 0.0
         return self.observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As the environment's."""
         self.observation, reward, terminated, truncated, info = self.env.step(action)
+        end_forked_copy(self._pid)
         self._reward += _as_number(reward)
         return self.observation, reward, terminated, truncated, info
 
@@ -66,18 +71,51 @@ def _as_number(reward: Any) -> float:
     raise TypeError(f"step() returned the reward {reward!r:.60}, which is no number")
 
 
+class Stage(gym.Wrapper[Any, Any, Any, Any]):
+    """Where a policy acts, one episode after another: each enters with an environment of its own.
+
+    The policy is loaded once, which costs seconds, and keeps its stage: what it asks the stage for, such as a mask of
+    actions, comes from the environment of this episode. Between episodes the stage is empty.
+
+    Attributes:
+        recorder: around the environment itself; its observation is recorded.
+    """
+
+    def __init__(self, recorder: RawRecorder, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.recorder = recorder
+
+    def enter(self, recorder: RawRecorder, env: gym.Env[Any, Any]) -> None:
+        """Makes this episode's environment the one that is acted in.
+
+        Args:
+            recorder: around the environment itself.
+            env: what the policy acts in: the recorder, maybe with wrappers around it.
+        """
+        self.recorder, self.env = recorder, env
+
+    def leave(self) -> None:
+        """Closes the environment and drops it.
+
+        To be called in the thread that entered: renderers belong to the thread that made them, and many are only freed
+        with the last reference.
+        """
+        env = self.env
+        # An empty stage has nobody's environment; the type checker knows stages with one only.
+        del self.recorder, self.env
+        close_environment(env)
+
+
 @dataclass(frozen=True)
 class Agent:
     """A policy in the environment it acts in.
 
     Attributes:
-        recorder: around the environment itself; its observation is recorded.
-        env: what the policy acts in: the recorder, maybe with wrappers around it.
+        stage: with the environment of the episode on it.
         policy: who acts.
     """
 
-    recorder: RawRecorder
-    env: gym.Env[Any, Any]
+    stage: Stage
     policy: Policy
 
 
@@ -108,11 +146,12 @@ def roll_out_episode(
     progress = _Progress()
     try:
         seed = episode_seed(terms.run_seed, episode)
-        with full_disk_errors(), seeded_globals(seed):
+        with contained(), full_disk_errors(), seeded_globals(seed):
             return _roll_out(agent, seed, terms, files, on_step, progress)
-    except (Exception, SystemExit) as error:  # some simulators exit rather than raise
+    except BaseException as error:  # some simulators exit rather than raise, or raise GeneratorExit
         # An observation that doesn't fit its space is the episode's own; the disk and the like aren't.
-        if isinstance(error, RLHFBlenderError) and not isinstance(error, EnvironmentNotUsableError):
+        is_ours = isinstance(error, RLHFBlenderError) and not isinstance(error, EnvironmentNotUsableError)
+        if is_ours or is_interrupt(error):
             raise
         raise EpisodeError(episode, progress.step, one_line(error)) from error
 
@@ -126,9 +165,10 @@ class _Progress:
 def _roll_out(
     agent: Agent, seed: int, terms: EpisodeTerms, files: EpisodeFiles, on_step: StepListener, progress: _Progress
 ) -> EpisodeSummary:
-    env, recorder, policy = agent.env, agent.recorder, agent.policy
+    env, recorder, policy = agent.stage.env, agent.stage.recorder, agent.policy
     space = recorder.observation_space
     policy.reset(seed)
+    seed_spaces(env, seed)
     observation, _ = env.reset(seed=seed)
     done = False
     while not done:

@@ -19,6 +19,10 @@ from rlhfblender_core.rollout.settings import RolloutSettings, versions_of
 _VERSIONS = ("rlhfblender-data", "gymnasium", "numpy", "imageio-ffmpeg")
 
 
+#: What a person is told of an environment that gives other episodes from the same seed.
+UNREPRODUCIBLE = "not reproducible: the environment gives other episodes from the same seed"
+
+
 def describe_episode(
     key: EpisodeKey, settings: RolloutSettings, uncertainty_kind: UncertaintyKind, summary: EpisodeSummary, folder: Path
 ) -> Manifest:
@@ -55,7 +59,8 @@ def describe_episode(
         uncertainty_kind=uncertainty_kind.value,
         action_names=settings.action_names,
         versions=versions_of((*_VERSIONS, *settings.packages, *settings.agent.distributions)),
-        warnings=summary.warnings,
+        reproducible=settings.reproducible,
+        warnings=(*summary.warnings, *((UNREPRODUCIBLE,) if settings.reproducible is False else ())),
         artifacts=dict(_records(key, folder)),
     )
 

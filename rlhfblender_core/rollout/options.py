@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from rlhfblender_core.checkpoints.naming import step_pattern
 from rlhfblender_core.errors import InvalidParameterError
 
 _MAX_FPS = 1000
@@ -16,6 +17,8 @@ _METHOD = re.compile(r"[A-Za-z]\w{0,99}")
 #: What experiments registered by the first version have. Later options are left out of the registry and of the digest
 #: while they have their default, so that what was made before is still what the same request makes.
 _FIRST_OPTIONS = ("seed", "deterministic", "max_steps_per_episode", "algorithm", "fps", "render")
+#: What they decide is part of an agent's own identity: contents, not names and places.
+_OF_AGENTS = ("checkpoint_pattern", "vecnormalize")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,8 @@ class RolloutOptions:
         render: whether there are videos and thumbnails.
         action_mask_method: the environment's method that says which actions are allowed; None for ``action_masks``
             where there is one, ``none`` for no mask.
+        checkpoint_pattern: names of checkpoints with ``{step}`` in them; None where the names tell by themselves.
+        vecnormalize: the checkpoints' file of observation statistics; None for the one that is beside them.
 
     Raises:
         InvalidParameterError: a value that no request can have.
@@ -43,6 +48,8 @@ class RolloutOptions:
     fps: float | None = None
     render: bool = True
     action_mask_method: str | None = None
+    checkpoint_pattern: str | None = None
+    vecnormalize: str | None = None
 
     def __post_init__(self) -> None:
         check_at_least("--seed", self.seed, 0)
@@ -53,6 +60,9 @@ class RolloutOptions:
             raise InvalidParameterError(
                 f"--action-mask-method takes the name of a method, not {self.action_mask_method[:40]!r}."
             )
+
+        if self.checkpoint_pattern is not None:
+            step_pattern(self.checkpoint_pattern)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -87,7 +97,9 @@ class RolloutOptions:
             "render": self.render,
             "fps": self.fps if self.render else None,
         }
-        return named | {name: value for name, value in self.to_json().items() if name not in _FIRST_OPTIONS}
+        return named | {
+            name: value for name, value in self.to_json().items() if name not in (*_FIRST_OPTIONS, *_OF_AGENTS)
+        }
 
 
 def check_at_least(flag: str, value: float | None, least: int) -> None:

@@ -6,14 +6,21 @@ the same seed would draw the same numbers.
 """
 
 import random
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
+
+from rlhfblender_core.policies.protocol import derived_seed
 
 #: NumPy's SeedSequence takes any non-negative integer; the seeds made from it fit into an int32, which every
 #: environment's ``reset(seed=…)`` takes.
 _SEED_BITS = 31
+#: Streams of :func:`derived_seed`; policies have 1 to 3.
+_GLOBAL_TORCH_STREAM, _SPACES_STREAM = 4, 5
 
 
 def episode_seed(run_seed: int, episode: int) -> int:
@@ -24,15 +31,64 @@ def episode_seed(run_seed: int, episode: int) -> int:
 
 @contextmanager
 def seeded_globals(seed: int) -> Iterator[None]:
-    """Python's and NumPy's global generators start from the seed inside the block, and go on as before after it.
+    """The global generators of Python, NumPy and torch start from the seed inside the block; after it they go on.
 
     For environments that draw from them instead of from their own: what they draw would be another in every process.
+    Torch is never imported for that, but seeded where somebody else has imported it.
     """
-    ours, numpys = random.getstate(), np.random.get_state()
+    ours, numpys, torchs = random.getstate(), np.random.get_state(), _torch_state()
     random.seed(seed)
     np.random.seed(seed)
+    _seed_torch(seed)
     try:
         yield
     finally:
         random.setstate(ours)
         np.random.set_state(numpys)
+        if torchs is not None:
+            sys.modules["torch"].set_rng_state(torchs)
+
+
+def is_torch_loaded() -> bool:
+    """Whether somebody has imported torch, wholly."""
+    return hasattr(sys.modules.get("torch"), "set_rng_state")
+
+
+def _torch_state() -> Any:
+    return sys.modules["torch"].get_rng_state() if is_torch_loaded() else None
+
+
+def _seed_torch(seed: int) -> None:
+    if is_torch_loaded():
+        sys.modules["torch"].manual_seed(derived_seed(seed, _GLOBAL_TORCH_STREAM))
+
+
+def seed_spaces(env: gym.Env[Any, Any], seed: int) -> None:
+    """Seeds the spaces of an environment and of all its wrappers, from which some draw in ``reset`` or ``step``.
+
+    Args:
+        env: not yet reset.
+        seed: of the episode.
+    """
+    spaces = {id(space): space for layer in _layers(env) for space in _spaces_of(layer)}
+    for number, space in enumerate(spaces.values()):
+        # Spaces of somebody's own may refuse; whether that matters shows when the environment is tried out.
+        with suppress(Exception):
+            # MultiDiscrete and Dict spaces accept seeds below 2**32 only.
+            space.seed(derived_seed(seed, _SPACES_STREAM + number) % 2**32)
+
+
+def _layers(env: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:
+    """The wrappers, the outermost first, and the environment itself."""
+    while True:
+        yield env
+        if not isinstance(env, gym.Wrapper):
+            return
+        env = env.env
+
+
+def _spaces_of(layer: gym.Env[Any, Any]) -> Iterator[gym.Space[Any]]:
+    """The two that every environment has, and those that it or its class keeps under other names."""
+    holders = [vars(layer), *(vars(cls) for cls in type(layer).__mro__)]
+    own = [value for holder in holders for value in holder.values()]
+    yield from (value for value in (layer.observation_space, layer.action_space, *own) if isinstance(value, gym.Space))

@@ -12,7 +12,7 @@ from rlhfblender_core.rollout.agents import RolloutAgent
 from rlhfblender_core.rollout.options import RolloutOptions
 
 #: Part of every digest; raised when the same request would give other files than before.
-_RECIPE = 1
+_RECIPE = 2
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class RolloutSettings:
         options: with the video's frames per second filled in, and nothing that means nothing for this agent.
         action_names: labels for the manifests; they don't change the episode.
         packages: distributions that the environment comes from; their versions go into the manifests.
+        reproducible: whether its seed decides what the environment does, as :func:`check_agent` found it; None before.
     """
 
     environment: EnvironmentSpec
@@ -32,6 +33,7 @@ class RolloutSettings:
     options: RolloutOptions
     action_names: tuple[str, ...] | None = None
     packages: tuple[str, ...] = ()
+    reproducible: bool | None = None
 
     @property
     def label(self) -> str:
@@ -42,6 +44,11 @@ class RolloutSettings:
     def digest(self) -> str:
         """Sha256 over what decides the episodes' bytes: contents, not places; no versions of libraries."""
         return canonical_digest({"recipe": _RECIPE, **self.identity()})
+
+    def is_older(self, digest: str) -> bool:
+        """Whether the digest is that of the same request, made by an older version of this project."""
+        identity = self.identity()
+        return any(digest == canonical_digest({"recipe": older, **identity}) for older in range(1, _RECIPE))
 
     def identity(self) -> dict[str, Any]:
         """What enters the digest, by name, as JSON."""

@@ -1,23 +1,23 @@
 """Shards: episodes that one worker rolls out one after another, into files that wait to be published."""
 
-import atexit
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rlhfblender_core.dataset.episode_writer import EpisodeFiles, discard_staged, staged_path
-from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey
-from rlhfblender_core.dataset.manifests import (
-    Manifest,
-)
+from rlhfblender_core.dataset.episode_writer import EpisodeFiles, discard_staged
+from rlhfblender_core.dataset.layout import CheckpointKey, EpisodeKey
+from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.environments import close_environment, make_environment
 from rlhfblender_core.environments.describe import DEFAULT_FPS
-from rlhfblender_core.errors import CheckpointNotUsableError, EpisodeError, one_line
-from rlhfblender_core.rollout.episode import Agent, EpisodeTerms, RawRecorder, roll_out_episode
+from rlhfblender_core.errors import CheckpointNotUsableError, EnvironmentNotUsableError, EpisodeError, one_line
+from rlhfblender_core.rollout.episode import Agent, EpisodeTerms, RawRecorder, Stage, roll_out_episode
 from rlhfblender_core.rollout.manifest import describe_episode
-from rlhfblender_core.rollout.seeding import episode_seed, seeded_globals
+from rlhfblender_core.rollout.seeding import episode_seed, is_torch_loaded, seeded_globals
 from rlhfblender_core.rollout.settings import RolloutSettings
+from rlhfblender_core.rollout.trial import forget_trials, try_out
 from rlhfblender_core.storage import full_disk_errors, gone
+from rlhfblender_core.workers.lifelines import end_without_lifelines
 from rlhfblender_core.workers.progress import count_progress
 
 #: Shards get no larger: what a dying worker loses, and what waits to be published.
@@ -44,51 +44,22 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """``100000 · 0–9``."""
+        """``100000 0-9``, in ASCII: Prefect's timeline draws nothing else."""
         first, last = self.episodes[0], self.episodes[-1]
-        return f"{self.key.checkpoint} · {first}" + (f"–{last}" if last != first else "")
+        return f"{self.key.checkpoint} {first}" + (f"-{last}" if last != first else "")
 
 
 @dataclass(frozen=True)
-class StagedEpisode:
-    """An episode whose files lie in the run's folder.
+class PendingShard:
+    """Episodes that one worker shall make.
 
     Attributes:
-        manifest: its commit record, to be published last.
-        folder: where its files are.
-        kinds: which of them are published; None for all. The others exist, and are what the manifest says.
+        shard: the episodes, and how they are made.
+        existing: those among them that are published from the same request, and are replaced.
     """
 
-    manifest: Manifest
-    folder: Path
-    kinds: frozenset[ArtifactKind] | None = None
-
-    def files(self) -> dict[str, Path]:
-        """Local file by the path below the data root where it belongs, of those that are published."""
-        return {
-            record.path: staged_path(self.folder, kind)
-            for kind, record in self.manifest.artifacts.items()
-            if self.kinds is None or kind in self.kinds
-        }
-
-
-@dataclass(frozen=True)
-class StagedShard:
-    """What came of a shard.
-
-    Attributes:
-        name: the shard's.
-        key: experiment and checkpoint.
-        episodes: those to publish.
-        failures: message by number of those that the environment or the policy broke off.
-        replace: whether they replace episodes that exist, which otherwise are only repaired.
-    """
-
-    name: str
-    key: CheckpointKey
-    episodes: tuple[StagedEpisode, ...]
-    failures: Mapping[int, str]
-    replace: bool = False
+    shard: Shard
+    existing: frozenset[int] = frozenset()
 
 
 def cut_shards(episodes: Sequence[int], workers: int) -> list[tuple[int, ...]]:
@@ -113,7 +84,8 @@ def cut_shards(episodes: Sequence[int], workers: int) -> list[tuple[int, ...]]:
 def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
     """Rolls out the shard's episodes; one that fails doesn't keep the others from being made.
 
-    The environment and the policy are kept for the next shard of the same checkpoint in this process.
+    Each is made in an environment of its own. The policy is kept for the next shard of the same checkpoint in this
+    process.
 
     Args:
         shard: which episodes.
@@ -128,23 +100,35 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
         try:
             staged.append(_stage_episode(shard, episode, staging))
         except EpisodeError as error:
-            _session.close()  # its state is unknown now
             failures[episode] = str(error)
+        end_without_lifelines()
         count_progress(episodes=1)
-    return StagedShard(shard.name, shard.key, tuple(staged), failures, shard.replace)
+    return StagedShard(shard.name, shard.key, tuple(staged), failures)
 
 
 def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
+    had_torch = is_torch_loaded() or shard.settings.agent.is_trained
+    staged = _try_episode(shard, episode, staging)
+    if had_torch or not is_torch_loaded():
+        return staged
+    # The environment has imported torch meanwhile: what it drew from it began at no seed. Once in a process.
+    return _try_episode(shard, episode, staging)
+
+
+def _try_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
     options = shard.settings.options
-    folder = staging / shard.key.checkpoint / str(episode)
+    folder = episode_folder(shard, episode, staging)
     discard_staged(folder)  # of an earlier try
     with full_disk_errors():
         _make_below(staging, folder)
     terms = EpisodeTerms(options.seed, options.max_steps_per_episode, options.render)
-    agent = _session.open(shard.settings)
     try:
-        with EpisodeFiles(folder, options.fps or DEFAULT_FPS) as files:
+        with (
+            _session.acting(shard.settings, episode) as agent,
+            EpisodeFiles(folder, options.fps or DEFAULT_FPS) as files,
+        ):
             summary = roll_out_episode(agent, episode, terms, files, _count_steps)
+            kind = agent.policy.uncertainty_kind
     except EpisodeError as error:
         if not folder.is_dir():
             raise gone(staging) from error
@@ -154,7 +138,13 @@ def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
         discard_staged(folder)
         raise
     key = EpisodeKey(shard.key.experiment, shard.key.checkpoint, episode)
-    return StagedEpisode(describe_episode(key, shard.settings, agent.policy.uncertainty_kind, summary, folder), folder)
+    manifest = describe_episode(key, shard.settings, kind, summary, folder)
+    return StagedEpisode(manifest, folder)
+
+
+def episode_folder(shard: Shard, episode: int, staging: Path) -> Path:
+    """Where an episode's files wait to be published."""
+    return staging / shard.key.checkpoint / str(episode)
 
 
 def _make_below(staging: Path, folder: Path) -> None:
@@ -171,59 +161,99 @@ def _count_steps(steps: int) -> None:
 
 
 class _Session:
-    """The environment and policy that this process used last: loading them costs seconds, episodes may cost less."""
+    """The policy that this process used last: loading it costs seconds, episodes may cost less.
+
+    Environments aren't kept. Some carry state over seeded resets (Box2D's contacts, Bullet's solver), and a MuJoCo
+    renderer may go black after its first episode: a fourth episode differed with the number of workers.
+    """
 
     def __init__(self) -> None:
         self._digest: str | None = None
         self._agent: Agent | None = None
 
-    def open(self, settings: RolloutSettings) -> Agent:
-        if self._agent is None or self._digest != settings.digest:
+    @contextlib.contextmanager
+    def acting(self, settings: RolloutSettings, episode: int) -> Iterator[Agent]:
+        """The agent in an environment of the episode's own, which is closed at the end.
+
+        Raises:
+            EpisodeError: this environment can't be made, though one could be made before.
+            RequestError: the environment or the checkpoint can't be used, or they don't fit together.
+        """
+        if self._digest != settings.digest:
             self.close()
-            # Left to the interpreter's end, some libraries print what they find alive then (ALE's: 50 lines).
-            atexit.unregister(self.close)
-            atexit.register(self.close)
-            self._agent = make_agent(settings)
-            self._digest = settings.digest
-        return self._agent
+        try:
+            stage = self._furnished(settings)
+        except EnvironmentNotUsableError as error:
+            if self._agent is None:
+                raise
+            raise EpisodeError(episode, -1, one_line(error)) from error
+        try:
+            if self._agent is None:
+                policy = settings.agent.make_policy(stage, settings.options)
+                self._agent, self._digest = Agent(stage, policy), settings.digest
+            yield self._agent
+        finally:
+            stage.leave()
+
+    def _furnished(self, settings: RolloutSettings) -> Stage:
+        """The stage with another environment on it, which nothing but the stage holds."""
+        recorder = make_recorder(settings)
+        try:
+            env = settings.agent.wrap(recorder)
+        except BaseException:
+            close_environment(recorder)
+            raise
+        if self._agent is None:
+            return Stage(recorder, env)
+        self._agent.stage.enter(recorder, env)
+        return self._agent.stage
 
     def close(self) -> None:
-        agent, self._agent, self._digest = self._agent, None, None
-        if agent is not None:
-            close_environment(agent.env)
+        self._agent, self._digest = None, None
 
 
 _session = _Session()
 
 
 def close_session() -> None:
-    """Frees the environment and policy that this process keeps."""
+    """Frees the policy that this process keeps, and forgets what environments were tried out."""
     _session.close()
+    forget_trials()
 
 
-def make_agent(settings: RolloutSettings) -> Agent:
-    """The policy in its environment; a random one without importing torch.
+def make_recorder(settings: RolloutSettings) -> RawRecorder:
+    """A new environment; whatever its constructor draws from the global generators is the same in all episodes.
 
     Raises:
-        RequestError: the environment or the checkpoint can't be used, or they don't fit together.
+        EnvironmentNotUsableError: it can't be made.
     """
-    # Whatever the constructor draws from the global generators: the same in all workers.
     with seeded_globals(episode_seed(settings.options.seed, 0)):
-        recorder = RawRecorder(make_environment(settings.environment, render=settings.options.render))
-    return settings.agent.act_in(recorder, settings.options)
+        return RawRecorder(make_environment(settings.environment, render=settings.options.render))
 
 
-def check_agent(settings: RolloutSettings) -> None:
-    """Loads what the settings name and lets it act once; the next shard in this process finds it loaded.
+def check_agent(settings: RolloutSettings) -> RolloutSettings:
+    """Loads what the settings name, tries its environment out and lets it act once, in environments made for that.
+
+    The next shard in this process finds the policy loaded.
+
+    Returns:
+        The settings, and whether their environment is reproducible.
 
     Raises:
         RequestError: the environment or the checkpoint can't be used, or they don't fit together.
     """
-    agent = _session.open(settings)
-    if not settings.agent.is_trained:
-        return
+    reproducible = settings.reproducible
+    if reproducible is None:
+        reproducible = try_out(settings.environment, render=settings.options.render)
+    with _session.acting(settings, 0) as agent:
+        if settings.agent.is_trained:
+            _act_once(agent, settings)
+    return replace(settings, reproducible=reproducible)
+
+
+def _act_once(agent: Agent, settings: RolloutSettings) -> None:
     agent.policy.reset(seed=0)
-    observation, _ = agent.env.reset(seed=0)
+    observation, _ = agent.stage.reset(seed=0)
     try:
         agent.policy.act(observation)
     except Exception as error:

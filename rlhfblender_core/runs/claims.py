@@ -29,8 +29,8 @@ HEARTBEAT_S = 20.0
 #: Three heartbeats and a retry of the database's; below the 90 s after which a dead run must be out of the way.
 EXPIRY_S = 75.0
 
-#: In the place of a digest: the episodes are being deleted.
-DELETED = "deleted"
+#: In the place of a digest: the episodes are being deleted, or imported.
+DELETED, IMPORTED = "deleted", "imported"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def open_claims(
         stop.set()
         heart.join()  # else its last beat could enter the run again after it has left
         with contextlib.suppress(RLHFBlenderError), _open(database_url) as registry:  # it expires by itself
-            registry.leave_run(run.id)
+            registry.leave_run(run.id, experiment)
 
 
 def _beat(database_url: str, run: RunRecord, stop: threading.Event) -> None:
@@ -146,17 +146,6 @@ def dead_claims(registry: Registry, experiment: str) -> dict[str, frozenset[int]
     claims = registry.list_claims(experiment)
     live = {run.id for run in live_runs(registry, experiment)}
     return _merged(numbers for holder, numbers in claims.items() if holder not in live)
-
-
-def release_of_dead(registry: Registry, key: CheckpointKey, numbers: Iterable[int]) -> None:
-    """Releases what dead runs have claimed, once nothing of it lies in place any more.
-
-    Args:
-        registry: where it is claimed.
-        key: experiment and checkpoint.
-        numbers: of the episodes.
-    """
-    registry.release_of_dead(key.experiment, key.checkpoint, numbers, is_dead)
 
 
 def _merged(claims: Iterable[Mapping[str, frozenset[int]]]) -> dict[str, frozenset[int]]:

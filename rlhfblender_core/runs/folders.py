@@ -2,8 +2,8 @@
 
 On a local data root the folder lies inside it, so that finished files can be moved to their places; on object
 storage in the machine's temporary folder, where also lies what no data set keeps (:func:`open_scratch`). A folder whose
-lock can be had belongs to a run that is dead, and is removed.
-Runs on other machines are known by their markers, see :mod:`rlhfblender_core.runs.markers`.
+lock can be had belongs to a run that is dead, and is removed. What runs tell each other is in
+:mod:`rlhfblender_core.runs.claims`.
 """
 
 import contextlib
@@ -13,32 +13,20 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from rlhfblender_core.dataset.layout import RUNS
-from rlhfblender_core.runs.markers import EXPIRY_S, keep_marker, live_markers, marker_path, read_markers
-from rlhfblender_core.runs.notices import Notice, OwnNotice, parse_notice
 from rlhfblender_core.storage import (
     DataRoot,
     full_disk_errors,
-    gone,
     make_folder,
-    publish_bytes,
     remove_tree,
     storage_errors,
 )
 
-try:
-    import fcntl
-except ImportError:  # Windows: starting runs don't wait for one that cleans up
-    fcntl = None  # type: ignore[assignment]
-
 _LOCK = "lock"
-_EXPERIMENT = "experiment"
-_NOTICE = "notice"
 _NEW = ".new-"
 #: A folder that got no further than its first name is dead after so many seconds; that it is locked is judged sooner,
 #: but not in the moment between making and locking it.
@@ -51,21 +39,23 @@ class Run:
     """A run that is under way.
 
     Attributes:
-        folder: for its unfinished files; its name is the run's.
-        notice: what it tells other runs.
+        folder: for its unfinished files.
     """
 
     folder: Path
-    notice: OwnNotice
+
+    @property
+    def name(self) -> str:
+        """By which the registry knows the run."""
+        return self.folder.name
 
 
 @contextlib.contextmanager
-def open_run(root: DataRoot, experiment: str | None = None) -> Iterator[Run]:
+def open_run(root: DataRoot) -> Iterator[Run]:
     """A run with a new folder; dead runs' folders are removed, this one too in the end.
 
     Args:
         root: the data root.
-        experiment: whose files the run publishes; None where that isn't known, which counts as any.
 
     Raises:
         StorageNotUsableError, StorageUnavailableError: the data root can't be written.
@@ -74,39 +64,12 @@ def open_run(root: DataRoot, experiment: str | None = None) -> Iterator[Run]:
     with storage_errors(root):
         remove_dead_runs(base)
         new, lock = _make_locked_folder(base)
-        if experiment is not None:
-            (new / _EXPERIMENT).write_text(experiment, encoding="utf-8")
         # Locked before it has the name by which other runs judge it.
-        with no_run_starting(root):
-            folder = _named(new)
-    notice = OwnNotice(partial(_tell, root, experiment, folder))
+        folder = _named(new)
     try:
-        with keep_marker(root, experiment, folder.name, notice), _told_no_longer(notice):
-            yield Run(folder, notice)
+        yield Run(folder)
     finally:
         _discard(folder, lock)
-
-
-@contextlib.contextmanager
-def _told_no_longer(notice: OwnNotice) -> Iterator[None]:
-    """Threads of a stopped run that let go of something now must not write where it is being removed."""
-    try:
-        yield
-    finally:
-        notice.end()
-
-
-def _tell(root: DataRoot, experiment: str | None, folder: Path, content: bytes) -> None:
-    if root.is_local:
-        with storage_errors(root):
-            part = folder / f"{_NOTICE}.part"
-            try:
-                part.write_bytes(content)
-            except FileNotFoundError as error:
-                raise gone(folder) from error
-            part.replace(folder / _NOTICE)
-    elif experiment is not None:
-        publish_bytes(root, marker_path(experiment, folder.name), content)
 
 
 @contextlib.contextmanager
@@ -157,19 +120,14 @@ def _make_below(base: Path, folder: Path) -> None:
     make_folder(folder)
 
 
-@contextlib.contextmanager
-def no_run_starting(root: DataRoot) -> Iterator[None]:
-    """Keeps runs on a local data root from starting, so that what belongs to no run can be told and removed."""
-    if not root.is_local or fcntl is None:
-        yield
-        return
-    handle = os.open(root.local_folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a share without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+def remove_unfinished(root: DataRoot) -> None:
+    """Removes the folders of this machine's dead runs. What they had published by halves is known by their claims.
+
+    Raises:
+        StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
+    """
+    with storage_errors(root):
+        remove_dead_runs(runs_folder(root))
 
 
 def runs_folder(root: DataRoot) -> Path:
@@ -192,55 +150,11 @@ def remove_dead_runs(base: Path) -> None:
         base.rmdir()
 
 
-def live_runs(root: DataRoot, experiment: str, silent_for: float = EXPIRY_S) -> list[str]:
-    """Names of the runs under way that may publish files of the experiment, those that started first first.
-
-    Args:
-        root: the data root.
-        experiment: its name.
-        silent_for: seconds after which a run on object storage that hasn't been heard of doesn't count any more.
-    """
-    base = runs_folder(root)
-    if not root.is_local:
-        return [name for name in live_markers(root, experiment, silent_for) if not _died_here(base / name)]
-    return [folder.name for folder in _started(base) if _may_work_on(folder, experiment) and is_alive(folder)]
-
-
-def read_notices(root: DataRoot, experiment: str, run: Run | None = None) -> dict[str, Notice]:
-    """What runs on the experiment but this one tell, by name; they needn't be alive any more."""
-    own = run.folder.name if run else None
-    if not root.is_local:
-        return {name: parse_notice(content) for name, content in read_markers(root, experiment, own).items()}
-    notices = {}
-    for folder in _folders(runs_folder(root)):
-        if folder.name != own and _may_work_on(folder, experiment):
-            with contextlib.suppress(OSError):  # it has told nothing, or is over
-                notices[folder.name] = parse_notice((folder / _NOTICE).read_bytes())
-    return notices
-
-
-def spread(rank: int) -> float:
-    """0, 1/2, 1/4, 3/4, 1/8, …: places as far from each other as can be, for any number of runs (van der Corput)."""
-    digits = f"{rank:b}"[::-1]
-    return int(digits, 2) / (1 << len(digits))
-
-
 def _folders(base: Path) -> list[Path]:
     try:
         return sorted(base.iterdir())
     except FileNotFoundError:
         return []
-
-
-def _started(base: Path) -> list[Path]:
-    """The folders, once each is locked whose run is alive: in a moment, unless it was killed in that moment."""
-    deadline = time.monotonic() + _UNLOCKED_FOR
-    while True:
-        folders = _folders(base)
-        settled = all(is_alive(folder) for folder in folders if folder.name.startswith(_NEW))
-        if settled or time.monotonic() > deadline:
-            return folders
-        time.sleep(0.01)
 
 
 def _may_be_alive(folder: Path) -> bool:
@@ -254,18 +168,6 @@ def _may_be_alive(folder: Path) -> bool:
     if age < _UNLOCKED_FOR:
         return True
     return is_alive(folder) if (folder / _LOCK).exists() else age < _NEW_FOR
-
-
-def _may_work_on(folder: Path, experiment: str) -> bool:
-    try:
-        return (folder / _EXPERIMENT).read_text(encoding="utf-8") == experiment
-    except OSError:  # it doesn't say
-        return True
-
-
-def _died_here(folder: Path) -> bool:
-    """Whether the run was one of this machine and was killed. Of other machines' runs only the marker tells."""
-    return folder.is_dir() and not is_alive(folder)
 
 
 def is_alive(folder: Path) -> bool:

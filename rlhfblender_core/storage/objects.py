@@ -7,7 +7,6 @@ import contextlib
 import mimetypes
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -94,19 +93,6 @@ def remove_objects(root: DataRoot, paths: Iterable[str]) -> None:
             root.fs.rm_file(root.full_path(path))
 
     side_by_side(remove, paths)
-
-
-def times_of_objects(root: DataRoot, paths: Iterable[str]) -> dict[str, datetime]:
-    """When those that exist were written, by path; as the file system says it."""
-
-    def look(path: str) -> tuple[str, datetime | None]:
-        try:
-            with storage_errors(root):
-                return path, root.fs.modified(root.full_path(path))
-        except FileNotFoundError:
-            return path, None
-
-    return {path: moment for path, moment in side_by_side(look, paths) if moment is not None}
 
 
 def _content_type(root: DataRoot, path: str) -> dict[str, object]:

@@ -7,12 +7,11 @@ import stat
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rlhfblender_core.errors import StorageNotUsableError
 from rlhfblender_core.storage.failures import cause_of, storage_errors
-from rlhfblender_core.storage.objects import read_objects, times_of_objects
+from rlhfblender_core.storage.objects import read_objects
 from rlhfblender_core.storage.root import DataRoot
 
 
@@ -160,23 +159,3 @@ def fetch_file(root: DataRoot, path: str, folder: Path) -> Path:
     with storage_errors(root):
         root.fs.get_file(root.full_path(path), str(target))
     return target
-
-
-def modified_at(root: DataRoot, path: str) -> datetime:
-    """When a file was last written, by the storage's clock, in UTC.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    times = modified_times(root, [path])
-    if path not in times:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root.display_url(path))
-    return times[path]
-
-
-def modified_times(root: DataRoot, paths: Iterable[str]) -> dict[str, datetime]:
-    """When those files that exist were last written, by path; by the storage's clock, in UTC."""
-    return {
-        path: moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-        for path, moment in times_of_objects(root, paths).items()
-    }

@@ -15,7 +15,9 @@ from rlhfblender_core.errors import StorageNotUsableError, one_line
 
 _LOCAL_PROTOCOLS = ("file", "local")
 #: Which extra of this project brings a protocol.
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+_EXTRAS = {
+    "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure", "hf": "hf"
+}  # fmt: skip
 #: Tries of botocore for one request, times those of s3fs for reading an answer's body. With the defaults of both a
 #: server that only says 503 gets 25 requests in 39 s; with these 8 in 4 s, and the tasks' own retries follow.
 _S3_ATTEMPTS, _S3FS_ATTEMPTS = 4, 2

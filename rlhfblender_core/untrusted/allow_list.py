@@ -3,17 +3,19 @@
 Found by going through 174 models of others and freshly trained ones of every algorithm.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from rlhfblender_core.untrusted.placeholders import (
+    ENCODED_BYTES,
+    ORDERED_DICT,
+    SET,
     Array,
     BufferArray,
     Dtype,
-    EncodedBytes,
+    Placeholder,
     Scalar,
-    StandIn,
     Unresolved,
 )
 
@@ -106,31 +108,33 @@ _INERT = (
 )  # fmt: skip
 
 
-def stand_in(name: Name, base: type[StandIn] = StandIn) -> type[StandIn]:
+def placeholder(name: Name, base: type[Placeholder] = Placeholder) -> type[Placeholder]:
     """A new class that stands for the named one and does nothing."""
-    made: type[StandIn] = type(base).__call__(type(base), name[1] or "unnamed", (base,), {"origin": name})
+    made: type[Placeholder] = type(name[1] or "unnamed", (base,), {"origin": name, "__slots__": ()})
     return made
 
 
-ALLOWED: dict[Name, Any] = {
-    **{name: stand_in(name) for name in _INERT},
-    ("numpy", "dtype"): stand_in(("numpy", "dtype"), Dtype),
-    ("_codecs", "encode"): stand_in(("_codecs", "encode"), EncodedBytes),
-    **{
-        (f"numpy.{core}.{module}", name): stand_in((f"numpy.{core}.{module}", name), base)
-        for core in ("core", "_core")
-        for module, name, base in (
-            ("multiarray", "_reconstruct", Array),
-            ("multiarray", "scalar", Scalar),
-            ("numeric", "_frombuffer", BufferArray),
-        )
-    },
-    # These two are harmless as they are: they hold what they are given.
-    ("collections", "OrderedDict"): OrderedDict,
-    ("builtins", "set"): set,
-}
+#: Read only: it is shared by all that is ever read.
+ALLOWED: Mapping[Name, Any] = MappingProxyType(
+    {
+        **{name: placeholder(name) for name in _INERT},
+        ("numpy", "dtype"): placeholder(("numpy", "dtype"), Dtype),
+        **{
+            (f"numpy.{core}.{module}", name): placeholder((f"numpy.{core}.{module}", name), base)
+            for core in ("core", "_core")
+            for module, name, base in (
+                ("multiarray", "_reconstruct", Array),
+                ("multiarray", "scalar", Scalar),
+                ("numeric", "_frombuffer", BufferArray),
+            )
+        },
+        ("_codecs", "encode"): ENCODED_BYTES,
+        ("collections", "OrderedDict"): ORDERED_DICT,
+        ("builtins", "set"): SET,
+    }
+)
 
 
-def unresolved(name: Name) -> type[StandIn]:
+def unresolved(name: Name) -> type[Placeholder]:
     """What stands for a name that isn't on the list: using it raises, naming it doesn't."""
-    return stand_in(name, Unresolved)
+    return placeholder(name, Unresolved)

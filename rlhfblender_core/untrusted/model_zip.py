@@ -3,41 +3,32 @@
 What the members mean is in :mod:`.contents`.
 """
 
-import io
-import json
-import struct
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.errors import CheckpointNotUsableError
-
-MAX_ARCHIVE_BYTES = 4 * 2**30
-#: ``data`` is JSON with base64; the largest honest ones hold a few stacked Atari frames.
-MAX_DATA_BYTES = 256 * 2**20
-MAX_WEIGHTS_BYTES = 2 * 2**30
-MAX_MEMBERS = 1000
-#: Deflate can't honestly do better than this on weights; Stable-Baselines3 doesn't compress at all.
-MAX_RATIO = 100
+from rlhfblender_core.untrusted import limits
+from rlhfblender_core.untrusted.archives import DAMAGED_ARCHIVE, RefusedArchiveError, open_archive, read_member
+from rlhfblender_core.untrusted.file_kinds import (
+    HEAD_BYTES,
+    FileKind,
+    is_pointer,
+    kind_of_members,
+    model_folder,
+)
+from rlhfblender_core.untrusted.json_values import DamagedJsonError, parse_json
 
 DATA, WEIGHTS, VARIABLES, VERSION = "data", "policy.pth", "pytorch_variables.pth", "_stable_baselines3_version"
-
-#: All that zipfile raises on damaged input, found by flipping bits.
-_DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    NotImplementedError,  # a method of compression that zipfile doesn't know
-    RuntimeError,
-    ValueError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    MemoryError,
-)
+_MAX_VERSION_BYTES = 1024
+#: What git-lfs's stand-in for a file asks for.
+POINTER_PROBLEM = "is a git-lfs pointer, not the file itself; run `git lfs pull` in its folder"
+_WAYS_OUT = {
+    FileKind.BARE_POLICY: "holds a policy alone, as policy.save() writes it; save the whole model, with model.save()",
+    FileKind.BASELINES2: "is a model of Stable Baselines 2 (TensorFlow), which can't be loaded; train it again with "
+    "Stable-Baselines3, whose hyperparameters have the same names",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +57,16 @@ def read_archive(path: Path) -> ModelArchive:
         CheckpointNotUsableError: it can't be read, is no zip, is damaged, too large, or holds no model.
     """
     try:
-        if path.stat().st_size > MAX_ARCHIVE_BYTES:
-            raise refusal(path, f"is larger than {MAX_ARCHIVE_BYTES >> 30} GiB")
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file:
+            if is_pointer(file.read(HEAD_BYTES)):
+                raise refusal(path, POINTER_PROBLEM)
+        with open_archive(path) as archive:
             return _read(path, archive)
+    except RefusedArchiveError as error:
+        raise refusal(path, str(error)) from error
     except OSError as error:
         raise refusal(path, f"can't be read ({error.strerror or error})") from error
-    except _DAMAGED as error:
+    except DAMAGED_ARCHIVE as error:
         raise refusal(path, f"is no intact zip ({_short(error)}); fetch or save it again") from error
     except UnicodeError as error:
         raise refusal(path, "is damaged; fetch or save it again") from error
@@ -87,55 +81,40 @@ def refusal(path: Path | str, problem: str) -> CheckpointNotUsableError:
 
 def _read(path: Path, archive: zipfile.ZipFile) -> ModelArchive:
     infos = archive.infolist()
-    if len(infos) > MAX_MEMBERS:
-        raise refusal(path, f"has {len(infos)} members, which no Stable-Baselines3 model has")
     if infos and min(info.header_offset for info in infos) > 0:
         # The end of a cut-off model looks like a zip with something before it: the weights are zips themselves.
         raise refusal(path, "is no intact zip (it is cut off or has foreign bytes in front); fetch or save it again")
     names = {info.filename for info in infos}
-    missing = {DATA, WEIGHTS} - names
-    if missing:
-        found = ", ".join(sorted(name[:40] for name in names)[:6]) or "nothing"
-        raise refusal(path, f"is no Stable-Baselines3 model: {' and '.join(sorted(missing))} missing, it holds {found}")
-    version = _member(path, archive, VERSION, 1024) if VERSION in names else None
+    folder = model_folder(names)
+    if folder is None:
+        raise _no_model(path, names)
+    version = read_member(archive, folder + VERSION, _MAX_VERSION_BYTES) if folder + VERSION in names else None
+    has_variables = folder + VARIABLES in names
     return ModelArchive(
         path=path,
-        data=_parse_data(path, _member(path, archive, DATA, MAX_DATA_BYTES)),
-        weights=_member(path, archive, WEIGHTS, MAX_WEIGHTS_BYTES),
-        variables=_member(path, archive, VARIABLES, MAX_WEIGHTS_BYTES) if VARIABLES in names else None,
+        data=_parse_data(path, read_member(archive, folder + DATA, limits.MAX_JSON_BYTES)),
+        weights=read_member(archive, folder + WEIGHTS, limits.MAX_WEIGHTS_BYTES),
+        variables=read_member(archive, folder + VARIABLES, limits.MAX_WEIGHTS_BYTES) if has_variables else None,
         version=None if version is None else version.decode(errors="replace").strip()[:20],
     )
 
 
-def _member(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """A member's bytes; the zip's CRC-32 is checked on the way."""
-    info = archive.getinfo(name)
-    check_member_size(path, info, limit)
-    with archive.open(info) as member:
-        # Sizes in the directory may lie: never more than they claim is kept in memory.
-        content = member.read(info.file_size + 1)
-    if len(content) != info.file_size:
-        raise refusal(path, f"is damaged: {name} has another length than recorded")
-    return content
-
-
-def check_member_size(path: Path, info: zipfile.ZipInfo, limit: int) -> None:
-    """Refuses a member that would unpack to more than it should.
-
-    Raises:
-        CheckpointNotUsableError: it is over the limit, or compressed like nothing honest is.
-    """
-    if info.file_size > limit:
-        raise refusal(path, f"unpacks to too much: {info.filename} has {info.file_size:,} bytes, {limit:,} are allowed")
-    if info.file_size > 2**20 and info.file_size > MAX_RATIO * max(info.compress_size, 1):
-        raise refusal(path, f"is a zip bomb: {info.filename} unpacks to {info.file_size:,} bytes")
+def _no_model(path: Path, names: set[str]) -> CheckpointNotUsableError:
+    problem = _WAYS_OUT.get(kind_of_members(names))
+    if problem is None:
+        missing = sorted({DATA, WEIGHTS} - names) or [DATA]
+        found = ", ".join(sorted(name[:40] for name in names)[:6]) or "nothing"
+        problem = f"is no Stable-Baselines3 model: {' and '.join(missing)} missing, it holds {found}"
+        inner = sorted(name[:80] for name in names if name.endswith(".zip"))
+        problem += f"; unpack it and give the path of {inner[0]}" if inner else ""
+    return refusal(path, problem)
 
 
 def _parse_data(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        data = json.load(io.BytesIO(content))
-    except (ValueError, RecursionError) as error:
-        raise refusal(path, f"is no Stable-Baselines3 model: its 'data' is no JSON ({_short(error)})") from error
+        data = parse_json(content)
+    except DamagedJsonError as error:
+        raise refusal(path, f"is no Stable-Baselines3 model: its 'data' {error}") from error
     if not isinstance(data, dict):
         raise refusal(path, "is no Stable-Baselines3 model: its 'data' is no JSON object")
     return data

@@ -1,6 +1,6 @@
 """What an array of objects holds, as plain Python values and arrays, without running anything of it.
 
-The allow-list unpickler gives stand-ins; here they become what they stand for, or the file is refused.
+The allow-list unpickler gives placeholders; here they become what they stand for, or the file is refused.
 """
 
 import io
@@ -10,109 +10,114 @@ from typing import Any
 
 import numpy as np
 
-from rlhfblender_core.untrusted.allow_list import ALLOWED, unresolved
+from rlhfblender_core.untrusted import limits
+from rlhfblender_core.untrusted.allow_list import ALLOWED, Name, unresolved
 from rlhfblender_core.untrusted.pickles import DamagedPickleError, RefusedPickleError, load_restricted
-from rlhfblender_core.untrusted.placeholders import Array, BufferArray, Dtype, Scalar, StandIn, resolved
+from rlhfblender_core.untrusted.placeholders import (
+    SET,
+    Array,
+    ArrayParts,
+    BufferArray,
+    Dtype,
+    Placeholder,
+    Scalar,
+    checked_shape,
+    resolved,
+)
 
-#: Pickled infos of 100,000 steps have some 20 MB.
-_MAX_BYTES = 1 << 30
-_MAX_DEPTH = 32
-#: Values that a pickle may unfold to, by its size and at most: a small one can name the same list again and again.
-_VALUES_PER_BYTE, _SOME_VALUES, _MAX_VALUES = 32, 100_000, 10_000_000
 _OBJECTS = re.compile(r"\|?O[48]?")
 _TEXTS = re.compile(r"[<>=|]?[US]\d{1,6}")
-_STATE_PARTS = 5
 #: As protocol 2 names it.
-_ALLOWED = {**ALLOWED, ("__builtin__", "set"): set}
+_OLD_SET: Name = ("__builtin__", "set")
 
 
-def read_objects(content: bytes) -> list[Any]:
+def read_objects(content: bytes, packed: int | None = None) -> list[Any]:
     """The elements of a pickled one-dimensional array of objects.
+
+    Args:
+        content: the pickle.
+        packed: bytes that it has in the file it comes from, where it is compressed there.
 
     Raises:
         RefusedPickleError: it uses a class or function that isn't on the allow-list.
         DamagedPickleError: it is no intact pickle of an array of objects, or too large.
     """
-    if len(content) > _MAX_BYTES:
+    if len(content) > limits.MAX_OBJECTS_BYTES:
         raise DamagedPickleError(f"it has {len(content):,} bytes")
-    found = load_restricted(io.BytesIO(content), lambda name: _ALLOWED.get(name) or unresolved(name))
-    elements = _Plain(min(_MAX_VALUES, _SOME_VALUES + _VALUES_PER_BYTE * len(content))).value(found)
+    elements = _plain(load_restricted(io.BytesIO(content), _lookup, packed=packed))
     if not isinstance(elements, list):
         raise DamagedPickleError("it is no array of objects")
     return elements
 
 
-class _Plain:
-    """Turns stand-ins into values, and counts them."""
+def _lookup(name: Name) -> Any:
+    return SET if name == _OLD_SET else ALLOWED.get(name) or unresolved(name)
 
-    def __init__(self, most: int) -> None:
-        self._left = most
 
-    def value(self, found: Any, depth: int = 0) -> Any:
-        self._left -= 1
-        if depth > _MAX_DEPTH or self._left < 0:
-            raise DamagedPickleError("it is nested too deeply or holds too many values")
-        if isinstance(found, StandIn):
-            return self._stood_for(found, depth)
-        if isinstance(found, Mapping):
-            return {self.value(key, depth + 1): self.value(entry, depth + 1) for key, entry in found.items()}
-        if isinstance(found, list | tuple):
-            return [self.value(entry, depth + 1) for entry in found]
-        if isinstance(found, set):
-            return {self.value(entry, depth + 1) for entry in found}
-        if found is None or isinstance(found, bool | int | float | complex | str | bytes):
-            return found
+def _plain(found: Any) -> Any:
+    """The value without placeholders. How far it unfolds was checked when it was read."""
+    if isinstance(found, Placeholder):
+        return _stood_for(found)
+    if isinstance(found, Mapping):
+        return _plain_dict(found)
+    if isinstance(found, list | tuple):
+        return [_plain(entry) for entry in found]
+    if isinstance(found, set | frozenset):
+        return {_plain_key(entry) for entry in found}
+    if found is None or isinstance(found, bool | int | float | complex | str | bytes):
+        return found
+    raise RefusedPickleError(_name_of(found))
+
+
+def _plain_dict(found: Mapping[Any, Any]) -> dict[Any, Any]:
+    plain = {_plain_key(key): _plain(entry) for key, entry in found.items()}
+    if len(plain) != len(found):
+        raise DamagedPickleError("it has two keys that are the same number")
+    return plain
+
+
+def _plain_key(key: Any) -> Any:
+    """A key, or an element of a set: a text or a number."""
+    if isinstance(key, tuple):
+        raise DamagedPickleError(f"it has the key {key!r:.60}; keys are texts and numbers here")
+    plain = _plain(key)
+    if isinstance(plain, list | dict | set | np.ndarray):
+        raise DamagedPickleError("it has an array as a key; keys are texts and numbers here")
+    return plain
+
+
+def _stood_for(found: Placeholder) -> Any:
+    if not isinstance(found, Array | BufferArray | Scalar):
         raise RefusedPickleError(_name_of(found))
-
-    def _stood_for(self, found: StandIn, depth: int) -> Any:
-        if isinstance(found, Array) and _is_of(found, _OBJECTS):
-            return self._objects(found, depth)
-        if isinstance(found, Array | BufferArray | Scalar) and _is_of(found, _TEXTS):
-            return _texts(found)
-        if isinstance(found, Array | BufferArray | Scalar):
-            return resolved(found)
-        raise RefusedPickleError(_name_of(found))
-
-    def _objects(self, found: Array, depth: int) -> Any:
-        _, shape, _, _, content = found.state
-        if not isinstance(shape, tuple) or not isinstance(content, list):
-            raise DamagedPickleError("an array of objects without elements")
-        elements = [self.value(entry, depth + 1) for entry in content]
-        # RLHF-Blender keeps each step's info in an array of its own that has no dimension.
-        return elements[0] if shape == () and len(elements) == 1 else elements
+    parts = found.parts()
+    code = parts.dtype.code if isinstance(parts.dtype, Dtype) else None
+    if isinstance(found, Array) and code is not None and _OBJECTS.fullmatch(code):
+        return _objects(parts)
+    if code is not None and _TEXTS.fullmatch(code):
+        return _texts(parts)
+    return resolved(found)
 
 
-def _parts(found: Array | BufferArray | Scalar) -> tuple[Any, Any, Any]:
-    """Bytes, dtype and shape; None where they are missing."""
-    if isinstance(found, Scalar):
-        return (*reversed(found.args[:2]), ()) if len(found.args) >= 2 else (None, None, None)  # noqa: PLR2004 (numpy's)
-    if isinstance(found, BufferArray):
-        return (*found.args, None, None, None)[:3]
-    state = (
-        found.state if isinstance(found.state, tuple) and len(found.state) == _STATE_PARTS else (None,) * _STATE_PARTS
-    )
-    return state[4], state[2], state[1]
+def _objects(parts: ArrayParts) -> Any:
+    if not isinstance(parts.content, list):
+        raise DamagedPickleError("an array of objects without elements")
+    elements = [_plain(entry) for entry in parts.content]
+    # RLHF-Blender keeps each step's info in an array of its own that has no dimension.
+    return elements[0] if checked_shape(parts.shape) == () and len(elements) == 1 else elements
 
 
-def _is_of(found: Array | BufferArray | Scalar, code: re.Pattern[str]) -> bool:
-    _, dtype, _ = _parts(found)
-    given = dtype.args[0] if isinstance(dtype, Dtype) and dtype.args else None
-    return isinstance(given, str) and code.fullmatch(given) is not None
-
-
-def _texts(found: Array | BufferArray | Scalar) -> Any:
-    content, dtype, shape = _parts(found)
-    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "="
-    real = np.dtype(dtype.args[0]).newbyteorder(">" if order == ">" else "=")
+def _texts(parts: ArrayParts) -> Any:
+    real = np.dtype(parts.dtype.code).newbyteorder(">" if parts.dtype.is_big_endian else "=")
+    shape = checked_shape(parts.shape)
     try:
-        return np.frombuffer(bytes(content), real).reshape(shape).tolist()
+        return np.frombuffer(bytes(parts.content), real).reshape(shape).tolist()
     except (TypeError, ValueError) as error:
         raise DamagedPickleError("an array of texts whose parts don't fit together") from error
 
 
 def _name_of(found: Any) -> str:
-    if isinstance(found, StandIn):
+    if isinstance(found, Placeholder):
         return ".".join(found.origin)
-    if isinstance(found, type) and issubclass(found, StandIn):
+    if isinstance(found, type) and issubclass(found, Placeholder):
         return ".".join(found.origin)
     return type(found).__name__

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rlhfblender_core.untrusted.placeholders import DamagedPickleError, StandIn, resolved
+from rlhfblender_core.untrusted.placeholders import DamagedPickleError, Placeholder, resolved
 
 _MAX_DEPTH = 8
 _IMAGE_SIDES = 3
@@ -77,13 +77,13 @@ def space_info(space: spaces.Space[Any]) -> SpaceInfo:
 
 
 def pickled_space_info(value: Any, depth: int = 0) -> SpaceInfo:
-    """Of a space that came out of a pickle as a stand-in.
+    """Of a space that came out of a pickle as a placeholder.
 
     Raises:
         DamagedPickleError: it is no space, or one with parts missing.
         RefusedPickleError: it holds something that no space holds.
     """
-    if depth > _MAX_DEPTH or not isinstance(value, StandIn) or not isinstance(value.state, dict):
+    if depth > _MAX_DEPTH or not isinstance(value, Placeholder) or not isinstance(value.state, dict):
         raise DamagedPickleError("it is no space")
     kind = value.origin[1]
     if kind in ("Dict", "Tuple"):
@@ -103,7 +103,7 @@ def pickled_space_info(value: Any, depth: int = 0) -> SpaceInfo:
     raise DamagedPickleError(f"{kind[:40]} is no space that Stable-Baselines3 knows")
 
 
-def _parts(value: StandIn, depth: int) -> tuple[tuple[str, SpaceInfo], ...]:
+def _parts(value: Placeholder, depth: int) -> tuple[tuple[str, SpaceInfo], ...]:
     held = value.attribute("spaces")
     if isinstance(held, dict):
         named = list(dict.items(held))
@@ -114,7 +114,7 @@ def _parts(value: StandIn, depth: int) -> tuple[tuple[str, SpaceInfo], ...]:
     return tuple((str(name), pickled_space_info(part, depth + 1)) for name, part in named[:1000])
 
 
-def _pickled_starts(value: StandIn) -> tuple[int, ...]:
+def _pickled_starts(value: Placeholder) -> tuple[int, ...]:
     """Those of gym had none, and began at 0."""
     found = resolved(value.attribute("start"))
     starts = np.asarray(0 if found is None else found)
@@ -140,12 +140,12 @@ def _count(value: Any) -> int:
     return value
 
 
-def _dtype(value: StandIn) -> str:
+def _dtype(value: Placeholder) -> str:
     dtype = resolved(value.attribute("dtype"))
     if isinstance(dtype, np.dtype):
         return dtype.newbyteorder("=").name
     # A type such as numpy.float32 instead of a dtype: named, by exact name only.
-    return dtype.origin[1] if isinstance(dtype, type) and issubclass(dtype, StandIn) else str(dtype or "")[:20]
+    return dtype.origin[1] if isinstance(dtype, type) and issubclass(dtype, Placeholder) else str(dtype or "")[:20]
 
 
 def _dtype_family(dtype: str) -> str:

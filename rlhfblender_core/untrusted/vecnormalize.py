@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rlhfblender_core.errors import CheckpointNotUsableError
+from rlhfblender_core.untrusted.file_kinds import is_pointer
+from rlhfblender_core.untrusted.limits import MAX_PICKLE_BYTES
+from rlhfblender_core.untrusted.model_zip import POINTER_PROBLEM
 from rlhfblender_core.untrusted.pickles import load_inert
-from rlhfblender_core.untrusted.placeholders import DamagedPickleError, RefusedPickleError, StandIn, resolved
-
-MAX_FILE_BYTES = 64 * 2**20
+from rlhfblender_core.untrusted.placeholders import DamagedPickleError, Placeholder, RefusedPickleError, resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,12 @@ def read_statistics(path: Path) -> ObservationStatistics:
         CheckpointNotUsableError: it is damaged, no such file, or holds what isn't known to be safe.
     """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise _unusable(path, f"is larger than {MAX_FILE_BYTES >> 20} MiB")
-        return _statistics(load_inert(path.read_bytes()))
+        if path.stat().st_size > MAX_PICKLE_BYTES:
+            raise _unusable(path, f"is larger than {MAX_PICKLE_BYTES >> 20} MiB")
+        content = path.read_bytes()
+        if is_pointer(content):
+            raise _unusable(path, POINTER_PROBLEM)
+        return _statistics(load_inert(content))
     except OSError as error:
         raise _unusable(path, f"can't be read ({error.strerror or error})") from error
     except RefusedPickleError as error:
@@ -81,7 +85,11 @@ def trusted_statistics(path: Path) -> ObservationStatistics:
 
 
 def _statistics(wrapper: Any) -> ObservationStatistics:
-    if not isinstance(wrapper, StandIn) or wrapper.origin[1] != "VecNormalize" or not isinstance(wrapper.state, dict):
+    if (
+        not isinstance(wrapper, Placeholder)
+        or wrapper.origin[1] != "VecNormalize"
+        or not isinstance(wrapper.state, dict)
+    ):
         raise DamagedPickleError("it holds something else")
     clip, epsilon = (resolved(wrapper.state.get(name)) for name in ("clip_obs", "epsilon"))
     if not isinstance(clip, (int, float)) or not isinstance(epsilon, (int, float)):
@@ -101,7 +109,7 @@ def _chosen(moments: dict[str | None, Moments], keys: Any) -> dict[str | None, M
 
 
 def _pickled_moments(rms: Any) -> tuple[Any, Any]:
-    if not isinstance(rms, StandIn) or rms.origin[1] != "RunningMeanStd":
+    if not isinstance(rms, Placeholder) or rms.origin[1] != "RunningMeanStd":
         raise DamagedPickleError("obs_rms is missing")
     return resolved(rms.attribute("mean")), resolved(rms.attribute("var"))
 

@@ -5,16 +5,27 @@ is found before torch is imported, and so that no size in it is taken on trust: 
 """
 
 import io
+import math
 import zipfile
-from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from rlhfblender_core.untrusted.allow_list import Name
-from rlhfblender_core.untrusted.model_zip import MAX_MEMBERS, MAX_WEIGHTS_BYTES, check_member_size, refusal
+from rlhfblender_core.untrusted.allow_list import Name, unresolved
+from rlhfblender_core.untrusted.archives import DAMAGED_ARCHIVE, RefusedArchiveError, check_held, open_archive
+from rlhfblender_core.untrusted.limits import MAX_WEIGHTS_BYTES
+from rlhfblender_core.untrusted.model_zip import refusal
 from rlhfblender_core.untrusted.pickles import load_restricted
-from rlhfblender_core.untrusted.placeholders import DamagedPickleError, RefusedPickleError
+from rlhfblender_core.untrusted.placeholders import (
+    ORDERED_DICT,
+    Builder,
+    DamagedPickleError,
+    Placeholder,
+    RefusedPickleError,
+    checked_shape,
+)
 
 #: Bytes per element of torch's storage classes.
 _ITEM_BYTES = {
@@ -30,8 +41,7 @@ _LEGACY_CONTENTS = 3
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Storage:
+class _Storage(NamedTuple):
     """A run of numbers: its place in the file and how many."""
 
     key: str
@@ -39,21 +49,19 @@ class _Storage:
     item_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
+class _Tensor(NamedTuple):
+    """A tensor and what it is made of; like all that is built here, a tuple, which nothing in a pickle can change."""
+
     shape: Shape
+    storage: _Storage
 
 
 @dataclass(frozen=True, slots=True)
 class WeightShapes:
-    """Names and shapes of the tensors of a policy."""
+    """Names and shapes of the tensors of a policy, and how many numbers the file has for them."""
 
     shapes: dict[str, Shape] = field(default_factory=dict)
-
-    @property
-    def numel(self) -> int:
-        """Numbers in all of them."""
-        return sum(_product(shape) for shape in self.shapes.values())
+    numel: int = 0
 
     @property
     def largest_side(self) -> int:
@@ -73,48 +81,62 @@ def scan_weights(path: Path, member: str, content: bytes) -> WeightShapes:
         CheckpointNotUsableError: it is damaged, claims more than it has, or names what no weights need.
     """
     try:
-        held = _scan_zip(path, content) if content[:4] == b"PK\x03\x04" else _scan_legacy(content)
+        held = _scan_zip(content) if content[:4] == b"PK\x03\x04" else _scan_legacy(content)
     except RefusedPickleError as error:
         raise refusal(path, f"is refused: {member} names {str(error)[:120]!r}, which weights don't need") from error
-    except (DamagedPickleError, zipfile.BadZipFile, ValueError, KeyError, RuntimeError, OSError) as error:
+    except (DamagedPickleError, RefusedArchiveError, OSError, *DAMAGED_ARCHIVE) as error:
         text = " ".join(str(error).split())[:120]
         raise refusal(path, f"is damaged: {member} can't be read ({text}); fetch or save it again") from error
-    return WeightShapes(_shapes(held))
+    tensors = _tensors(held)
+    # Tensors may share numbers: those that the file has are counted, not those that the shapes claim.
+    storages = {tensor.storage for tensor in tensors.values()}
+    return WeightShapes(
+        {name: tensor.shape for name, tensor in tensors.items()}, sum(storage.numel for storage in storages)
+    )
 
 
-def _shapes(held: Any) -> dict[str, Shape]:
+def _tensors(held: Any) -> dict[str, _Tensor]:
     """Of a dict of tensors; what else it holds is skipped here (pytorch_variables.pth may hold None)."""
     if not isinstance(held, dict):
         return {}
-    return {str(name): value.shape for name, value in dict.items(held) if isinstance(value, _Tensor)}
+    return {name: value for name, value in held.items() if isinstance(name, str) and isinstance(value, _Tensor)}
 
 
-def _scan_zip(path: Path, content: bytes) -> Any:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+def _scan_zip(content: bytes) -> Any:
+    with open_archive(io.BytesIO(content)) as archive:
         infos = {info.filename: info for info in archive.infolist()}
-        # Torch's reader may choose another one of two equal names than Python's; it ignores case.
-        if len({name.lower() for name in infos}) != len(archive.infolist()) or len(infos) > MAX_MEMBERS:
-            raise DamagedPickleError("members of the same name, or very many")
-        root = next((name[: -len("data.pkl")] for name in infos if name.endswith("/data.pkl")), None)
-        if root is None:
-            raise DamagedPickleError("no data.pkl")
+        root = _root(list(infos))
         for info in infos.values():
             if info.compress_type != zipfile.ZIP_STORED:
                 raise DamagedPickleError("compressed tensors, which torch doesn't write")
-            check_member_size(path, info, MAX_WEIGHTS_BYTES)
+            check_held(archive, info.filename, MAX_WEIGHTS_BYTES)
 
         def storage(pid: Any) -> _Storage:
             found = _storage(pid)
-            info = infos.get(f"{root}data/{found.key}")
+            info = infos.get(f"{root}/data/{found.key}")
             if info is None or info.file_size < found.numel * found.item_bytes:
                 raise DamagedPickleError(f"tensor {found.key} has fewer numbers than it claims")
             return found
 
-        held = load_restricted(io.BytesIO(archive.read(f"{root}data.pkl")), _lookup, storage)
+        held = load_restricted(io.BytesIO(archive.read(f"{root}/data.pkl")), _lookup, storage)
         broken = archive.testzip()
     if broken is not None:
         raise DamagedPickleError(f"{broken} is damaged")
     return held
+
+
+def _root(names: list[str]) -> str:
+    """The folder that holds everything.
+
+    Torch's reader takes the one that the first member lies in, and ignores case: with two folders, or names that differ
+    in case, it would load another pickle than was read here.
+    """
+    root = names[0].partition("/")[0] if names else ""
+    if not all(name.startswith(f"{root}/") for name in names) or len({name.lower() for name in names}) != len(names):
+        raise DamagedPickleError("members of several folders, or of the same name")
+    if f"{root}/data.pkl" not in names:
+        raise DamagedPickleError("no data.pkl")
+    return root
 
 
 def _scan_legacy(content: bytes) -> Any:
@@ -140,29 +162,25 @@ def _storage(pid: Any) -> _Storage:
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":  # noqa: PLR2004 - torch's format
         raise DamagedPickleError("an unusual reference to a storage")
     _, kind, key, _, numel = pid[:5]
-    item_bytes = _ITEM_BYTES.get(kind.name) if isinstance(kind, _StorageKind) else None
-    if item_bytes is None or type(numel) is not int or numel < 0:
+    is_known = isinstance(kind, type) and issubclass(kind, Placeholder)
+    item_bytes = _ITEM_BYTES.get(kind.origin[1]) if is_known else None
+    if item_bytes is None or type(numel) is not int or numel < 0 or not isinstance(key, str | int):
         raise DamagedPickleError("an unusual storage")
     return _Storage(str(key), numel, item_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class _StorageKind:
-    name: str
 
 
 def _rebuild_tensor(*args: Any) -> _Tensor:
     """Stands for torch's functions that make a tensor of a storage; checks that it lies within the storage."""
     storage, offset, shape, strides = args[:4]
+    shape, strides, (offset,) = checked_shape(shape), checked_shape(strides), checked_shape((offset,))
     if not isinstance(storage, _Storage) or len(shape) != len(strides):
         raise DamagedPickleError("a tensor without a storage")
-    numbers = (offset, *shape, *strides)
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise DamagedPickleError("a tensor of an impossible shape")
     last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
-    if _product(shape) and last >= storage.numel:
+    # A stride of 0 would show one number as very many; nobody's weights do.
+    numbers: int = math.prod(shape)
+    if numbers > storage.numel or (numbers and last >= storage.numel):
         raise DamagedPickleError("a tensor larger than its storage")
-    return _Tensor(tuple(shape))
+    return _Tensor(shape, storage)
 
 
 def _rebuild_parameter(*args: Any) -> _Tensor:
@@ -171,13 +189,15 @@ def _rebuild_parameter(*args: Any) -> _Tensor:
     return args[0]
 
 
-_NAMES: dict[Name, Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    **{("torch", name): _StorageKind(name) for name in _ITEM_BYTES},
-}
+_NAMES: Mapping[Name, Any] = MappingProxyType(
+    {
+        ("collections", "OrderedDict"): ORDERED_DICT,
+        ("torch._utils", "_rebuild_tensor"): Builder("_rebuild_tensor", _rebuild_tensor),
+        ("torch._utils", "_rebuild_tensor_v2"): Builder("_rebuild_tensor_v2", _rebuild_tensor),
+        ("torch._utils", "_rebuild_parameter"): Builder("_rebuild_parameter", _rebuild_parameter),
+        **{("torch", name): unresolved(("torch", name)) for name in _ITEM_BYTES},
+    }
+)
 
 
 def _lookup(name: Name) -> Any:
@@ -185,10 +205,3 @@ def _lookup(name: Name) -> Any:
     if found is None:
         raise RefusedPickleError(".".join(name))
     return found
-
-
-def _product(shape: Shape) -> int:
-    product = 1
-    for side in shape:
-        product *= side
-    return product

@@ -15,17 +15,21 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from rlhfblender_core.runs.folders import open_scratch
+from rlhfblender_core.workers.lifelines import remember_lifelines
 from rlhfblender_core.workers.progress import start_counter
 
 _CAN_FORK = sys.platform == "linux"
 #: The first keeps the others quiet.
 _PRELOAD = ("rlhfblender_core.workers.forkserver_preload", "rlhfblender_core.rollout.shards")
+#: So long workers may take to end by themselves.
+_END_S = 5.0
 #: Sockets have short names: 107 bytes, of which multiprocessing needs 18.
 _LONGEST_FOLDER = 89
 _PRELOAD_TRAINED = (*_PRELOAD, "torch", "stable_baselines3", "sb3_contrib", "rlhfblender_core.policies.actor_critic")
@@ -73,12 +77,38 @@ def make_pool(processes: int, progress_folder: Path) -> ProcessPoolExecutor:
 
 def end_pool(pool: ProcessPoolExecutor) -> None:
     """Ends the workers at once; unfinished work is dropped."""
-    processes = list((pool._processes or {}).values())  # noqa: SLF001 (public only from Python 3.14 on)
+    processes = worker_processes(pool)
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         process.terminate()
+    deadline = time.monotonic() + _END_S
     for process in processes:
-        process.join(5)
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.exitcode is None:  # its environment handles the signal, or has threads that never end
+            process.kill()
+            process.join(1)
+
+
+def worker_processes(pool: ProcessPoolExecutor) -> list[multiprocessing.process.BaseProcess]:
+    """The pool's processes that have been started."""
+    return list((pool._processes or {}).values())  # noqa: SLF001 (public only from Python 3.14 on)
+
+
+def how_it_ended(processes: Sequence[multiprocessing.process.BaseProcess]) -> str:
+    """How a worker process ended, in words: ``exit code 0``, ``SIGSEGV``."""
+    for process in processes:
+        process.join(1)
+        code = process.exitcode
+        if code is not None:
+            return f"exit code {code}" if code >= 0 else _signal_name(-code)
+    return "it can't be reached any more"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 @contextlib.contextmanager
@@ -113,12 +143,13 @@ def _start_worker(progress_folder: Path, variables: Mapping[str, str]) -> None:
         if hasattr(signal, name):
             signal.signal(signal.Signals[name], signal.SIG_IGN)
     keep_quiet()
+    remember_lifelines()
     start_counter(progress_folder)
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     parent.join()
-    os._exit(1)
+    os._exit(1)  # (of this thread, which no environment ever has)
 
 
 def keep_quiet() -> None:

@@ -62,8 +62,9 @@ def action_mask_source(env: Env, method: str | None = None) -> ActionMasks | Non
             f"Masks need discrete actions, the environment has {env.action_space!s:.80}. Leave {_FLAG} out."
         )
     name = method or MASK_METHOD
-    ask = _method(env, name)
-    return lambda: _checked(ask(), sum(counts), name)
+    _method(env, name)  # whether there is one
+    # Looked up at each step: on a stage, another environment stands with every episode.
+    return lambda: _checked(_method(env, name)(), sum(counts), name)
 
 
 def mask_counts(space: spaces.Space[Any]) -> tuple[int, ...] | None:

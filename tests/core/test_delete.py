@@ -1,18 +1,18 @@
 """Deleting takes exactly what was asked for, manifests first, and can be finished by the same command."""
 
+import importlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rlhfblender_core import delete
 from rlhfblender_core.delete import Deletion, delete_checkpoint, finish_deletion, plan_deletion
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.registry import open_registry
-from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.storage import DataRoot, open_data_root
-from tests.support.generating import generate, register, request
+from tests.support.claiming import under_way
+from tests.support.generating import generate, request
 from tests.support.verifying import problems
 
 Snapshot = Callable[[Path], dict[str, str]]
@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> DataRoot:
     """Experiment E, and F with the same files."""
     root = open_data_root(str(tmp_path / "data"))
     generate(root, database(root), request(2))
-    register(database(root), request(2, exp="F"), tmp_path)
+    generate(root, database(root), request(2, exp="F", register_only=True))
     for folder in root.local_folder.glob("*/E"):
         shutil.copytree(folder, folder.with_name("F"))
     return root
@@ -64,7 +64,8 @@ def test_an_experiment_goes_and_others_and_the_environment_stay(root: DataRoot, 
 def test_a_deletion_that_was_killed_is_finished_by_the_same_command(
     root: DataRoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    remove_files = delete.remove_files
+    module = importlib.import_module("rlhfblender_core.delete")
+    remove_files = module.remove_files
     calls = []
 
     def die_at_the_second_call(where: DataRoot, paths: object) -> None:
@@ -73,7 +74,7 @@ def test_a_deletion_that_was_killed_is_finished_by_the_same_command(
             raise KeyboardInterrupt
         remove_files(where, paths)
 
-    monkeypatch.setattr(delete, "remove_files", die_at_the_second_call)
+    monkeypatch.setattr(module, "remove_files", die_at_the_second_call)
     with pytest.raises(KeyboardInterrupt):
         carry_out(root, plan(root))
     monkeypatch.undo()
@@ -93,9 +94,9 @@ def test_a_checkpoint_goes_alone_and_an_unknown_one_is_named(root: DataRoot) -> 
 
 
 def test_nothing_is_deleted_below_a_live_run(root: DataRoot) -> None:
-    with open_run(root, "F"):
+    with under_way(root, database(root), "F"):
         plan(root)
-    with open_run(root, "E"), pytest.raises(InvalidParameterError, match="A run is under way"):
+    with under_way(root, database(root), "E"), pytest.raises(InvalidParameterError, match="A run is under way"):
         plan(root)
 
 

@@ -3,10 +3,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhfblender_core.errors import InvalidNameError
-from rlhfblender_core.names import MAX_NAME_BYTES, checked_name, path_segment
+from rlhfblender_core.names import MAX_NAME_BYTES, checked_name, path_segment, same_but_for_case
 
 LEAVES_ITS_FOLDER = ["../x", "..", ".", "a/b", "/a", "a\\b", "~", ".hidden", "a/../../b", "x\0y", "a\nb", "-rf", "a."]
-UNUSABLE = ["", " ", "x" * 300, "ü" * 65, " a", "a ", "a:b", "a*", "CON", "nul.txt", "a\u202eb", "\ud800", "😀"]
+UNUSABLE = [
+    "",
+    " ",
+    "x" * 300,
+    "ü" * 65,
+    " a",
+    "a ",
+    "a:b",
+    "a*",
+    "CON",
+    "nul.txt",
+    "COM¹",
+    "lpt³.txt",
+    "con .x",
+    "a\u202eb",
+    "\ud800",
+    "😀",
+]
 
 
 @pytest.mark.parametrize("name", [*LEAVES_ITS_FOLDER, *UNUSABLE])
@@ -49,3 +66,15 @@ def test_no_text_becomes_a_segment_that_leaves_its_folder(name: str) -> None:
     assert segment not in ("", ".", "..")
     assert not set(segment) & set("/\\\0:")
     assert len(segment.encode()) <= MAX_NAME_BYTES
+
+
+def test_accents_that_are_characters_of_their_own_are_refused_with_the_name_to_write() -> None:
+    with pytest.raises(InvalidNameError, match="write 'café', which looks the same"):
+        checked_name("cafe\u0301", "experiment")
+    assert checked_name("caf\u00e9", "experiment") == "caf\u00e9"
+
+
+@pytest.mark.parametrize(("name", "other"), [("study", "Study"), ("STRASSE", "straße"), ("É", "é")])
+def test_names_that_differ_in_case_only_are_found(name: str, other: str) -> None:
+    assert same_but_for_case(name, ["x", other]) == other
+    assert same_but_for_case(name, ["x", name]) is None

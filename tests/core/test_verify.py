@@ -1,6 +1,7 @@
 """Verify names exactly what is wrong, and repair brings back the same bytes."""
 
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from rlhfblender_core import verify
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.dataset.manifests import canonical_digest
 from rlhfblender_core.errors import RegistryNotUsableError
@@ -175,6 +175,7 @@ def test_an_episode_that_is_replaced_meanwhile_is_no_problem(root: DataRoot, mon
     for path in PATHS:
         (root.local_folder / path).write_bytes((root.local_folder / "away" / path.replace("/", "-")).read_bytes())
     shutil.rmtree(root.local_folder / "away")
+    verify = importlib.import_module("rlhfblender_core.verify")
     find_fault = verify.find_fault
 
     def replaced_first(kind: ArtifactKind, file: Path, manifest: object) -> str | None:

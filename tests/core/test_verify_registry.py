@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path
+from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.errors import InvalidParameterError
-from rlhfblender_core.repair import remove_leftover_files
-from rlhfblender_core.runs.folders import open_run
+from rlhfblender_core.repair import remove_left_over
 from rlhfblender_core.storage import DataRoot, open_data_root
 from rlhfblender_core.verify import Remedy
-from tests.support.generating import generate, request
+from tests.support.claiming import claim_and_die, under_way
+from tests.support.generating import generate, locations_of, request
 from tests.support.verifying import EPISODES, database, problems, repair, survey
 
 Snapshot = Callable[[Path], dict[str, str]]
@@ -29,35 +29,40 @@ def test_what_a_live_run_has_not_indexed_yet_is_no_problem(root: DataRoot) -> No
     with sqlite3.connect(root.local_folder / "rlhfblender.db") as connection:
         connection.execute("DELETE FROM episodes WHERE number = 0")
     connection.close()
-    with open_run(root, "E"):
+    with under_way(root, database(root), "E"):
         assert problems(root, database(root)) == []
-    with open_run(root, "F"):
+    with under_way(root, database(root), "F"):
         assert problems(root, database(root)) == ["registry: episode E/random/0: has no row"]
 
 
-def test_a_file_of_nobody_that_a_run_has_published_since_is_not_removed(root: DataRoot) -> None:
+def test_a_leftover_that_a_run_has_claimed_or_published_since_is_not_removed(root: DataRoot) -> None:
     manifest = root.local_folder / "manifests/E/random/1.json"
     content = manifest.read_bytes()
     manifest.unlink()
     with sqlite3.connect(root.local_folder / "rlhfblender.db") as connection:
         connection.execute("DELETE FROM episodes WHERE number = 1")
     connection.close()
+    claim_and_die(root, database(root), CheckpointKey("E", "random"), [1])
+    locations = locations_of(root, database(root))
     found = survey(root, database(root)).problems
     assert {problem.remedy for problem in found} == {Remedy.REMOVE}
-    with open_run(root, "E"):
-        assert remove_leftover_files(root, found) == 0
+    with under_way(root, database(root), "E") as run:
+        run.claim(CheckpointKey("E", "random"), [1])
+        assert remove_left_over(found, locations) == 0
+        run.release(CheckpointKey("E", "random"), [1])
     manifest.write_bytes(content)
-    assert remove_leftover_files(root, found) == 0
+    assert remove_left_over(found, locations) == 0
     manifest.unlink()
-    assert remove_leftover_files(root, found) == len(ArtifactKind)
+    assert remove_left_over(found, locations) == len(ArtifactKind)
 
 
-def test_files_without_manifest_and_row_belong_to_nobody_and_are_removed(root: DataRoot) -> None:
+def test_files_without_manifest_that_a_dead_run_had_claimed_are_removed(root: DataRoot) -> None:
+    claim_and_die(root, database(root), CheckpointKey("E", "random"), [99])
     for kind in ArtifactKind:
         file = root.local_folder / artifact_path(kind, EpisodeKey("E", "random", 99))
         file.write_bytes(b"left over")
     found = survey(root, database(root)).problems
-    assert [problem.what for problem in found] == ["belongs to no episode"] * 5
+    assert [problem.what for problem in found] == ["was left by a run that died"] * 5
     repair(root, database(root))
     assert problems(root, database(root)) == []
     assert not list(root.local_folder.rglob("99.*"))

@@ -10,7 +10,8 @@ import pytest
 from rlhfblender_core.dataset.manifests import parse_manifest
 from rlhfblender_core.environments import ONLY_DECLARED, EnvironmentSpec, describe_environment
 from rlhfblender_core.errors import EnvironmentNotTrustedError
-from rlhfblender_core.export import find_experiments, plan_minari_export
+from rlhfblender_core.export.minari.dataset import plan_minari_export
+from rlhfblender_core.export.request import find_experiments
 from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord, open_registry
 from rlhfblender_core.repair import Sources, plan_remakes, rebuild_index
 from rlhfblender_core.rollout.options import RolloutOptions

@@ -23,7 +23,11 @@ def tables_of(state: Any) -> dict[str, list[dict[str, Any]]]:
 
     wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
     with get_client(sync_client=True) as client:
-        return {str(found.key): json.loads(found.data) for found in client.read_artifacts(artifact_filter=wanted)}
+        return {
+            str(found.key): json.loads(found.data)
+            for found in client.read_artifacts(artifact_filter=wanted)
+            if found.key
+        }
 
 
 def test_verify_repairs_and_delete_deletes(tmp_path: Path, snapshot: Callable[[Path], dict[str, str]]) -> None:

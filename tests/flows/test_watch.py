@@ -94,10 +94,8 @@ def test_a_broken_checkpoint_does_not_keep_the_others_from_being_made(
     state = look(data_root)
     assert (state.is_completed(), state.message) == (
         True,
-        "0 checkpoints filled; can't be used, as told before: study/256",
+        "0 checkpoints filled; can't be used, as reported before: study/256",
     )
-    # For another data root it is news.
-    assert look(shutil.copytree(data_root, data_root.with_name("other"))).is_failed()
     assert look(data_root).is_completed()
     save(models, trained_cartpole / "rl_model_256_steps.zip", age=3600)
     assert look(data_root).message == "1 checkpoint filled: study/256"

@@ -6,7 +6,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,6 @@ from rlhfblender_core.checkpoints.find import find_checkpoints
 from rlhfblender_core.dataset.published import read_published
 from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError, TransientError
 from rlhfblender_core.rollout.shards import cut_shards
-from rlhfblender_core.runs import cleanup as leftovers
-from rlhfblender_core.runs import markers, sharing
-from rlhfblender_core.runs.folders import open_run
-from rlhfblender_core.runs.sharing import in_hand_of_others, taken_in_hand
 from rlhfblender_core.storage import (
     DataRoot,
     list_sizes,
@@ -165,8 +160,6 @@ def test_no_bucket_no_server_and_no_credentials_are_told_apart(
     missing = open_data_root("s3://no-such-bucket/data", {"endpoint_url": s3_endpoint})
     with pytest.raises(StorageNotUsableError, match="There is no bucket for s3://no-such-bucket/data"):
         publish_files(missing, {"a/x": tmp_path / "x"})
-    with pytest.raises(StorageNotUsableError, match="There is no bucket"), open_run(missing, "E"):
-        pass
     nobody = open_data_root(s3_root.url, {"endpoint_url": "http://127.0.0.1:9"})
     with pytest.raises(StorageUnavailableError, match="did not answer properly"):
         publish_bytes(nobody, "a/x", b"x")
@@ -177,21 +170,6 @@ def test_no_bucket_no_server_and_no_credentials_are_told_apart(
     unknown = open_data_root(s3_root.url, {"endpoint_url": s3_endpoint, "skip_instance_cache": True})
     with pytest.raises(StorageNotUsableError, match=r"refuses access.*Check the credentials"):
         publish_bytes(unknown, "a/x", b"x")
-
-
-def test_markers_of_dead_runs_expire_and_their_files_are_removed_then(
-    s3_root: DataRoot, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generate(s3_root, database, request(1))
-    publish_bytes(s3_root, ".runs/E/00000000000000000001-1-deadbeef", b"")  # of another machine
-    publish_bytes(s3_root, "renders/E/random/9.mp4", b"left over")
-    published = read_published(s3_root, KEY)
-    assert leftovers.remove_leftovers(s3_root, [published]) == 0  # it may still live
-    for module in (markers, leftovers):
-        monkeypatch.setattr(module, "EXPIRY_S", -timedelta(seconds=2).total_seconds())
-    assert leftovers.remove_leftovers(s3_root, [published]) == 1
-    assert list_sizes(s3_root, ".runs/E") == {}
-    assert problems(s3_root, database) == []
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=_SOAK)])
@@ -207,28 +185,3 @@ def test_overlapping_runs_share_the_work(
     made = [int(output.split()[-1]) for output, _ in outputs]
     assert sum(made) == 12
     assert problems(s3_root, database) == []
-
-
-def test_what_a_silent_run_has_in_hand_is_free_before_its_marker_expires(
-    s3_root: DataRoot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    notice = b'{"making": {"random": "x"}, "in_hand": {"random": [0, 1, 2]}}'
-    publish_bytes(s3_root, ".runs/E/00000000000000000001-1-deadbeef", notice)  # of another machine
-    with open_run(s3_root, "E") as run:
-        with taken_in_hand(s3_root, run, KEY, range(5), leave=True) as mine:
-            assert mine == (3, 4)
-            assert in_hand_of_others(s3_root, KEY, range(9)) == {0, 1, 2, 3, 4}
-        monkeypatch.setattr(sharing, "SILENT_S", -1.0)
-        with taken_in_hand(s3_root, run, KEY, range(5), leave=True) as mine:
-            assert mine == (0, 1, 2, 3, 4)
-        assert len(list_sizes(s3_root, ".runs/E")) == 2
-
-
-def test_a_missing_extra_is_named() -> None:
-    script = (
-        "import sys; sys.modules['s3fs'] = None\n"
-        "from rlhfblender_core.storage import open_data_root\n"
-        "try:\n    open_data_root('s3://b/d')\nexcept Exception as error:\n    print(error)"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert result.stdout.strip().endswith("Install it: pip install 'rlhfblender-data[s3]'.")

@@ -21,7 +21,7 @@ from rlhfblender_core.environments.registration import entry_point_text, find_re
 from rlhfblender_core.errors import DataNotUsableError, EnvironmentNotUsableError, InvalidParameterError
 from rlhfblender_core.export.index import staging_folder
 from rlhfblender_core.export.minari.episodes import minari_fields, minari_space
-from rlhfblender_core.export.request import CheckpointReport, ExperimentSource
+from rlhfblender_core.export.request import CheckpointExport, ExperimentSource
 from rlhfblender_core.names import path_segment
 from rlhfblender_core.planning.environment import spec_of
 from rlhfblender_core.registry import CheckpointRecord
@@ -98,7 +98,7 @@ def _import_minari() -> Any:
     return minari
 
 
-def export_minari_checkpoint(root: DataRoot, target: DataRoot, checkpoint: MinariCheckpoint) -> CheckpointReport:
+def export_minari_checkpoint(root: DataRoot, target: DataRoot, checkpoint: MinariCheckpoint) -> CheckpointExport:
     """Brings a checkpoint's data set up to date.
 
     Args:
@@ -117,11 +117,11 @@ def export_minari_checkpoint(root: DataRoot, target: DataRoot, checkpoint: Minar
     if not unchanged:
         _build(root, target, checkpoint, [published.manifests[number] for number in numbers], digests)
     earlier = (before or {}).get("episodes", {})
-    there = sum(earlier.get(number) == digest for number, digest in digests.items())
-    return CheckpointReport(
+    existing = sum(earlier.get(number) == digest for number, digest in digests.items())
+    return CheckpointExport(
         checkpoint.key,
-        made=len(numbers) - there,
-        there=there,
+        made=len(numbers) - existing,
+        existing=existing,
         left_out=dict(Counter(DAMAGED for number in published.manifests if number not in numbers)),
         place=checkpoint.dataset_id,
     )

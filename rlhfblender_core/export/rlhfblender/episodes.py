@@ -23,10 +23,11 @@ from rlhfblender_core.dataset.published import Published, read_published
 from rlhfblender_core.dataset.video import even, read_frames
 from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.export.index import Exported, read_exported, staging_folder, write_exported
-from rlhfblender_core.export.request import CheckpointReport, RewardsKind
+from rlhfblender_core.export.request import CheckpointExport, RewardsKind
 from rlhfblender_core.export.rlhfblender import names
 from rlhfblender_core.export.rlhfblender.arrays import server_rewards, server_uncertainty, write_server_episode
 from rlhfblender_core.storage import DataRoot, fetch_file, publish_files, remove_files
+from rlhfblender_core.untrusted.pictures import PHOTOS, open_picture
 
 #: Part of what decides whether an episode is up to date; raised when the same episode would be other files.
 _RECIPE = 2
@@ -79,7 +80,7 @@ class ServerCheckpoint:
         }
 
 
-def export_checkpoint(root: DataRoot, target: DataRoot, checkpoint: ServerCheckpoint) -> CheckpointReport:
+def export_server_checkpoint(root: DataRoot, target: DataRoot, checkpoint: ServerCheckpoint) -> CheckpointExport:
     """Exports the episodes that aren't up to date, and removes those that are no more.
 
     Args:
@@ -104,10 +105,10 @@ def export_checkpoint(root: DataRoot, target: DataRoot, checkpoint: ServerCheckp
                 write_exported(target, checkpoint.key, exported)
     finally:  # what is exported needn't be again, whatever stopped us
         write_exported(target, checkpoint.key, exported)
-    return CheckpointReport(
+    return CheckpointExport(
         checkpoint.key,
         made=len(exported) - len(there),
-        there=len(there),
+        existing=len(there),
         left_out=dict(Counter(why for why in reasons.values() if why)),
         place=f"{names.DATA}/{names.RENDERS}/{checkpoint.folder}",
     )
@@ -193,8 +194,8 @@ def _has_thumbnail(manifest: Manifest) -> bool:
 def _thumbnail(manifest: Manifest, file: Path | None, video: Path) -> Image.Image:
     """The thumbnail as RGB; the video's first frame where an imported episode has none."""
     if file is not None:
-        with Image.open(file) as image:
-            return image.convert("RGB")
+        with open_picture(file, file.name, PHOTOS) as picture:
+            return picture.convert("RGB")
     height, width = even(manifest.frame_height or 0), even(manifest.frame_width or 0)
     frames = read_frames(video, height, width) if height and width else iter(())
     frame = next(frames, None)

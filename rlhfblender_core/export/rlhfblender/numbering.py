@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhfblender_core.checkpoints.find import find_checkpoints, select_checkpoints
-from rlhfblender_core.checkpoints.listing import is_local, open_filesystem
+from rlhfblender_core.checkpoints.download import fetched
+from rlhfblender_core.checkpoints.find import find_checkpoints
+from rlhfblender_core.checkpoints.select import select_checkpoints
 from rlhfblender_core.dataset.layout import BEST, FINAL, RANDOM
 from rlhfblender_core.errors import RLHFBlenderError
 from rlhfblender_core.registry import CheckpointRecord, ExperimentRecord
+from rlhfblender_core.untrusted.limits import MAX_ARCHIVE_BYTES
 from rlhfblender_core.untrusted.model_zip import read_archive
 
 _log = logging.getLogger(__name__)
@@ -81,19 +83,13 @@ def read_trained_steps(
     if experiment.model_path is None:
         return None
     try:
-        found = find_checkpoints(experiment.model_path, experiment.env_id, storage_options)
+        pattern = experiment.settings.get("checkpoint_pattern")
+        found = find_checkpoints(experiment.model_path, experiment.env_id, storage_options, pattern=pattern)
         (file,) = select_checkpoints(found, [label])
         with tempfile.TemporaryDirectory() as folder:
-            steps = read_archive(_local(file.url, Path(folder), storage_options)).data.get("num_timesteps")
+            path, _ = fetched(file.url, Path(folder), storage_options, MAX_ARCHIVE_BYTES)
+            steps = read_archive(path).data.get("num_timesteps")
     except (RLHFBlenderError, OSError) as error:
         _log.debug("No number of steps for %s of %s: %s", label, experiment.name, error)
         return None
     return steps if isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0 else None
-
-
-def _local(url: str, folder: Path, storage_options: Mapping[str, Any] | None) -> Path:
-    filesystem, inner = open_filesystem(url, storage_options)
-    if is_local(url):
-        return Path(inner)
-    filesystem.get_file(inner, str(folder / "model.zip"))
-    return folder / "model.zip"

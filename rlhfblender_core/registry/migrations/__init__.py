@@ -7,6 +7,7 @@ Listed here so that opening a registry of today's revision needs no Alembic; a t
 TABLES = {
     "0001": frozenset({"projects", "environments", "experiments", "checkpoints", "episodes"}),
     "0002": frozenset({"runs", "claims"}),
+    "0003": frozenset({"unusable_checkpoints"}),
 }
 #: All revisions, oldest first.
 REVISIONS = tuple(TABLES)

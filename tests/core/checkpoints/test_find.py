@@ -58,6 +58,13 @@ def test_agents_settings_lie_in_the_folder_named_like_the_model(tmp_path):
         )
 
 
+@pytest.mark.parametrize("names", [["best_model.zip"], ["rl_model_5_steps.zip", "PongNoFrameskip-v4.zip"]])
+def test_settings_of_an_agent_of_another_id_are_found(tmp_path, names):
+    run = touch(tmp_path / "PongNoFrameskip-v4_1", *names, "PongNoFrameskip-v4/config.yml")
+    for found in find_checkpoints(str(run), "ALE/Pong-v5"):
+        assert found.companions.config == str(run / "PongNoFrameskip-v4" / "config.yml")
+
+
 def test_hub_repository_has_its_settings_beside_the_model(tmp_path):
     touch(
         tmp_path,

@@ -141,7 +141,7 @@ def test_another_request_for_the_same_episodes_is_a_conflict_that_says_what_diff
 def test_a_report_counts_what_was_made_was_there_and_failed(shard: ShardMaker, staging: Path, root: DataRoot) -> None:
     published = publish(shard(episodes=(0, 1, 2)), staging, root)
     row = report_checkpoint(published, 4, made=2, failed={3: "episode 3 failed"})
-    assert (row.made, row.there, len(row.failed)) == (2, 1, 1)
+    assert (row.made, row.existing, len(row.failed)) == (2, 1, 1)
     returns = [published.manifests[n].episode_return for n in range(3)]
     assert row.mean_return == pytest.approx(sum(returns) / 3)
     assert row.mean_length == 5
@@ -154,12 +154,12 @@ def test_an_old_episode_whose_replacement_failed_counts_as_failed_only(
 ) -> None:
     published = publish(shard(episodes=(0, 1)), staging, root)
     row = report_checkpoint(published, 2, made=1, failed={1: "episode 1 failed"})
-    assert (row.made, row.there, len(row.failed)) == (1, 0, 1)
+    assert (row.made, row.existing, len(row.failed)) == (1, 0, 1)
 
 
 def test_episodes_that_another_run_took_away_count_as_failed(shard: ShardMaker, staging: Path, root: DataRoot) -> None:
     row = report_checkpoint(publish(shard(episodes=(1,)), staging, root), 3, made=0, failed={})
-    assert (row.made, row.there, sorted(row.failed)) == (0, 1, [0, 2])
+    assert (row.made, row.existing, sorted(row.failed)) == (0, 1, [0, 2])
     assert "Run the same command again" in row.failed[0]
 
 

@@ -121,6 +121,80 @@ class NeedsPackage(Counting):
         import package_that_nobody_has
 
 
+class WantsTuplesDeepDown(Counting):
+    def __init__(self, config, sizes=(), render_mode=None):
+        shape = config["observation"]["shape"]
+        self.shapes = shape + (1,), sizes + [1]
+        super().__init__(render_mode=render_mode)
+
+
+class InsistsOnRendering(Counting):
+    def __init__(self, render_mode="rgb_array"):
+        if render_mode not in ("rgb_array", "human"):
+            raise ValueError("The 'render' argument is must be in {'rgb_array', 'human'}")
+        super().__init__(render_mode=render_mode)
+
+
+class DeclaresNothing(Counting):
+    metadata = {}
+
+
+class DeclaresAsGymDid(Counting):
+    metadata = {"render.modes": ["rgb_array"], "video.frames_per_second": 12}
+
+
+class RendersLists(Counting):
+    metadata = {"render_modes": ["rgb_array_list"]}
+
+
+class FourValues(Counting):
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, True, {}
+
+
+class ThreeValues(Counting):
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, True
+
+
+class VectorRewards(Counting):
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, np.array([1.0, 2.0]), *rest
+
+
+class NoInfo(Counting):
+    observation_space = spaces.Box(0, 1, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32)
+
+
+class NoSeed(Counting):
+    def reset(self):
+        return np.zeros(1, np.float32)
+
+
+class AssertsBarely(Counting):
+    def reset(self, *, seed=None, options=None):
+        assert (
+            self.length > 99
+        )
+
+
+class NoStep(Counting):
+    def step(self, action):
+        raise NotImplementedError
+
+
+class SequenceObservations(Counting):
+    observation_space = spaces.Sequence(spaces.Discrete(2))
+
+
+class OneOfActions(Counting):
+    action_space = spaces.OneOf((spaces.Discrete(2), spaces.Discrete(3)))
+
+
 class DictActions(Counting):
     action_space = spaces.Dict({"a": spaces.Discrete(2)})
 

@@ -50,7 +50,7 @@ from rlhfblender_core.environments import EnvironmentSpec, describe_environment,
 from rlhfblender_core.errors import EnvironmentNotUsableError
 headless._is_loadable = lambda library: {loadable}
 try:
-    describe_environment(EnvironmentSpec("Hopper-v5"), render=True)
+    describe_environment(EnvironmentSpec("Hopper-v5"), render=True, try_out=True)
 except EnvironmentNotUsableError as error:
     print(error)
 describe_environment(EnvironmentSpec("Hopper-v5"))

@@ -111,7 +111,7 @@ def leave_one_observation(source: Path) -> None:
         (drop_episode, "episodes/Theirs/5000/0.npz: is missing"),
         (encrypt, "episodes/Theirs/5000/0.npz: can't be read: RuntimeError: File"),
         (claim_much, "rewards/Theirs/5000/0.npy: has -7,999,999,999,920 bytes compared with its shape"),
-        (inflate, "episodes/Theirs/5000/0.npz: rewards unpacks to 2,147,483,776 bytes; at most 1,073,741,824"),
+        (inflate, "episodes/Theirs/5000/0.npz: is a zip bomb: 692 bytes unpack to 2,147,484,032"),
         (enlarge_thumbnail, "thumbnails/Theirs/5000/0.png: "),
         (leave_one_observation, "episodes/Theirs/5000/0.npz: obs has one value and no rows, rewards has 6"),
     ],

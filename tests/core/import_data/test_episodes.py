@@ -70,7 +70,7 @@ def test_source_is_not_changed_and_a_second_import_writes_nothing(
     import_all()
     first = snapshot(target)
     (batch,) = import_all()
-    assert (batch.made, batch.there) == ((), (0, 1))
+    assert (batch.made, batch.existing) == ((), (0, 1))
     assert snapshot(target) == first
     assert snapshot(source) == before
     assert (source / "rlhfblender.db").read_bytes() == database
@@ -86,7 +86,7 @@ def test_import_in_place_converts_and_is_done_once(source: Path, import_all: Imp
     check_sound(source, manifest_of(source))
     before = snapshot(source)
     (again,) = import_all(data_root=source)
-    assert (again.made, again.there, again.faults) == ((), (0, 1), ())
+    assert (again.made, again.existing, again.faults) == ((), (0, 1), ())
     assert snapshot(source) == before
 
 

@@ -124,5 +124,5 @@ def test_a_registry_of_the_first_revision_is_read_on_a_disk_that_cannot_be_writt
     assert opened is not None
     with opened as registry:
         assert [project.name for project in registry.list_projects()] == ["Old"]
-        assert registry.list_runs() == []
+        assert registry.list_runs("E") == []
         assert registry.list_claims("E") == {}

@@ -26,7 +26,7 @@ def test_every_worker_gets_work() -> None:
     assert len(cut_shards(range(4), 4)) == 4
 
 
-@pytest.mark.parametrize(("episodes", "name"), [((3,), "random · 3"), ((0, 1, 9), "random · 0–9")])
+@pytest.mark.parametrize(("episodes", "name"), [((3,), "random 3"), ((0, 1, 9), "random 0-9")])
 def test_a_shards_name_says_which_episodes(episodes: tuple[int, ...], name: str, shard: Callable[..., Shard]) -> None:
     assert shard(episodes=episodes).name == name
 
@@ -63,7 +63,7 @@ def test_a_run_whose_data_root_is_unmounted_says_so_and_makes_nothing_in_its_pla
     assert not staging.exists()
 
 
-def test_the_environment_that_is_kept_is_closed_when_the_process_ends() -> None:
+def test_a_check_leaves_no_environment_to_be_closed_when_the_process_ends() -> None:
     script = """
 from rlhfblender_core.environments import EnvironmentSpec
 from rlhfblender_core.rollout.agents import RandomAgent
@@ -77,4 +77,4 @@ print("done")
 """
     found = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     output = subprocess.check_output([sys.executable, "-c", script], text=True, env=found)
-    assert output.split() == ["done", "goodbye"]
+    assert output.split() == ["goodbye", "done"]

@@ -31,7 +31,6 @@ from rlhfblender_core.runs.claims import (
     held_by_others,
     live_runs,
     open_claims,
-    release_of_dead,
 )
 from rlhfblender_core.runs.folders import open_scratch
 
@@ -158,7 +157,7 @@ def test_the_heart_beats_while_the_run_is_under_way_and_stops_with_it(
             time.sleep(0.02)
     assert not [thread for thread in threading.enumerate() if thread.name == "run-heartbeat"]
     with reading(url) as registry:
-        assert registry.list_runs() == []
+        assert registry.list_runs("E") == []
 
 
 def test_a_heart_that_cannot_reach_the_database_beats_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +171,13 @@ def test_a_heart_that_cannot_reach_the_database_beats_on(url: str, monkeypatch: 
         while registry.list_runs("E")[0].silent_s > 5:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+def test_a_run_that_works_on_two_experiments_is_alive_on_each(url: str) -> None:
+    with open_scratch() as folder, open_claims(url, folder, "E", SAME) as run, reading(url) as registry:
+        with open_claims(url, folder, "F", {"random": "another"}):
+            assert [[one.id for one in live_runs(registry, name)] for name in "EF"] == [[run.run_id]] * 2
+        assert [len(live_runs(registry, name)) for name in "EF"] == [1, 0]
 
 
 @contextlib.contextmanager
@@ -228,7 +234,7 @@ def test_a_run_with_other_settings_is_refused_while_one_is_under_way(url: str) -
         with open_claims(url, None, "E", {"random": "another request"}):
             pass
     with reading(url) as registry:
-        assert registry.list_runs() == []
+        assert registry.list_runs("E") == []
 
 
 def test_what_a_run_had_not_released_when_it_ended_is_known_as_ours_until_it_is_cleaned_up(url: str) -> None:
@@ -239,8 +245,10 @@ def test_what_a_run_had_not_released_when_it_ended_is_known_as_ours_until_it_is_
         assert dead_claims(registry, "E") == {"random": {1, 2}}
         with open_claims(url, None, "E", SAME) as live:
             live.claim(KEY, (2, 3))
-            release_of_dead(registry, KEY, range(4))
             assert held_by_others(registry, "E") == {"random": {2, 3}}
+            assert dead_claims(registry, "E") == {"random": {1}}
+            live.claim(KEY, (1,))
+            live.release(KEY, (1,))
             assert dead_claims(registry, "E") == {}
 
 

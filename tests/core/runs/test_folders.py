@@ -8,12 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
-from rlhfblender_core import runs
 from rlhfblender_core.dataset.layout import RUNS
-from rlhfblender_core.runs.folders import is_alive, live_runs, machine_folder, open_run, open_scratch, remove_dead_runs
-from rlhfblender_core.runs.notices import OwnNotice
+from rlhfblender_core.runs.folders import is_alive, machine_folder, open_run, open_scratch, remove_dead_runs
 from rlhfblender_core.storage import open_data_root
 
 
@@ -24,7 +21,7 @@ def test_a_run_has_a_folder_of_its_own_which_is_gone_afterwards(tmp_path: Path) 
         (one / "unfinished").write_text("x")
         assert one != two
         assert is_alive(one)
-        assert live_runs(root, "exp") == [one.name, two.name]
+        assert is_alive(two)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -64,30 +61,6 @@ def test_a_folder_whose_run_died_before_it_had_its_name_is_removed_in_seconds(tm
     assert [path.name for path in tmp_path.iterdir()] == [".new-young"]
 
 
-def test_a_run_killed_before_its_folder_had_a_name_is_not_under_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runs, "_UNLOCKED_FOR", 0.3)
-    root = open_data_root(str(tmp_path))
-    with open_run(root) as run:
-        dead = tmp_path / RUNS / ".new-dead"
-        dead.mkdir()
-        (dead / "lock").touch()
-        assert live_runs(root, "exp") == [run.folder.name]
-
-
-def test_a_run_that_just_starts_is_waited_for(tmp_path: Path) -> None:
-    root = open_data_root(str(tmp_path))
-    folder = tmp_path / RUNS / ".new-starting"
-    folder.mkdir(parents=True)
-    lock = FileLock(folder / "lock", thread_local=False)
-    later = threading.Timer(0.3, lock.acquire)
-    later.start()
-    assert live_runs(root, "exp") == [".new-starting"]
-    later.join()
-    lock.release()
-
-
 def test_what_a_killed_process_kept_in_the_temporary_folder_is_removed_by_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,8 +81,8 @@ def test_what_a_killed_process_kept_in_the_temporary_folder_is_removed_by_the_ne
 
 def test_a_killed_process_that_had_workers_leaves_nothing_that_the_next_one_doesnt_remove() -> None:
     script = (
-        "import os; from rlhfblender_core.workers.processes import start_template\n"
-        "start_template(trained=False); os.kill(os.getpid(), 9)"
+        "import os; from rlhfblender_core.workers.processes import start_fork_server\n"
+        "start_fork_server(trained=False); os.kill(os.getpid(), 9)"
     )
     with tempfile.TemporaryDirectory() as folder:  # a socket's path must be short
         variables = {**os.environ, "TMPDIR": folder}
@@ -139,23 +112,3 @@ def test_many_runs_come_and_go_side_by_side(tmp_path: Path) -> None:
         thread.join()
     assert errors == []
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_is_told_while_a_run_ends_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Threads of a stopped run still let go of what they had in hand."""
-    root = open_data_root(str(tmp_path / "data"))
-    for _ in range(30):
-        over = threading.Event()
-        with open_run(root, "E") as run:
-            run.notice.take("c", [1])
-            thread = threading.Thread(target=_tell_until, args=(run.notice, over))
-            thread.start()
-        over.set()
-        thread.join()
-        run.notice.drop("c", [1])
-        assert not (tmp_path / "data" / RUNS).exists()
-
-
-def _tell_until(notice: OwnNotice, over: threading.Event) -> None:
-    while not over.is_set():
-        notice.drop("c", [1])

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from rlhfblender_core.dataset.layout import RUNS
-from rlhfblender_core.delete import delete_checkpoint, plan_deletion
+from rlhfblender_core.delete import delete_all
 from rlhfblender_core.errors import RLHFBlenderError
-from rlhfblender_core.registry import open_existing_registry
-from rlhfblender_core.runs.folders import open_run
-from rlhfblender_core.runs.sharing import DELETED, Making, check_same_settings
+from rlhfblender_core.step_runner import LocalRunner
 from rlhfblender_core.storage import DataRoot, open_data_root
 from tests.support import generating
-from tests.support.verifying import problems
+from tests.support.claiming import claim_and_die, under_way
+from tests.support.generating import locations_of
+from tests.support.verifying import problems, repair
 
 psutil = pytest.importorskip("psutil")
 
@@ -118,15 +118,7 @@ def kill_while_two_overlap(root: DataRoot, chance: random.Random) -> None:
 
 def delete(root: DataRoot) -> None:
     """Deletes the experiment, as ``delete.py`` does; refused while a run is under way."""
-    registry = open_existing_registry(database(root))
-    with contextlib.nullcontext() if registry is None else registry:
-        deletion = plan_deletion(root, registry, generating.KEY.experiment)
-        with open_run(root, generating.KEY.experiment) as run:
-            digests = {checkpoint.key.checkpoint: DELETED for checkpoint in deletion.checkpoints}
-            run.notice.make(digests)
-            check_same_settings(root, Making(generating.KEY.experiment, digests), run)
-            for checkpoint in deletion.checkpoints:
-                delete_checkpoint(root, registry, checkpoint)
+    delete_all(generating.KEY.experiment, (), LocalRunner(), locations_of(root, database(root)))
 
 
 def test_two_runs_that_overlap_and_are_killed_are_finished_by_the_same_command(
@@ -162,15 +154,23 @@ def test_seventeen_kills_in_random_moments(who: str, tmp_path: Path, undisturbed
 def test_what_a_killed_run_had_moved_without_manifest_is_removed_unless_a_live_run_may_own_it(
     tmp_path: Path, undisturbed: Path, snapshot: Snapshot
 ) -> None:
-    from rlhfblender_core.dataset.published import read_published
-    from rlhfblender_core.runs.cleanup import remove_leftovers
-
     root = open_data_root(str(tmp_path / "data"))
     subprocess.run(command(root, 0), check=True, capture_output=True)
+    claim_and_die(root, database(root), generating.KEY, [77])
     (root.local_folder / "renders/E/random/77.mp4").write_bytes(b"left over")
-    published = read_published(root, generating.KEY)
-    with open_run(root, "E"):
-        assert remove_leftovers(root, [published]) == 0
-    with open_run(root, "another"):
-        assert remove_leftovers(root, [published]) == 1
+    with under_way(root, database(root), "E"):
+        assert repair(root, database(root)) == []
+        assert (root.local_folder / "renders/E/random/77.mp4").exists()
+    assert repair(root, database(root)) == []
     assert snapshot(root.local_folder) == snapshot(undisturbed)
+
+
+def test_what_nobody_is_known_to_have_made_is_never_removed(tmp_path: Path) -> None:
+    root = open_data_root(str(tmp_path / "data"))
+    subprocess.run(command(root, 0), check=True, capture_output=True)
+    (root.local_folder / "renders/E/random/77.mp4").write_bytes(b"somebody's")
+    subprocess.run(command(root, 0), check=True, capture_output=True)
+    repair(root, database(root))
+    assert (root.local_folder / "renders/E/random/77.mp4").read_bytes() == b"somebody's"
+    (line,) = problems(root, database(root))
+    assert "import_data.py --exp E" in line

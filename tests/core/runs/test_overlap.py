@@ -32,6 +32,8 @@ def test_many_runs_register_and_four_generate_at_once(new_url: str, tmp_path: Pa
     assert sum(made) == 16  # all of it shared
     with open_registry(new_url) as registry:
         assert [record.number for record in registry.list_episodes("E")] == list(range(16))
+        assert registry.list_runs("E") == []
+        assert registry.list_claims("E") == {}
     assert problems(root, new_url) == []
 
 
@@ -42,3 +44,15 @@ def test_sixteen_runs_register_at_once(new_url: str, tmp_path: Path) -> None:
         with open_registry(new_url) as registry:
             assert len(registry.list_experiments()) == 1
             registry.forget_experiment("E")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_four_runs_of_200_episodes_make_nothing_twice(new_url: str, tmp_path: Path) -> None:
+    root = open_data_root(str(tmp_path / "data"))
+    outputs = run_side_by_side(4, str(root.local_folder), new_url, "--episodes", "200", "--length", "20")
+    assert sum(int(output.split()[-1]) for output in outputs) == 200
+    with open_registry(new_url) as registry:
+        assert registry.list_runs("E") == []
+        assert registry.list_claims("E") == {}
+    assert problems(root, new_url) == []

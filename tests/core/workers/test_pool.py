@@ -178,10 +178,10 @@ def test_workers_have_the_environment_variables_of_the_moment(tmp_path: Path, mo
 def test_workers_are_born_with_what_their_agents_need(trained: bool, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from tests.support.environments_for_tests import work\n"
-        "from rlhfblender_core.workers.processes import start_template\n"
+        "from rlhfblender_core.workers.processes import start_fork_server\n"
         "from rlhfblender_core.workers.pool import Workers\n"
         "if __name__ == '__main__':\n"
-        f"    start_template(trained={trained})\n"
+        f"    start_fork_server(trained={trained})\n"
         "    with Workers(1, Path(sys.argv[1])) as workers:\n"
         "        print(workers.run(work.loaded, 'gymnasium', 'torch', 'prefect'))\n"
         "    print(work.loaded('torch'))\n"

@@ -17,6 +17,7 @@ import pytest
 
 from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord, open_registry
 from rlhfblender_core.registry.migrations import VERSION_TABLE
+from tests.support.environments_for_tests.masked import Masking
 
 Command = Callable[..., Any]
 MODULE = "tests.support.environments_for_tests.counting"
@@ -137,6 +138,29 @@ class TestCheckpoints:
         assert "PPO" in refused("--env", "CartPole-v1", "--model-path", path, "--algorithm", "Nonsense")
 
 
+class TestMasks:
+    ENV = (
+        *("--env", "Choosing-v0", "--no-render"),
+        *("--env-gym-entrypoint", "tests.support.environments_for_tests.masked:Choosing"),
+    )
+
+    def test_a_method_that_isnt_there(self, refused: Callable[..., str]) -> None:
+        line = refused(*self.ENV, "--random", "--action-mask-method", "legal_actions")
+        assert "no method legal_actions()" in line
+        assert "--action-mask-method valid_action_mask" in line
+
+    def test_what_is_no_name_of_a_method(self, refused: Callable[..., str]) -> None:
+        assert "name of a method" in refused(*self.ENV, "--random", "--action-mask-method", "a b")
+
+    def test_an_environment_that_doesnt_say_what_is_allowed(self, refused: Callable[..., str], tmp_path: Path) -> None:
+        from sb3_contrib import MaskablePPO
+
+        model = MaskablePPO("MlpPolicy", Masking(), n_steps=16, batch_size=16, device="cpu")
+        model.save(tmp_path / "model.zip")
+        line = refused(*self.ENV, "--model-path", tmp_path / "model.zip")
+        assert "--action-mask-method valid_action_mask" in line
+
+
 class TestRegistered:
     @pytest.fixture(autouse=True)
     def registered(self, data_root: Path) -> Iterator[None]:
@@ -181,6 +205,7 @@ class TestRegistered:
             (("--exp", "study", "--env-kwargs", "length:5"), "length = 4"),
             (("--env", "CartPole-v1", *COUNTING[2:], "--random"), "entry point"),
             (("--env", "Mine-v0"), "--random"),
+            (("--env", "CartPole-v1", "--exp", "Study", "--random"), "Experiment 'study' is registered"),
         ],
     )  # fmt: skip
     def test_what_is_registered_otherwise(

@@ -100,3 +100,21 @@ def test_an_interrupt_that_nobody_sent_is_told() -> None:
     result = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert "raised KeyboardInterrupt" in result.stderr
+
+
+_BUSY = """
+import sys, threading, time, types
+from flows.cli import process
+process._GRACE_S = 1
+def main():
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    print("done")
+    return 1
+sys.modules["busy"] = types.SimpleNamespace(main=main)
+process.start_command("busy", is_flow=False)
+"""
+
+
+def test_a_command_ends_though_an_environment_left_a_thread_that_does_not() -> None:
+    done = subprocess.run([sys.executable, "-c", _BUSY], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "done\n")

@@ -1,5 +1,7 @@
 """Runs that overlap, as a person sees them: what is made, what is waited for, and what is refused."""
 
+import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from flows.execution import prefect_steps as shard_runs
-from rlhfblender_core.runs.folders import open_run
+from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.storage import open_data_root
+from tests.support.claiming import under_way
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -22,7 +24,8 @@ STUDY = (
     "--random",
 )
 FOUR = (*STUDY, "--exp", "study", "--num-episodes", 4, "--runner", "inprocess")
-WAITS = "Waiting for other runs: episodes in their hands: 2.\n"
+WAITS = "Waiting for other runs, which have claimed 2 episodes.\n"
+KEY = CheckpointKey("study", "random")
 
 
 def made(result: Any) -> list[str]:
@@ -31,25 +34,23 @@ def made(result: Any) -> list[str]:
     return list(result.out.splitlines()[1].split()[1:4])
 
 
-@pytest.mark.parametrize("lets_go", [True, False])
-def test_what_another_run_has_in_hand_comes_last(
-    *, lets_go: bool, generate: Command, data_root: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_another_run_has_claimed_comes_last_and_is_made_once_that_run_has_released_it(
+    generate: Command, data_root: Path
 ) -> None:
-    """And is made once that run has let go of it, or has had it for too long."""
-    monkeypatch.setattr(shard_runs, "_PATIENCE_S", 60.0 if lets_go else 1.0)
-    with open_run(open_data_root(str(data_root)), "study") as other:
-        other.notice.take("random", [0, 1])
+    root, url = open_data_root(str(data_root)), f"sqlite:///{data_root / 'rlhfblender.db'}"
+    digest = digest_of(generate, data_root)
+    with under_way(root, url, "study", digest) as other:
+        other.claim(KEY, [0, 1])
         manifests = data_root / "manifests/study/random"
 
-        def let_go_in_the_end() -> None:
+        def release_in_the_end() -> None:
             while not {"2.json", "3.json"} <= {path.name for path in manifests.glob("*.json")}:
                 done.wait(0.05)
             before.update(path.name for path in manifests.glob("*.json"))
-            if lets_go:
-                other.notice.drop("random", [0, 1])
+            other.release(KEY, [0, 1])
 
         done, before = threading.Event(), set[str]()
-        watcher = threading.Thread(target=let_go_in_the_end, daemon=True)
+        watcher = threading.Thread(target=release_in_the_end, daemon=True)
         watcher.start()
         result = generate(*FOUR)
         watcher.join(10)
@@ -57,9 +58,18 @@ def test_what_another_run_has_in_hand_comes_last(
     assert before == {"2.json", "3.json"}
 
 
+def digest_of(generate: Command, data_root: Path) -> str:
+    """Of the request that makes the four; the data root is empty again afterwards."""
+    generate(*FOUR)
+    manifest = json.loads((data_root / "manifests/study/random/0.json").read_text())
+    shutil.rmtree(data_root)
+    data_root.mkdir()
+    return str(manifest["request_digest"])
+
+
 def test_a_run_with_other_settings_is_refused_while_one_is_at_work(generate: Command, data_root: Path) -> None:
-    with open_run(open_data_root(str(data_root)), "study") as other:
-        other.notice.make({"random": "the digest of another request"})
+    root, url = open_data_root(str(data_root)), f"sqlite:///{data_root / 'rlhfblender.db'}"
+    with under_way(root, url, "study", "the digest of another request"):
         refused = generate(*FOUR, "--overwrite")
         assert (refused.code, refused.out) == (2, "")
         assert refused.err == (

@@ -17,7 +17,7 @@ def upgrade() -> None:
         sa.Column("machine", sa.String(), nullable=False),
         sa.Column("staging", sa.String(), nullable=True),
         sa.Column("heartbeat", sa.Float(53), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_runs"),
+        sa.PrimaryKeyConstraint("id", "experiment", name="pk_runs"),
     )
     op.create_table(
         "claims",

@@ -1,7 +1,7 @@
 """The export to Minari, read by Minari."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +10,22 @@ import pytest
 from gymnasium import spaces
 
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path
-from rlhfblender_core.environments import Trust, unflatten_observation
+from rlhfblender_core.environments import unflatten_observation
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
-from rlhfblender_core.export import (
-    CheckpointReport,
-    export_minari_checkpoint,
-    find_experiments,
-    locked,
-    open_target,
-    plan_minari_export,
-)
+from rlhfblender_core.export.formats import ExportOptions
 from rlhfblender_core.export.minari.episodes import minari_infos, minari_space
-from rlhfblender_core.registry import open_registry
+from rlhfblender_core.export.request import CheckpointExport
+from rlhfblender_core.export.run import export_all
+from rlhfblender_core.step_runner import LocalRunner
 from tests.support.exporting import DataSet
+from tests.support.generating import locations_of
 
 minari = pytest.importorskip("minari")
 
-TRUST = Trust(packages=frozenset({"gymnasium", "tests"}))
 
-
-def export(data: DataSet, out: Path, experiments: list[str] | None = None) -> list[CheckpointReport]:
-    target = open_target(str(out), data.root)
-    with open_registry(data.url) as registry:
-        sources = find_experiments(data.root, registry, experiments)
-    with locked(target):
-        return [export_minari_checkpoint(data.root, target, cp) for cp in plan_minari_export(sources, TRUST)]
+def export(data: DataSet, out: Path, experiments: Sequence[str] = ()) -> list[CheckpointExport]:
+    locations = locations_of(data.root, data.url)
+    return list(export_all(str(out), "minari", experiments, ExportOptions(), LocalRunner(), locations).checkpoints)
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +126,11 @@ def test_a_second_run_changes_nothing_and_new_episodes_are_added(data: DataSet, 
     data.counting()
     export(data, out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    assert [(report.made, report.there) for report in export(data, out)] == [(0, 2)]
+    assert [(report.made, report.existing) for report in export(data, out)] == [(0, 2)]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
     data.counting(episodes=3)
     (report,) = export(data, out)
-    assert (report.made, report.there) == (1, 2)
+    assert (report.made, report.existing) == (1, 2)
     assert minari.load_dataset(report.place).total_episodes == 3
 
 
@@ -150,12 +141,7 @@ def test_object_storage_can_be_exported(remote_data: DataSet, out: Path) -> None
 
 
 def test_checkpoints_can_be_exported_side_by_side(mixed_data: DataSet, out: Path) -> None:
-    target = open_target(str(out), mixed_data.root)
-    with open_registry(mixed_data.url) as registry:
-        planned = plan_minari_export(find_experiments(mixed_data.root, registry, ["trained_cartpole"]))
-    with locked(target), ThreadPoolExecutor(4) as threads:
-        work = [threads.submit(export_minari_checkpoint, mixed_data.root, target, each) for each in planned]
-    assert [future.result().made for future in work] == [2, 2, 2, 2]
+    assert [report.made for report in export(mixed_data, out, ["trained_cartpole"])] == [2, 2, 2, 2]
     assert len(minari.list_local_datasets()) == 4
 
 

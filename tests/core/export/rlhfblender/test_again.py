@@ -1,5 +1,6 @@
 """The export to RLHF-Blender, run again: what is new is written, what is gone goes, ids and numbers stay."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import open_data_root
 from tests.support import server_contract
 from tests.support.exporting import DataSet
+from tests.support.generating import locations_of
 
 Snapshot = Callable[[Path], dict[str, str]]
 
@@ -25,7 +27,7 @@ def test_a_second_run_changes_nothing(data: DataSet, out: Path, snapshot: Snapsh
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     reports = data.export(out)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
-    assert [(report.made, report.there) for report in reports] == [(0, 2)]
+    assert [(report.made, report.existing) for report in reports] == [(0, 2)]
 
 
 def test_two_exports_have_the_same_bytes(data: DataSet, tmp_path: Path, snapshot: Snapshot) -> None:
@@ -40,7 +42,7 @@ def test_only_new_episodes_are_written(data: DataSet, out: Path) -> None:
     data.export(out)
     before = {path: path.stat().st_mtime_ns for path in (out / "data").rglob("*") if path.is_file()}
     data.counting(episodes=3)
-    assert [(report.made, report.there) for report in data.export(out)] == [(2, 1)]
+    assert [(report.made, report.existing) for report in data.export(out)] == [(2, 1)]
     assert all(path.stat().st_mtime_ns == moment for path, moment in before.items())
     assert len(server_contract.check_folder(out)) == 3
 
@@ -72,7 +74,7 @@ def test_an_episode_made_anew_is_exported_anew(data: DataSet, out: Path) -> None
     data.export(out)
     first = [episode.arrays["obs"] for episode in server_contract.check_folder(out)]
     data.counting(overwrite=True, max_steps_per_episode=3)
-    assert [(report.made, report.there) for report in data.export(out)] == [(2, 0)]
+    assert [(report.made, report.existing) for report in data.export(out)] == [(2, 0)]
     again = server_contract.check_folder(out)
     assert [len(obs) for obs in first] == [5, 5]
     assert [len(episode.rewards) for episode in again] == [3, 3]
@@ -88,7 +90,7 @@ def test_a_file_that_is_gone_or_cut_off_is_written_again(data: DataSet, out: Pat
             file.unlink()
             if file.suffix != ".mp4":
                 file.write_bytes(content[:-1])
-            assert [(report.made, report.there) for report in data.export(out)] == [(1, 1)]
+            assert [(report.made, report.existing) for report in data.export(out)] == [(1, 1)]
             assert file.read_bytes() == content
     server_contract.check_folder(out)
 
@@ -150,11 +152,11 @@ def test_labels_set_later_are_in_new_manifests_and_in_the_next_export(data: Data
     data.counting(episodes=1)
     data.export(out)
     request = RegistrationRequest(env="CountingMade-v0", action_labels=["a", "b", "c"])
-    register_environment(request, data.root, data.url)
+    register_environment(request, data.root, data.url, locations_of(data.root, data.url).trust())
     data.counting(episodes=2)
     manifests = read_published(data.root, CheckpointKey("E", "random")).manifests
     assert [manifests[number].action_names for number in (0, 1)] == [None, ("a", "b", "c")]
-    assert [(report.made, report.there) for report in data.export(out)] == [(1, 1)]
+    assert [(report.made, report.existing) for report in data.export(out)] == [(1, 1)]
     (row,) = server_contract.read_database(out)["Environment"]
     assert row["action_space_info"]["labels"] == {"0": "a", "1": "b", "2": "c"}
 
@@ -162,7 +164,7 @@ def test_labels_set_later_are_in_new_manifests_and_in_the_next_export(data: Data
 def test_an_export_stopped_half_way_is_finished_by_the_next(
     data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot
 ) -> None:
-    import rlhfblender_core.export.rlhfblender.episodes as module
+    module = importlib.import_module("rlhfblender_core.export.rlhfblender.episodes")
 
     data.counting(episodes=3)
     data.export(tmp_path / "whole")
@@ -186,5 +188,5 @@ def test_an_export_stopped_half_way_is_finished_by_the_next(
     left = tmp_path / "out/.rlhfblender-export/staging-killed/0.npz"
     left.parent.mkdir()
     left.touch()
-    assert [(report.made, report.there) for report in data.export(tmp_path / "out")] == [(2, 1)]
+    assert [(report.made, report.existing) for report in data.export(tmp_path / "out")] == [(2, 1)]
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "whole")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError, StorageNotUsableError
-from rlhfblender_core.export import locked, open_target
+from rlhfblender_core.export.index import locked
+from rlhfblender_core.export.request import open_target
 from rlhfblender_core.storage import open_data_root
 from tests.support import server_contract
 from tests.support.exporting import DataSet

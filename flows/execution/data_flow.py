@@ -1,0 +1,44 @@
+"""What all flows have in common: how they are declared, and how their errors become states."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+from prefect import Flow, State, flow, get_run_logger
+from prefect.states import Failed
+
+import flows.ui.log_filters  # noqa: F401 (its import is what it is for)
+from flows.cli.arguments import REFUSED
+from flows.execution.crashed_task_runs import end_crashed_task_runs
+from flows.ui.parameter_forms import shown_as_form
+from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
+
+P = ParamSpec("P")
+
+
+def data_flow(name: str, run_name: Callable[[], str]) -> Callable[[Callable[P, State[Any]]], Flow[P, State[Any]]]:
+    """Makes a flow of a function that returns the run's final state.
+
+    What this project raises on purpose ends the run as failed, with one line: a wrong request as
+    :data:`~flows.cli.arguments.REFUSED`, anything else so that it may be run again.
+
+    Args:
+        name: of the flow.
+        run_name: gives a run's name, in ASCII: Prefect's timeline draws nothing else.
+    """
+
+    def declare(function: Callable[P, State[Any]]) -> Flow[P, State[Any]]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> State[Any]:
+            end_crashed_task_runs()
+            try:
+                return function(*args, **kwargs)
+            except RequestError as error:
+                get_run_logger().error("%s", one_line(error))
+                return Failed(name=REFUSED, message=one_line(error))
+            except RLHFBlenderError as error:
+                return Failed(message=one_line(error))
+
+        return shown_as_form(flow(name=name, flow_run_name=run_name)(run))
+
+    return declare

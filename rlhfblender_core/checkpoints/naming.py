@@ -1,0 +1,224 @@
+"""Which checkpoint a model is, from its file's name and those of its neighbours.
+
+RL Zoo's and Stable-Baselines3's own names are known; in those of other trainers the training steps are the one number
+that varies. Pure: nothing is opened here.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from rlhfblender_core.dataset.layout import BEST, FINAL
+from rlhfblender_core.errors import CheckpointNotUsableError, InvalidParameterError
+from rlhfblender_core.names import path_segment
+
+BEST_MODEL = "best_model"
+#: Where the steps stand in a pattern of a user.
+STEP_FIELD = "{step}"
+
+_STEPS = re.compile(r"(?P<prefix>.*?)_?(?P<step>\d{1,15})_steps")
+#: 10000, 500k, 1.5M.
+_NUMBER = re.compile(r"(?P<digits>\d+(?:\.\d+(?=[kKmM](?![A-Za-z0-9])))?)(?P<unit>[kKmM](?![A-Za-z0-9]))?")
+_UNITS = {"k": 10**3, "m": 10**6}
+_VERSION = re.compile(r"-v\d+$")
+_MOST_DIGITS = 15
+#: A number that stands alone among a model's neighbours: below, it is rather a seed or the number of a run.
+_LEAST_LONE_STEP = 1000
+_WORDS = {"best": BEST, "final": FINAL, "last": FINAL, "latest": FINAL}
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A model's place among its neighbours.
+
+    Attributes:
+        label: ``"100000"``, ``"final"``, ``"best"``.
+        step: training steps, None where the name doesn't say.
+    """
+
+    label: str
+    step: int | None
+
+
+def stem_of(name: str) -> str:
+    """A model's name without ``.zip``; ``model.v2`` and the like stay whole."""
+    return name.removesuffix(".zip")
+
+
+def callback_step(stem: str) -> re.Match[str] | None:
+    """``<prefix>_<step>_steps``, as Stable-Baselines3's callback writes it, with those groups."""
+    return _STEPS.fullmatch(stem)
+
+
+def named_models(models: Collection[str], environment_id: str, pattern: str | None = None) -> dict[str, NamedModel]:
+    """What the models of one folder are; those that are nothing of an experiment's are left out.
+
+    Args:
+        models: names of files, or of folders that hold a model each.
+        environment_id: the environment that the agent is wanted for.
+        pattern: the user's, with ``{step}`` in it; None to find the steps.
+
+    Raises:
+        CheckpointNotUsableError: more than one number varies in the names.
+        InvalidParameterError: the pattern is none.
+    """
+    final = final_model(models, environment_id)
+    named = {name: NamedModel(FINAL, None) for name in models if name == final}
+    steps = _steps([name for name in models if name != final], pattern)
+    named |= {name: NamedModel(str(step), step) for name, step in steps.items()}
+    unnamed = [name for name in models if name not in named]
+    for name in unnamed:
+        word = BEST if stem_of(name) == BEST_MODEL else _word(name)
+        if word == BEST or (word == FINAL and final is None):
+            named[name] = NamedModel(word, None)
+    others = [name for name in models if name not in named]
+    if pattern is None and len(others) == 1 and not any(known.label == FINAL for known in named.values()):
+        named[others[0]] = NamedModel(FINAL, None)
+    return named
+
+
+def _steps(models: list[str], pattern: str | None) -> dict[str, int]:
+    """Training steps by name, for those whose names tell."""
+    if pattern is not None:
+        expression = step_pattern(pattern)
+        # The extension may be left out on either side: unzipped models have none.
+        stems = {name: stem_of(name) for name in models}
+        found = {
+            name: expression.fullmatch(stem) or expression.fullmatch(f"{stem}.zip") for name, stem in stems.items()
+        }
+        return {name: int(match[1]) for name, match in found.items() if match}
+    steps: dict[str, int] = {}
+    families: dict[str, dict[str, list[int]]] = defaultdict(dict)
+    for name in models:
+        stem = stem_of(name)
+        if conventional := callback_step(stem):
+            steps[name] = int(conventional["step"])
+        elif stem != BEST_MODEL and (numbers := _numbers(stem)):
+            families[_NUMBER.sub("\0", stem)][name] = numbers
+    for family in families.values():
+        steps |= _lone_step(*family) if len(family) == 1 else _varying_number(family)
+    return steps
+
+
+def _lone_step(name: str) -> dict[str, int]:
+    """The number in a name without neighbours, if it can only be a number of steps."""
+    stem = stem_of(name)
+    if stem.isascii() and stem.isdigit():
+        return {name: int(stem)} if len(stem) <= _MOST_DIGITS else {}
+    apart = [number for number in _NUMBER.finditer(stem) if not _touches_letters(stem, number)]
+    large = [value for number in apart if (value := _value(number)) >= _LEAST_LONE_STEP]
+    after_word = re.search(r"(?i)(?:^|[^a-z])steps?[_-]?(\d{1,15})$", stem)
+    if after_word:
+        return {name: int(after_word[1])}
+    return {name: large[0]} if len(large) == 1 else {}
+
+
+def _touches_letters(stem: str, number: re.Match[str]) -> bool:
+    before, after = stem[: number.start()][-1:], stem[number.end() :][:1]
+    return before.isalnum() or after.isalnum()
+
+
+def _varying_number(family: Mapping[str, list[int]]) -> dict[str, int]:
+    """The one number in which these names differ.
+
+    Raises:
+        CheckpointNotUsableError: they differ in several.
+    """
+    columns = list(zip(*family.values(), strict=True))
+    varying = [column for column in columns if len(set(column)) > 1]
+    if len(varying) > 1:
+        some = " and ".join(repr(name) for name in sorted(family)[:2])
+        raise CheckpointNotUsableError(
+            f"The names {some} differ in {len(varying)} numbers: which are the training steps? Say it with "
+            f"--checkpoint-pattern, for example {example_pattern(sorted(family)[0])!r}."
+        )
+    # Names that differ in how a number is written (007 and 7) have no column that varies; their labels clash later.
+    return dict(zip(family, varying[0] if varying else columns[-1], strict=True))
+
+
+def example_pattern(name: str) -> str:
+    """A pattern that the last number of a name would be the steps of."""
+    numbers = list(_NUMBER.finditer(stem_of(name)))
+    if not numbers:
+        return STEP_FIELD
+    last = numbers[-1]
+    return f"{_NUMBER.sub('*', name[: last.start()])}{STEP_FIELD}{name[last.end() :]}"
+
+
+def step_pattern(pattern: str) -> re.Pattern[str]:
+    """What a user's pattern matches: ``{step}`` is the number, ``*`` anything.
+
+    Raises:
+        InvalidParameterError: it has not exactly one ``{step}``.
+    """
+    if pattern.count(STEP_FIELD) != 1:
+        raise InvalidParameterError(
+            f"--checkpoint-pattern needs {STEP_FIELD} once, where the training steps stand in the names, not "
+            f"{pattern[:80]!r}. Example: 'ppo_vec_{STEP_FIELD}.zip'"
+        )
+    before, after = (".*".join(map(re.escape, part.split("*"))) for part in pattern.split(STEP_FIELD))
+    # The number is whole: "*{step}" doesn't leave its first digits to the star.
+    return re.compile(rf"{before}(?<!\d)(\d{{1,{_MOST_DIGITS}}})(?!\d){after}")
+
+
+def _numbers(stem: str) -> list[int]:
+    found = list(_NUMBER.finditer(stem))
+    return [_value(number) for number in found] if all(len(n["digits"]) <= _MOST_DIGITS for n in found) else []
+
+
+def _value(number: re.Match[str]) -> int:
+    if number["unit"] is None:
+        return int(number["digits"])
+    return round(float(number["digits"]) * _UNITS[number["unit"].lower()])
+
+
+def _word(name: str) -> str | None:
+    words = re.split(r"[^a-z]+", stem_of(name).lower())
+    return next((_WORDS[word] for word in words if word in _WORDS), None)
+
+
+def final_model(models: Iterable[str], environment_id: str) -> str | None:
+    """The model that is named after the environment, in any version and maybe behind a prefix; None for none.
+
+    Raises:
+        CheckpointNotUsableError: several are, and none more than the others.
+    """
+    others = [name for name in models if stem_of(name) != BEST_MODEL and not callback_step(stem_of(name))]
+    segment = path_segment(environment_id)
+    # Without its namespace too: Pong-v5 for ALE/Pong-v5.
+    for wanted in dict.fromkeys((segment, path_segment(environment_id.rpartition("/")[2]))):
+        for fits in (_is_same, _has_same_base, _ends_with_base):
+            matching = [name for name in others if fits(stem_of(name), wanted)]
+            # Of several versions, the newest.
+            newest = [name for name in matching if _version(name) == max(map(_version, matching))]
+            if len(newest) > 1:
+                raise CheckpointNotUsableError(
+                    f"Both {newest[0]!r} and {newest[1]!r} are named after {environment_id}. Give the path of one."
+                )
+            if newest:
+                return newest[0]
+    return None
+
+
+def _is_same(stem: str, wanted: str) -> bool:
+    return stem == wanted
+
+
+def _has_same_base(stem: str, wanted: str) -> bool:
+    return base_of(stem) == base_of(wanted)
+
+
+def _ends_with_base(stem: str, wanted: str) -> bool:
+    """``ppo-CartPole-v1``, as models on hubs are named, and ``ppo_CartPole-v1``."""
+    return base_of(stem).endswith((f"-{base_of(wanted)}", f"_{base_of(wanted)}"))
+
+
+def base_of(name: str) -> str:
+    """An id, or a folder's name that is one, without its version."""
+    return _VERSION.sub("", name)
+
+
+def _version(name: str) -> int:
+    match = re.search(r"-v(\d{1,9})$", stem_of(name))
+    return int(match[1]) if match else -1

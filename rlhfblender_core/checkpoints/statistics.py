@@ -1,0 +1,73 @@
+"""Which of the files beside a model holds its observation statistics, whatever they are called."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlhfblender_core.checkpoints.find import CheckpointFile
+from rlhfblender_core.checkpoints.listing import open_folder
+from rlhfblender_core.checkpoints.looking import pickled_classes
+from rlhfblender_core.checkpoints.naming import stem_of
+from rlhfblender_core.errors import CheckpointNotUsableError
+from rlhfblender_core.untrusted.limits import MAX_PICKLE_BYTES
+
+_CLASS = "VecNormalize"
+#: Pickles of a folder that are looked into.
+_MOST_PICKLES = 200
+
+
+def statistics_url(
+    file: CheckpointFile, chosen: str | None, storage_options: Mapping[str, Any] | None = None
+) -> tuple[str | None, str | None]:
+    """The URL of a checkpoint's statistics, None where it has none; and a line where they were known by content only.
+
+    Only the first bytes of pickles are looked at; whether one is safe shows when it is read.
+
+    Args:
+        file: the checkpoint.
+        chosen: the file that the user names, with ``{step}`` for each checkpoint's own; None to find it.
+        storage_options: for fsspec.
+
+    Raises:
+        CheckpointNotUsableError: there are several, and nothing says which is meant.
+        StorageNotUsableError, StorageUnavailableError: the folder can't be read.
+    """
+    if chosen is not None:
+        return chosen.replace("{step}", file.label), None
+    if file.companions.vecnormalize is not None:
+        return file.companions.vecnormalize, None
+    known = _statistics_among(file.companions.pickles, storage_options)
+    if len(known) > 1:
+        own = [url for url in known if _belongs_to(url, file)]
+        if len(own) != 1:
+            names = ", ".join(repr(url) for url in known[:4])
+            raise CheckpointNotUsableError(
+                f"Checkpoint {file.url!r} has several files of statistics beside it: {names}. Say which is its own: "
+                "--vecnormalize FILE."
+            )
+        known = own
+    if not known:
+        return None, None
+    name = known[0].rpartition("/")[2]
+    return known[0], f"Checkpoint {file.label} sees observations normalised by {name!r}"
+
+
+def _statistics_among(urls: Sequence[str], storage_options: Mapping[str, Any] | None) -> list[str]:
+    by_folder: dict[str, list[str]] = {}
+    for url in urls[:_MOST_PICKLES]:
+        parent, _, name = url.rpartition("/")
+        by_folder.setdefault(parent or "/", []).append(name)
+    known = []
+    for parent, names in by_folder.items():
+        folder = open_folder(parent, storage_options)
+        small = [name for name in names if 0 < folder.sizes.get(name, 1) <= MAX_PICKLE_BYTES]
+        known += [folder.url(name) for name, held in pickled_classes(folder, small).items() if held == _CLASS]
+    return known
+
+
+def _belongs_to(url: str, file: CheckpointFile) -> bool:
+    """Whether a file's name has the checkpoint's own: its steps as a whole number, its word, or all of its name."""
+    stem = url.rpartition("/")[2].removesuffix(".pkl")
+    model = stem_of(file.url.rpartition("/")[2])
+    label = rf"(?<![0-9A-Za-z])0*{re.escape(file.label)}(?![0-9A-Za-z])"
+    return re.search(label, stem) is not None or stem == model or stem.startswith((f"{model}_", f"{model}-"))

@@ -1,0 +1,89 @@
+"""The formats that episodes are exported to: one row each. A new format is one folder beside this file, and its row."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlhfblender_core.export.minari.dataset import MinariCheckpoint, export_minari_checkpoint, plan_minari_export
+from rlhfblender_core.export.request import CheckpointExport, ExperimentSource, RewardsKind
+from rlhfblender_core.export.rlhfblender.episodes import ServerCheckpoint, export_server_checkpoint
+from rlhfblender_core.export.rlhfblender.folder import finish_server_export, left_behind, plan_server_export
+from rlhfblender_core.locations import Locations
+from rlhfblender_core.registry import open_registry
+from rlhfblender_core.storage import DataRoot
+
+ExportFormat = Literal["rlhfblender", "minari"]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What can be chosen of an export besides its format.
+
+    Attributes:
+        rewards: what RLHF-Blender's plots of rewards show.
+    """
+
+    rewards: RewardsKind = "per-step"
+
+
+#: A checkpoint with what its format needs to know; travels to tasks.
+CheckpointJob = ServerCheckpoint | MinariCheckpoint
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is written.
+
+    Attributes:
+        check: refuses what can't be exported, and writes nothing.
+        plan: what is to be done for each checkpoint; may note things down in the target.
+        export: brings one checkpoint's episodes up to date.
+        finish: writes what comes last; names experiments that lie in the target and aren't registered any more.
+        advice: what to do with the export, in lines.
+    """
+
+    check: Callable[[Sequence[ExperimentSource], Locations], Any]
+    plan: Callable[[Sequence[ExperimentSource], DataRoot, ExportOptions, Locations], Sequence[CheckpointJob]]
+    export: Callable[[DataRoot, DataRoot, Any], CheckpointExport]
+    finish: Callable[[Sequence[ExperimentSource], DataRoot, ExportOptions, Locations], tuple[str, ...]]
+    advice: Callable[[str, Sequence[CheckpointExport]], Sequence[str]]
+
+
+def _plan_server(
+    sources: Sequence[ExperimentSource], target: DataRoot, options: ExportOptions, locations: Locations
+) -> list[CheckpointJob]:
+    experiments = plan_server_export(target, sources, options.rewards, locations.storage_options)
+    return [checkpoint for experiment in experiments for checkpoint in experiment.checkpoints]
+
+
+def _finish_server(
+    sources: Sequence[ExperimentSource], target: DataRoot, options: ExportOptions, locations: Locations
+) -> tuple[str, ...]:
+    # Planned again: the numbers are known by now, and stay.
+    experiments = plan_server_export(target, sources, options.rewards, locations.storage_options)
+    finish_server_export(locations.open_root(), target, experiments)
+    with open_registry(locations.database_url, create=False) as registry:
+        return left_behind(target, [record.name for record in registry.list_experiments()])
+
+
+FORMATS: Mapping[ExportFormat, Format] = {
+    "rlhfblender": Format(
+        check=lambda _sources, _locations: None,
+        plan=_plan_server,
+        export=export_server_checkpoint,
+        finish=_finish_server,
+        advice=lambda folder, _reports: [
+            f"Start RLHF-Blender's server in {folder}: it reads data/ and rlhfblender.db there."
+        ],
+    ),
+    "minari": Format(
+        check=lambda sources, locations: plan_minari_export(sources, locations.trust()),
+        plan=lambda sources, _target, _options, locations: plan_minari_export(sources, locations.trust()),
+        export=export_minari_checkpoint,
+        finish=lambda _sources, _target, _options, _locations: (),
+        advice=lambda folder, reports: [
+            f"Load with MINARI_DATASETS_PATH={folder}:",
+            *(f'  minari.load_dataset("{report.place}")' for report in reports),
+        ],
+    ),
+}

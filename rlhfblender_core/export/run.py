@@ -1,0 +1,133 @@
+"""Exporting: experiments are looked up, each checkpoint's episodes brought up to date, what shows them comes last."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlhfblender_core.export.formats import FORMATS, CheckpointJob, ExportFormat, ExportOptions
+from rlhfblender_core.export.index import locked
+from rlhfblender_core.export.request import (
+    CheckpointExport,
+    ExperimentSource,
+    RewardsKind,
+    find_experiments,
+    open_target,
+)
+from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
+from rlhfblender_core.registry import open_registry
+from rlhfblender_core.step_runner import LocalRunner, StepRunner, concurrency_for
+from rlhfblender_core.storage import open_data_root
+from rlhfblender_core.wording import counted
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported.
+
+    Attributes:
+        to: the format.
+        folder: the export.
+        checkpoints: what came of each.
+        left_behind: experiments of earlier exports that aren't registered any more; they stay there.
+    """
+
+    to: ExportFormat
+    folder: str
+    checkpoints: tuple[CheckpointExport, ...]
+    left_behind: tuple[str, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no episode was left out."""
+        return not any(report.left_out for report in self.checkpoints)
+
+    def lines(self) -> Iterator[str]:
+        """What was exported, what wasn't, what is there besides, and what to do with it."""
+        for report in self.checkpoints:
+            for reason, count in report.left_out.items():
+                episodes = counted(count, "episode")
+                yield f"left out: {report.key.experiment} at {report.key.checkpoint}, {episodes}, each {reason}"
+        made, existing = sum(report.made for report in self.checkpoints), sum(r.existing for r in self.checkpoints)
+        yield f"{counted(made, 'episode')} exported, {existing} there already, in {self.folder}"
+        for name in self.left_behind:
+            yield f"{name} is in {self.folder} from an earlier export and isn't registered any more; it stays there."
+        if made + existing:
+            yield from FORMATS[self.to].advice(self.folder, self.checkpoints)
+
+
+def export(  # noqa: PLR0913 (one per flag)
+    out: str,
+    *,
+    to: ExportFormat = "rlhfblender",
+    exp: Sequence[str] = (),
+    rewards: RewardsKind = "per-step",
+    data_root: str = DEFAULT_DATA_ROOT,
+    database_url: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> ExportReport:
+    """Exports the experiments' episodes, without Prefect; those that are exported already are left as they are.
+
+    Args:
+        out: folder to export to, made if needed; an earlier export is continued.
+        to: the format.
+        exp: experiments; none for all that have episodes.
+        rewards: what RLHF-Blender's plots of rewards show.
+        data_root: folder or fsspec URL.
+        database_url: of the registry; None for SQLite beside the data.
+        storage_options: for fsspec.
+
+    Raises:
+        RequestError: with what is wrong and what to do.
+        TransientError: the storage or the registry is gone.
+    """
+    locations = locate(data_root, database_url, storage_options)
+    return export_all(out, to, exp, ExportOptions(rewards), LocalRunner(), locations)
+
+
+def export_all(
+    out: str, to: ExportFormat, exp: Sequence[str], options: ExportOptions, runner: StepRunner, locations: Locations
+) -> ExportReport:
+    """Exports by the runner's steps; see :func:`export`."""
+    target = open_target(out, locations.open_root())
+    sources = runner.do(find_sources, exp, locations)
+    with locked(target):
+        jobs = runner.do(plan_export, to, sources, target.url, options, locations)
+        calls = ({"to": to, "checkpoint": job, "out": target.url, "locations": locations} for job in jobs)
+        reports = runner.do_each(export_checkpoint, calls, concurrency_for(locations))
+        behind = runner.do(finish_export, to, sources, target.url, options, locations)
+    return ExportReport(to, str(target.local_folder), tuple(reports), behind)
+
+
+def check_export(out: str, to: ExportFormat, exp: Sequence[str], locations: Locations) -> None:
+    """Refuses a wrong request; writes nothing.
+
+    Raises:
+        RequestError: with what is wrong and what to do.
+    """
+    open_target(out, locations.open_root())
+    FORMATS[to].check(find_sources(exp, locations), locations)
+
+
+def find_sources(experiments: Sequence[str], locations: Locations) -> tuple[ExperimentSource, ...]:
+    """The experiments to export, with their environments and the checkpoints that have episodes."""
+    with open_registry(locations.database_url, create=False) as registry:
+        return find_experiments(locations.open_root(), registry, experiments)
+
+
+def plan_export(
+    to: ExportFormat, sources: Sequence[ExperimentSource], out: str, options: ExportOptions, locations: Locations
+) -> Sequence[CheckpointJob]:
+    """The checkpoints, with the ids and numbers by which the format knows them."""
+    return FORMATS[to].plan(sources, open_data_root(out), options, locations)
+
+
+def export_checkpoint(to: ExportFormat, checkpoint: CheckpointJob, out: str, locations: Locations) -> CheckpointExport:
+    """Brings a checkpoint's episodes in the export up to date."""
+    return FORMATS[to].export(locations.open_root(), open_data_root(out), checkpoint)
+
+
+def finish_export(
+    to: ExportFormat, sources: Sequence[ExperimentSource], out: str, options: ExportOptions, locations: Locations
+) -> tuple[str, ...]:
+    """Writes what comes last; names experiments of earlier exports that aren't registered any more."""
+    return FORMATS[to].finish(sources, open_data_root(out), options, locations)

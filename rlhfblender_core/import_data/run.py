@@ -1,0 +1,167 @@
+"""Importing: every file of a source is checked, converted and published, then its experiment is registered."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlhfblender_core.dataset.publish import episode_record
+from rlhfblender_core.dataset.published import read_published
+from rlhfblender_core.import_data.episodes import ImportedBatch, ImportTarget, import_episodes
+from rlhfblender_core.import_data.labels import import_action_labels
+from rlhfblender_core.import_data.plan import ImportPlan, ImportRequest, check_locations, plan_import
+from rlhfblender_core.import_data.sources import SourceCheckpoint, source_folder
+from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
+from rlhfblender_core.registry import DEFAULT_PROJECT, open_registry, registry_if_any
+from rlhfblender_core.runs.claims import IMPORTED, open_claims
+from rlhfblender_core.runs.folders import open_run
+from rlhfblender_core.step_runner import LocalRunner, StepRunner
+from rlhfblender_core.steps import register_environment, register_experiment
+from rlhfblender_core.storage import check_writable
+from rlhfblender_core.wording import counted
+from rlhfblender_core.workers.pool import available_cores
+
+#: Episodes in one step: their videos are decoded, which takes a second or so each.
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a run of import_data achieved.
+
+    Attributes:
+        experiment: its name.
+        data_root: where everything is, as a person would use it.
+        batches: what became of the episodes.
+        labels: pictures of actions that were stored.
+        faults: one line per thing that was not imported, naming the file.
+        notes: one line per thing that was missing or left out.
+    """
+
+    experiment: str
+    data_root: str
+    batches: tuple[ImportedBatch, ...]
+    labels: int
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def made(self) -> int:
+        """Episodes imported now."""
+        return sum(len(batch.made) for batch in self.batches)
+
+    @property
+    def existing(self) -> int:
+        """Episodes that were there already."""
+        return sum(len(batch.existing) for batch in self.batches)
+
+    @property
+    def summary(self) -> str:
+        """One line about everything."""
+        failed = sum(len(batch.faults) for batch in self.batches)
+        labels = f", {self.labels} pictures of actions" if self.labels else ""
+        made, existing = counted(self.made, "episode"), f"{self.existing:,} already there"
+        return f"{made} imported, {existing}, {failed:,} not imported{labels}"
+
+
+def import_data(  # noqa: PLR0913 (one per flag)
+    folder: str,
+    *,
+    exp: str,
+    env: str,
+    project: str = DEFAULT_PROJECT,
+    source_exp: str | None = None,
+    overwrite: bool = False,
+    data_root: str = DEFAULT_DATA_ROOT,
+    database_url: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Imported:
+    """Imports episodes that were made elsewhere, without Prefect.
+
+    Args:
+        folder: with ``episodes/``, ``rewards/``, ``renders/`` …; it is only read.
+        exp: experiment that the episodes become.
+        env: Gymnasium id of their environment; it needn't be installed.
+        project: of the experiment.
+        source_exp: which experiment of the folder, where it has several.
+        overwrite: whether to replace existing episodes that were made otherwise.
+        data_root: folder or fsspec URL.
+        database_url: of the registry; None for SQLite beside the data.
+        storage_options: for fsspec.
+
+    Raises:
+        RequestError: with what is wrong and what to do.
+        TransientError: the storage or the registry is gone.
+    """
+    request = ImportRequest(source_folder(folder), exp, env, project, source_exp, overwrite)
+    return import_all(request, LocalRunner(), locate(data_root, database_url, storage_options))
+
+
+def make_import_plan(request: ImportRequest, locations: Locations) -> ImportPlan:
+    """Resolves the request against folder and registry, and checks it; writes nothing."""
+    check_writable(locations.open_root())
+    with registry_if_any(locations.database_url) as registry:
+        plan = plan_import(request, registry)
+    check_locations(plan, locations.database_url)
+    return plan
+
+
+def import_all(request: ImportRequest, runner: StepRunner, locations: Locations) -> Imported:
+    """Imports by the runner's steps, see :func:`import_data`."""
+    plan = make_import_plan(request, locations)
+    calls = (
+        {"source": source, "numbers": numbers, "target": target, "locations": locations}
+        for source, target in plan.work
+        for numbers in _batches(source.episodes())
+    )
+    batches = tuple(runner.do_each(import_batch, calls, available_cores()))
+    if any(batch.made or batch.existing for batch in batches):
+        runner.do(register_environment, plan.environment, locations)
+        runner.do(register_experiment, plan.experiment, plan.checkpoint_records(), locations, replace=False)
+        runner.do(index_imported, plan, locations)
+    labels, label_faults = runner.do(import_labels, plan, locations)
+    return Imported(
+        plan.experiment.name,
+        locations.open_root().display_url("").rstrip("/"),
+        batches,
+        labels,
+        (*(line for batch in batches for line in batch.faults), *label_faults),
+        (*plan.notes, *(line for batch in batches for line in batch.notes)),
+    )
+
+
+def _batches(numbers: Iterable[int]) -> Iterator[tuple[int, ...]]:
+    ordered = sorted(numbers)
+    for start in range(0, len(ordered), _BATCH):
+        yield tuple(ordered[start : start + _BATCH])
+
+
+def import_batch(
+    source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, locations: Locations
+) -> ImportedBatch:
+    """Checks, converts and publishes these episodes of a checkpoint."""
+    root, url, key = locations.open_root(), locations.database_url, target.key
+    open_registry(url).close()  # made on first use: claims come before files
+    asked = {key.checkpoint: IMPORTED}
+    with open_run(root) as run, open_claims(url, run.folder, key.experiment, asked) as claims:
+        # What another import has claimed is converted all the same: from one source comes the same.
+        claimed = claims.claim(key, numbers)
+        batch = import_episodes(root, source, numbers, target, run.folder)
+        claims.release(key, claimed.free)
+    return batch
+
+
+def import_labels(plan: ImportPlan, locations: Locations) -> tuple[int, tuple[str, ...]]:
+    """Stores the source's pictures of actions; returns how many, and what is wrong with others."""
+    return import_action_labels(locations.open_root(), plan.folder)
+
+
+def index_imported(plan: ImportPlan, locations: Locations) -> None:
+    """Registers the checkpoints' published episodes."""
+    root = locations.open_root()
+    records = [
+        episode_record(manifest)
+        for _, target in plan.work
+        for manifest in read_published(root, target.key).manifests.values()
+    ]
+    with open_registry(locations.database_url) as registry:
+        registry.record_episodes(records)

@@ -1,0 +1,118 @@
+"""What a generate run will do, found out before anything is registered, written or started."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from rlhfblender_core.dataset.layout import CheckpointKey
+from rlhfblender_core.dataset.published import Published, read_published
+from rlhfblender_core.locations import Locations
+from rlhfblender_core.planning.plan import GenerationPlan, plan_generation
+from rlhfblender_core.planning.request import GenerationRequest
+from rlhfblender_core.planning.same_request import check_same_request
+from rlhfblender_core.registry import registry_if_any
+from rlhfblender_core.rollout.settings import RolloutSettings
+from rlhfblender_core.rollout.shards import PendingShard, Shard, cut_shards
+from rlhfblender_core.storage import check_writable
+
+
+@dataclass(frozen=True)
+class CheckpointWork:
+    """What is to be done for one checkpoint.
+
+    Attributes:
+        settings: how its episodes are rolled out.
+        published: what exists.
+        num_episodes: how many there shall be.
+        replace: whether those that exist are regenerated.
+    """
+
+    settings: RolloutSettings
+    published: Published
+    num_episodes: int
+    replace: bool
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Episodes to make."""
+        wanted = range(self.num_episodes)
+        return tuple(wanted) if self.replace else self.published.missing(wanted)
+
+    def shards(self, concurrency: int) -> Iterator[PendingShard]:
+        """The missing episodes, cut for so many workers."""
+        manifests = self.published.manifests
+        existing = frozenset(n for n in manifests if manifests[n].request_digest == self.settings.digest)
+        for episodes in cut_shards(self.missing, concurrency):
+            shard = Shard(self.published.key, self.settings, episodes, self.replace)
+            yield PendingShard(shard, existing.intersection(episodes))
+
+
+@dataclass(frozen=True)
+class GenerationWork:
+    """A request, resolved against what exists.
+
+    Attributes:
+        plan: what is to be registered, and with which settings episodes are made.
+        checkpoints: what is to be done for each; empty when nothing is to be generated.
+    """
+
+    plan: GenerationPlan
+    checkpoints: tuple[CheckpointWork, ...]
+
+    @property
+    def missing(self) -> int:
+        """How many episodes have to be made."""
+        return sum(len(checkpoint.missing) for checkpoint in self.checkpoints)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Digests of the requests whose episodes have to be made, by checkpoint."""
+        return {work.settings.label: work.settings.digest for work in self.checkpoints if work.missing}
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a trained agent makes some of them."""
+        return any(work.missing and work.settings.agent.is_trained for work in self.checkpoints)
+
+    def shards(self, concurrency: int) -> Iterator[PendingShard]:
+        """The missing episodes of all checkpoints, cut for so many workers."""
+        for checkpoint in self.checkpoints:
+            yield from checkpoint.shards(concurrency)
+
+
+def plan_work(request: GenerationRequest, locations: Locations) -> GenerationWork:
+    """Resolves the request against the registry and what is published, and checks it; writes nothing.
+
+    Raises:
+        RequestError: it can't be carried out.
+    """
+    plan = make_plan(request, locations)
+    return GenerationWork(plan, tuple(_checkpoint_work(plan, locations)))
+
+
+def make_plan(request: GenerationRequest, locations: Locations) -> GenerationPlan:
+    """Resolves the request against the registry and checks it; writes nothing.
+
+    Raises:
+        RequestError: it can't be carried out.
+    """
+    check_writable(locations.open_root())
+    with registry_if_any(locations.database_url) as registry:
+        return plan_generation(request, registry, locations.cache, locations.storage_options, locations.trust())
+
+
+def _checkpoint_work(plan: GenerationPlan, locations: Locations) -> Iterator[CheckpointWork]:
+    if plan.experiment is None:
+        return
+    root = locations.open_root()
+    for settings in plan.settings:
+        published = read_published(root, CheckpointKey(plan.experiment.name, settings.label))
+        if not plan.replace:
+            check_same_request(published, settings, range(plan.num_episodes))
+        known = replace(settings, reproducible=_known(published, settings))
+        yield CheckpointWork(known, published, plan.num_episodes, plan.replace)
+
+
+def _known(published: Published, settings: RolloutSettings) -> bool | None:
+    """What episodes of the same request say of their environment, so that it need not be tried out again."""
+    same = (manifest for manifest in published.manifests.values() if manifest.request_digest == settings.digest)
+    return next((manifest.reproducible for manifest in same if manifest.reproducible is not None), None)

@@ -1,0 +1,72 @@
+"""How the steps of a use case are run: called here, or as Prefect tasks by the flows.
+
+A use case says what is done in which order, as functions of the core. Who runs it decides how: :class:`LocalRunner`
+calls them; the flows' runner calls the Prefect task that wraps the function (:mod:`tasks`).
+"""
+
+import functools
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from rlhfblender_core.errors import TransientError
+from rlhfblender_core.locations import Locations
+from rlhfblender_core.workers.pool import available_cores
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Seconds between the tries of what failed for a while: longer together than a database takes to restart.
+_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+#: Files are fetched from object storage while others are looked at.
+_REMOTE_THREADS = 8
+
+
+class StepRunner(Protocol):
+    """Runs steps."""
+
+    def do(self, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The step's result; what is transient is tried again."""
+
+    def do_each(self, step: Callable[..., R], calls: Iterable[Mapping[str, Any]], concurrency: int) -> list[R]:
+        """The step's results for each of these keyword arguments, several at a time, in their order.
+
+        Raises:
+            RLHFBlenderError: the first that failed, once all have ended.
+        """
+
+
+class LocalRunner:
+    """Calls the steps in this process."""
+
+    def do(self, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """See :class:`StepRunner`."""
+        return tried_again(lambda: step(*args, **kwargs))
+
+    def do_each(self, step: Callable[..., R], calls: Iterable[Mapping[str, Any]], concurrency: int) -> list[R]:
+        """See :class:`StepRunner`."""
+        with ThreadPoolExecutor(concurrency) as threads:
+            futures = [threads.submit(tried_again, functools.partial(step, **call)) for call in calls]
+        return [future.result() for future in futures]
+
+
+def tried_again(function: Callable[[], R]) -> R:
+    """The function's result; what is transient is tried again, with growing pauses.
+
+    Raises:
+        TransientError: after the last try.
+    """
+    for delay in _DELAYS_S:
+        try:
+            return function()
+        except TransientError:
+            time.sleep(delay * random.uniform(1.0, 1.5))  # noqa: S311 (no secret)
+    return function()
+
+
+def concurrency_for(locations: Locations, workers: int | None = None) -> int:
+    """How many steps that read or write files are run at a time: more for storage that takes its time to answer."""
+    cores = workers or available_cores()
+    return cores if locations.open_root().is_local else max(cores, _REMOTE_THREADS)

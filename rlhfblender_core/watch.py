@@ -1,0 +1,247 @@
+"""Watching model folders: generates episodes for every checkpoint of an experiment that has none yet.
+
+Each look is one run: it makes what it finds, and ends. What can't be used counts as a problem once; the registry
+remembers what was already reported, which would hide what is new otherwise.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from rlhfblender_core.errors import (
+    CheckpointNotUsableError,
+    InvalidParameterError,
+    RequestError,
+    RLHFBlenderError,
+    SpacesDifferError,
+    one_line,
+)
+from rlhfblender_core.generate import carry_out
+from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
+from rlhfblender_core.planning.request import GenerationRequest
+from rlhfblender_core.planning.unfilled_checkpoints import find_waiting
+from rlhfblender_core.planning.work import make_plan, plan_work
+from rlhfblender_core.registry import ExperimentRecord, open_registry, registry_if_any
+from rlhfblender_core.steps import LocalSteps
+from rlhfblender_core.wording import counted
+
+#: What a checkpoint itself is to blame for; looking again changes nothing until its file does.
+_BROKEN = (CheckpointNotUsableError, SpacesDifferError)
+
+#: Generates episodes of an experiment's checkpoints, so many each; returns why some failed, None for success. Raises
+#: RequestError where the request is refused.
+Filler = Callable[[str, Sequence[int | str], int], str | None]
+
+
+class Finding(StrEnum):
+    """What was found about a checkpoint that didn't have its episodes."""
+
+    FILLED = "has its episodes now"
+    UNSETTLED = "still being written"
+    UNUSABLE = "can't be used"
+    FAILED = "episodes failed"
+
+
+@dataclass(frozen=True)
+class WatchRow:
+    """A row of a report.
+
+    Attributes:
+        experiment: its name.
+        label: of the checkpoint; empty for the whole folder.
+        finding: what was found.
+        reason: why, where it isn't good.
+        is_known: whether it was reported before.
+    """
+
+    experiment: str
+    label: str
+    finding: Finding
+    reason: str = ""
+    is_known: bool = False
+
+    @property
+    def name(self) -> str:
+        """``experiment/label``."""
+        return f"{self.experiment}/{self.label}".rstrip("/")
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether somebody should look, who hasn't been told before."""
+        return self.finding in (Finding.UNUSABLE, Finding.FAILED) and not self.is_known
+
+
+@dataclass
+class WatchReport:
+    """What was found about checkpoints that didn't have their episodes, and what was done."""
+
+    rows: list[WatchRow] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[WatchRow]:
+        """Those that somebody should look at."""
+        return [row for row in self.rows if row.is_problem]
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        filled = self._names(Finding.FILLED)
+        parts = [f"{counted(len(filled), 'checkpoint')} filled" + (f": {', '.join(filled)}" if filled else "")]
+        unsettled = self._names(Finding.UNSETTLED)
+        parts += [f"still being written: {', '.join(unsettled)}"] if unsettled else []
+        known = [row.name for row in self.rows if row.is_known]
+        parts += [f"can't be used, as reported before: {', '.join(known)}"] if known else []
+        if self.problems:
+            first = self.problems[0]
+            parts.append(f"{counted(len(self.problems), 'problem')}: {first.name}: {first.reason}")
+        return "; ".join(parts)
+
+    def _names(self, finding: Finding) -> list[str]:
+        return [row.name for row in self.rows if row.finding is finding]
+
+
+def watch(  # noqa: PLR0913 (one per flag)
+    *,
+    exp: Sequence[str] = (),
+    num_episodes: int = 10,
+    settle_seconds: float = 60,
+    workers: int | None = None,
+    data_root: str = DEFAULT_DATA_ROOT,
+    database_url: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> WatchReport:
+    """Generates episodes for every checkpoint that has fewer than wanted, without Prefect.
+
+    Args:
+        exp: experiments to look after; none for all with trained agents.
+        num_episodes: per checkpoint.
+        settle_seconds: leave files alone that changed less than so many seconds ago.
+        workers: worker processes; None for the cores that this process may use.
+        data_root: folder or fsspec URL.
+        database_url: of the registry; None for SQLite beside the data.
+        storage_options: for fsspec.
+
+    Raises:
+        RequestError: an experiment isn't registered, or has no model folder.
+    """
+    locations = locate(data_root, database_url, storage_options)
+
+    def fill(experiment: str, checkpoints: Sequence[int | str], episodes: int) -> str | None:
+        request = GenerationRequest(exp=experiment, checkpoints=checkpoints, num_episodes=episodes)
+        report = carry_out(plan_work(request, locations), LocalSteps(locations, workers))
+        return report.first_failure if report.failed else None
+
+    report = WatchReport()
+    for experiment in find_experiments(exp, locations):
+        report.rows += look_after(experiment, num_episodes, settle_seconds, locations, fill)
+    return report
+
+
+def find_experiments(names: Sequence[str], locations: Locations) -> list[ExperimentRecord]:
+    """The experiments named, or all whose agents are trained.
+
+    Raises:
+        InvalidParameterError: one isn't registered, or has no model folder.
+    """
+    with registry_if_any(locations.database_url) as registry:
+        known = {} if registry is None else {record.name: record for record in registry.list_experiments()}
+    for name in names:
+        if name not in known:
+            raise InvalidParameterError(f"No experiment {name!r} is registered. Those that are: {_listed(known)}.")
+        if known[name].model_path is None:
+            raise InvalidParameterError(f"Experiment {name!r} has no model folder to watch; its agent is random.")
+    return [known[name] for name in names] or [record for record in known.values() if record.model_path]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def look_after(
+    experiment: ExperimentRecord, num_episodes: int, settle_seconds: float, locations: Locations, fill: Filler
+) -> list[WatchRow]:
+    """Fills the experiment's checkpoints; gives a row for each that didn't have its episodes before."""
+    look = _Look(experiment.name, num_episodes, locations, fill)
+    try:
+        waiting = find_waiting(
+            experiment,
+            num_episodes,
+            locations.open_root(),
+            settle_seconds=settle_seconds,
+            options=locations.storage_options,
+        )
+        for label in waiting.unsettled:
+            look.add(label, Finding.UNSETTLED)
+        look.fill(look.usable(waiting.ready))
+    except _BROKEN as error:
+        look.add("", Finding.UNUSABLE, one_line(error))
+    except RLHFBlenderError as error:  # the others are looked after all the same
+        look.add("", Finding.FAILED, one_line(error))
+    return _marked(experiment.name, look.rows, locations)
+
+
+@dataclass
+class _Look:
+    """At one experiment's model folder."""
+
+    experiment: str
+    num_episodes: int
+    locations: Locations
+    filler: Filler
+    rows: list[WatchRow] = field(default_factory=list)
+
+    def add(self, label: str, finding: Finding, reason: str = "") -> None:
+        self.rows.append(WatchRow(self.experiment, label, finding, reason))
+
+    def usable(self, labels: Sequence[str]) -> Sequence[str]:
+        """Those that can act in the environment, as far as their files tell; looks at each where not all can."""
+        if not labels:
+            return labels
+        try:
+            make_plan(GenerationRequest(exp=self.experiment, checkpoints=_wanted(labels)), self.locations)
+        except _BROKEN as error:
+            if len(labels) > 1:
+                return [label for label in labels if self.usable([label])]
+            self.add(labels[0], Finding.UNUSABLE, one_line(error))
+            return []
+        return labels
+
+    def fill(self, labels: Sequence[str]) -> None:
+        """All at once; one by one where one is refused, so that it doesn't keep the others from being made."""
+        together = [labels] if labels else []
+        while together:
+            labels = together.pop(0)
+            try:
+                failure = self.filler(self.experiment, _wanted(labels), self.num_episodes)
+            except RequestError as error:
+                if len(labels) > 1:
+                    together += [[label] for label in labels]
+                    continue
+                failure = one_line(error)
+            if failure is None:
+                for label in labels:
+                    self.add(label, Finding.FILLED)
+            else:
+                self.add(", ".join(labels), Finding.FAILED, failure)
+
+
+def _marked(experiment: str, rows: Sequence[WatchRow], locations: Locations) -> list[WatchRow]:
+    """The rows, with those known that were reported before; the registry remembers them for the next look."""
+    unusable = {row.label: row.reason for row in rows if row.finding is Finding.UNUSABLE}
+    with open_registry(locations.database_url, reached_before=True) as registry:
+        before = registry.report_unusable(experiment, unusable)
+    return [
+        WatchRow(
+            row.experiment,
+            row.label,
+            row.finding,
+            row.reason,
+            is_known=row.finding is Finding.UNUSABLE and before.get(row.label) == row.reason,
+        )
+        for row in rows
+    ]
+
+
+def _wanted(labels: Sequence[str]) -> list[int | str]:
+    return [int(label) if label.isascii() and label.isdigit() else label for label in labels]

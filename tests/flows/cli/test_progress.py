@@ -1,0 +1,25 @@
+"""What a person is told while a run is under way."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.cli import progress
+from rlhfblender_core.workers.progress import ProgressCounter
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_episodes_that_never_end_get_one_note(
+    ends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.02)
+    monkeypatch.setattr(progress, "_LONG_SECONDS", 0.5)
+    counter = ProgressCounter(tmp_path / "1.progress")
+    with progress.TerminalDisplay().watch(tmp_path, 100):
+        for _ in range(20):
+            counter.add(steps=50, episodes=int(ends))
+            time.sleep(0.06)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("No episode has ended for") == (0 if ends else 1)
+    assert ("--max-steps-per-episode" in said) == (not ends)

@@ -1,0 +1,152 @@
+"""Environments that draw numbers from elsewhere than the one that ``reset`` seeds, or remember earlier episodes."""
+
+import itertools
+import random
+import time
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from tests.support.environments_for_tests.counting import Counting
+
+_ANYTHING = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+
+
+class _Showing(Counting):
+    """Observes the number of steps, and whatever it has drawn or kept."""
+
+    observation_space = _ANYTHING
+
+    def _observe(self):
+        return np.array([self.count, self._shown()], np.float64)
+
+
+class Remembering(_Showing):
+    """Keeps count of its resets."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.resets = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.resets += 1
+        return super().reset(seed=seed)
+
+    def _shown(self):
+        return self.resets
+
+
+class RememberingSteps(_Showing):
+    """Keeps count of all its steps, unlike the observation of its first episode."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        return super().step(action)
+
+    def _shown(self):
+        return self.steps
+
+
+class SamplingSpaces(gymnasium.Env):
+    """Draws observations from its own spaces, of which each instance has its own."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (as people write them)
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+        self.observation_space = spaces.Dict({"a": spaces.Box(0, 1, (2,)), "b": spaces.MultiDiscrete([9, 9])})
+        self.action_space = spaces.Discrete(5)
+        self.goals = spaces.Box(0, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        self.count = 0
+        return self.observation_space.sample(), {"goal": self.goals.sample()}
+
+    def step(self, action):
+        self.count += 1
+        reward = float(action == self.action_space.sample())
+        return self.observation_space.sample(), reward, self.count == 5, False, {"goal": self.goals.sample()}
+
+    def render(self):
+        return np.full((16, 16, 3), 40 * self.count, np.uint8)
+
+
+class SamplingInWrapper(gymnasium.ObservationWrapper):
+    """A wrapper that draws from a space of its own."""
+
+    def __init__(self, render_mode=None):
+        super().__init__(Counting(render_mode=render_mode))
+        self.observation_space = spaces.Box(0, 1, (3,))
+
+    def observation(self, observation):
+        return self.observation_space.sample()
+
+
+class DrawingFromTorch(_Showing):
+    """Draws from torch, which it imports when it first needs it."""
+
+    def _shown(self):
+        import torch
+
+        return torch.rand(1).item()
+
+
+class DrawingFromAll(_Showing):
+    def _shown(self):
+        return random.random() + np.random.rand()
+
+
+class Unseeded(_Showing):
+    """Has a generator of its own, which nobody seeds."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._own = np.random.default_rng()
+
+    def _shown(self):
+        return self._own.random()
+
+
+class UnseededLater(Unseeded):
+    """Starts the same, and goes on by chance."""
+
+    def _shown(self):
+        return self._own.random() if self.count else 0.0
+
+
+class RewardingByChance(Unseeded):
+    def _shown(self):
+        return 0.0
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, self._own.random(), *rest
+
+
+_made = itertools.count()
+
+
+class CountingInstances(_Showing):
+    """Knows how many were made before it in its process."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._number = next(_made)
+
+    def _shown(self):
+        return self._number
+
+
+class WatchingTheClock(_Showing):
+    def _shown(self):
+        return time.perf_counter()
+
+
+class ObservingNaN(_Showing):
+    def _shown(self):
+        return float("nan")
