@@ -18,6 +18,7 @@ What an error *is* decides what happens to it, and it is decided here, once::
     │   ├── StorageUnavailableError   throttled, reset, timed out
     │   ├── RegistryUnavailableError  database locked or connection lost
     │   └── WorkerLostError           a worker process died
+    ├── DiskFullError             StorageFullError, RegistryFullError: never retried, exit code 1: making room is enough
     ├── OutOfReachError           the storage or the registry, after all tries: the run ends, exit code 1
     ├── EpisodeError              an episode's own: the environment or the policy raised
     ├── EpisodesFailedError       some episodes of a shard did; the others are published
@@ -78,6 +79,18 @@ class DataNotUsableError(RequestError):
 
 class StorageNotUsableError(RequestError):
     """The data root can't be read or written."""
+
+
+class DiskFullError(RLHFBlenderError):
+    """A disk is full: nothing is wrong with the request, and the same command goes on once there is room."""
+
+
+class StorageFullError(StorageNotUsableError, DiskFullError):
+    """The disk of the data root, or of unfinished files, is full."""
+
+
+class RegistryFullError(RegistryNotUsableError, DiskFullError):
+    """The registry's disk is full."""
 
 
 class TransientError(RLHFBlenderError):

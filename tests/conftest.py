@@ -186,9 +186,6 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     """Runs the command line of a flow (``"verify"``) in this process; with ``prefect``, on the session's server."""
     from flows.cli.process import run_command
 
-    main = vars(sys.modules["__main__"])
-    if "__file__" in main:  # the command hides it from its worker processes
-        monkeypatch.setitem(main, "__file__", main["__file__"])
     monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
     def run(flow: str, *arguments: object) -> CommandResult:

@@ -24,7 +24,7 @@ from typing import NoReturn
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
 
 from flows.cli.temporary_server import begin_temporary_server, start_temporary_server
-from rlhfblender_core.errors import OutOfReachError, RLHFBlenderError, TransientError, one_line
+from rlhfblender_core.errors import DiskFullError, OutOfReachError, RLHFBlenderError, TransientError, one_line
 
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST = 0, 1, 2
 #: A command that was stopped by a signal exits with this and the signal's number: 130 for Ctrl-C.
@@ -88,7 +88,6 @@ def run_command(module: str, *, is_flow: bool = True) -> NoReturn:
         module: of the command.
         is_flow: whether it needs Prefect's server.
     """
-    _hide_main_module()
     with _stopped_by_signals() as received:
         try:
             code = _exit_code(module, is_flow=is_flow)
@@ -116,7 +115,7 @@ def _exit_code(module: str, *, is_flow: bool) -> int:
         if is_flow:
             start_temporary_server()
         code: int = command.main()
-    except (TransientError, OutOfReachError) as error:
+    except (TransientError, OutOfReachError, DiskFullError) as error:
         fail(one_line(error), EXIT_INCOMPLETE)
     except RLHFBlenderError as error:
         fail(one_line(error), EXIT_WRONG_REQUEST)
@@ -202,11 +201,6 @@ def _hide_flows_folder() -> None:
     """
     folder = str(Path(__file__).resolve().parents[1])
     sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or os.curdir) != folder]
-
-
-def _hide_main_module() -> None:
-    """Keeps worker processes from importing the started file, and Prefect with it, which they don't need."""
-    vars(sys.modules["__main__"]).pop("__file__", None)
 
 
 def silence_libraries() -> None:

@@ -11,7 +11,7 @@ import flows.ui.log_filters  # noqa: F401 (its import is what it is for)
 from flows.cli.arguments import REFUSED
 from flows.execution.crashed_task_runs import end_crashed_task_runs
 from flows.ui.parameter_forms import shown_as_form
-from rlhfblender_core.errors import RequestError, RLHFBlenderError, one_line
+from rlhfblender_core.errors import DiskFullError, RequestError, RLHFBlenderError, one_line
 
 P = ParamSpec("P")
 
@@ -33,6 +33,8 @@ def data_flow(name: str, run_name: Callable[[], str]) -> Callable[[Callable[P, S
             end_crashed_task_runs()
             try:
                 return function(*args, **kwargs)
+            except DiskFullError as error:
+                return Failed(message=one_line(error))
             except RequestError as error:
                 get_run_logger().error("%s", one_line(error))
                 return Failed(name=REFUSED, message=one_line(error))

@@ -97,6 +97,11 @@ class EpisodeFiles:
         self._thumbnail = ThumbnailPicker()
         self._changes = _FrameChanges()
 
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self._folder
+
     def __enter__(self) -> "EpisodeFiles":
         return self
 

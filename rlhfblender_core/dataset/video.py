@@ -20,7 +20,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError
+from rlhfblender_core.errors import DataNotUsableError
+from rlhfblender_core.storage import full_disk
 
 try:
     import fcntl
@@ -72,6 +73,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, height: int, width: int, fps: float) -> None:
+        self._path = path
         self.path = path
         self.frames = 0
         self._shape = (height, width, 3)
@@ -146,9 +148,7 @@ class VideoWriter:
         status = self._process.wait()
         self._close_stderr()
         if "No space left on device" in messages:
-            return StorageNotUsableError(
-                "The disk is full: the video could not be written. Free some space, run again."
-            )
+            return full_disk(self._path)
         return VideoError(f"the video encoder failed: {_cause(messages) or f'exit status {status}'}")
 
 

@@ -74,7 +74,7 @@ def locked(target: DataRoot) -> Iterator[None]:
 def staging_folder(target: DataRoot) -> Iterator[Path]:
     """A folder for unfinished files, on the target's disk; the caller has locked the target."""
     with (
-        full_disk_errors(),
+        full_disk_errors(target.local_folder),
         tempfile.TemporaryDirectory(dir=target.local_folder / FOLDER, prefix=_STAGING) as staging,
     ):
         yield Path(staging)

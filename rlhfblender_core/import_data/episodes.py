@@ -101,7 +101,7 @@ def import_episodes(
             if importing.is_there(published):
                 existing.append(number)
                 continue
-            with full_disk_errors():
+            with full_disk_errors(staging):
                 importing.publish()
         except DataNotUsableError as error:
             faults.append(one_line(error))

@@ -1,5 +1,6 @@
 """What a generate run will do, found out before anything is registered, written or started."""
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -65,8 +66,15 @@ class GenerationWork:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Digests of the requests whose episodes have to be made, by checkpoint."""
-        return {work.settings.label: work.settings.digest for work in self.checkpoints if work.missing}
+        """What other runs on the experiment are told of this one: the request's digest, by checkpoint.
+
+        A run that replaces episodes shares its work with nobody: what another one made meanwhile would be replaced.
+        """
+        return {
+            work.settings.label: f"replaced by {uuid.uuid4().hex}" if work.replace else work.settings.digest
+            for work in self.checkpoints
+            if work.missing
+        }
 
     @property
     def is_trained(self) -> bool:

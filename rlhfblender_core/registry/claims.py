@@ -46,8 +46,8 @@ def _check_same_settings(wanted: RunRecord, other: RunRecord) -> None:
     for checkpoint, digest in wanted.digests.items():
         if other.digests.get(checkpoint, digest) != digest:
             raise InvalidParameterError(
-                f"Another run is at work on experiment {wanted.experiment!r} at {checkpoint}, with other settings or "
-                "to delete it. Wait for it, or stop it first."
+                f"Another run is at work on experiment {wanted.experiment!r} at {checkpoint}, with other settings, "
+                "to replace its episodes, or to delete it. Wait for it, or stop it first."
             )
 
 

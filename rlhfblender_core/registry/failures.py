@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from rlhfblender_core.errors import (
     RegistryConflictError,
+    RegistryFullError,
     RegistryNotUsableError,
     RegistryUnavailableError,
     RLHFBlenderError,
@@ -69,6 +70,10 @@ def translated_errors(url: URL, *, opening: bool = False) -> Iterator[None]:
         raise _translated(error, url, opening=opening) from error
     except sqlite3.Error as error:
         raise _translated_sqlite(error, url) from error
+    except (ValueError, TypeError) as error:  # a flipped bit in a name, a time or a column of JSON, seen by SQLAlchemy
+        raise RegistryNotUsableError(
+            f"The registry {shown_url(url)} is damaged ({_redacted(error, url)}). Restore it, or choose another one."
+        ) from error
 
 
 def _translated(error: SQLAlchemyError, url: URL, *, opening: bool) -> RLHFBlenderError:
@@ -91,7 +96,8 @@ def _translated_sqlite(error: sqlite3.Error, url: URL) -> RLHFBlenderError:
         return RegistryUnavailableError(f"The registry {shown_url(url)} is locked by another process. Try again.")
     for start, problem in _SQLITE_PERMANENT.items():
         if name.startswith(start):
-            return RegistryNotUsableError(f"The registry {shown_url(url)} {problem}")
+            kind = RegistryFullError if problem is _DISK_FULL else RegistryNotUsableError
+            return kind(f"The registry {shown_url(url)} {problem}")
     return RegistryNotUsableError(f"The registry {shown_url(url)} failed: {_redacted(error, url)}")
 
 
@@ -103,7 +109,8 @@ def _translated_postgres(error: DBAPIError, cause: BaseException, url: URL, *, o
     database = f"The registry's database {shown_url(url)}"
     for start, problem in _POSTGRES_PERMANENT.items():
         if code.startswith(start):
-            return RegistryNotUsableError(f"{database} {problem}")
+            kind = RegistryFullError if start == "53100" else RegistryNotUsableError
+            return kind(f"{database} {problem}")
     if code.startswith(_POSTGRES_TRANSIENT) or any(words in text for words in _CONNECTING_TRANSIENT):
         return RegistryUnavailableError(f"{database} is not available now ({_redacted(cause, url)}). Try again.")
     if code:

@@ -146,7 +146,7 @@ def roll_out_episode(
     progress = _Progress()
     try:
         seed = episode_seed(terms.run_seed, episode)
-        with contained(), full_disk_errors(), seeded_globals(seed):
+        with contained(), full_disk_errors(files.folder), seeded_globals(seed):
             return _roll_out(agent, seed, terms, files, on_step, progress)
     except BaseException as error:  # some simulators exit rather than raise, or raise GeneratorExit
         # An observation that doesn't fit its space is the episode's own; the disk and the like aren't.

@@ -119,7 +119,7 @@ def _try_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
     options = shard.settings.options
     folder = episode_folder(shard, episode, staging)
     discard_staged(folder)  # of an earlier try
-    with full_disk_errors():
+    with full_disk_errors(staging):
         _make_below(staging, folder)
     terms = EpisodeTerms(options.seed, options.max_steps_per_episode, options.render)
     try:

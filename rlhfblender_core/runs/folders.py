@@ -80,7 +80,7 @@ def open_scratch() -> Iterator[Path]:
         StorageNotUsableError: the temporary folder is full.
     """
     base = machine_folder()
-    with full_disk_errors():
+    with full_disk_errors(base):
         remove_dead_runs(base)
         new, lock = _make_locked_folder(base)
         folder = _named(new)

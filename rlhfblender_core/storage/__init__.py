@@ -2,6 +2,7 @@
 
 from rlhfblender_core.storage.failures import (
     cause_of,
+    full_disk,
     full_disk_errors,
     gone,
     is_not_found,
@@ -44,6 +45,7 @@ __all__ = [
     "cause_of",
     "check_writable",
     "fetch_file",
+    "full_disk",
     "full_disk_errors",
     "gone",
     "has_password",

@@ -5,10 +5,11 @@ Clients of object storage have no common base for their errors; they are told by
 
 import contextlib
 import errno
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError, one_line
+from rlhfblender_core.errors import StorageFullError, StorageNotUsableError, StorageUnavailableError, one_line
 from rlhfblender_core.storage.root import DataRoot
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -94,7 +95,7 @@ def gone(folder: Path) -> StorageNotUsableError:
 def translated(root: DataRoot, error: OSError) -> StorageNotUsableError | StorageUnavailableError:
     """Our error for an operating system's, or one of those that clients raise in its name."""
     if error.errno in _DISK_FULL:
-        return StorageNotUsableError(f"The disk of {root.url} is full. Free some space and run the same command again.")
+        return full_disk(Path(error.filename or root.local_folder) if root.is_local else Path(tempfile.gettempdir()))
     if not root.is_local and is_refusal(error):
         return _refused(root, error)
     if isinstance(error, PermissionError) or error.errno in _REFUSED:
@@ -133,16 +134,28 @@ def _refused(root: DataRoot, error: Exception) -> StorageNotUsableError:
 
 
 @contextlib.contextmanager
-def full_disk_errors() -> Iterator[None]:
-    """Turns "no space left" into our error, where files are written outside the data root; other errors stay."""
+def full_disk_errors(folder: Path) -> Iterator[None]:
+    """Turns "no space left" into our error, where files are written into a folder; other errors stay.
+
+    Raises:
+        StorageFullError: the folder's disk is full.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in _DISK_FULL:
             raise
-        raise StorageNotUsableError(
-            f"The disk is full ({_text(error)}). Free some space and run the same command again."
-        ) from error
+        raise full_disk(Path(error.filename or folder)) from error
+
+
+def full_disk(path: Path) -> StorageFullError:
+    """Our error for a disk without space, by the path that couldn't be written."""
+    disk = path.absolute()
+    while not disk.is_mount() and disk != disk.parent:
+        disk = disk.parent
+    return StorageFullError(
+        f"The disk {disk} is full, {path} can't be written. Free some space and run the same command again."
+    )
 
 
 def cause_of(error: BaseException) -> str:

@@ -26,7 +26,14 @@ _STATE_PARTS = 5
 
 
 class RefusedPickleError(Exception):
-    """A pickle names something that isn't on the allow-list; the text is its dotted name."""
+    """A pickle names something that isn't on the allow-list; the text is its dotted name.
+
+    Args:
+        name: as the file has it: what would break the line or change a terminal is replaced.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__("".join(char if char.isprintable() else "?" for char in name))
 
 
 class DamagedPickleError(Exception):

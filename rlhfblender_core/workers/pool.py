@@ -19,8 +19,8 @@ from rlhfblender_core.errors import RunStoppedError, WorkerLostError
 from rlhfblender_core.workers.processes import (
     end_pool,
     how_it_ended,
-    interrupts_blocked,
     make_pool,
+    starting_processes,
     worker_processes,
 )
 from rlhfblender_core.workers.progress import start_counter
@@ -70,7 +70,7 @@ class Workers:
         executor = self._open_executor()
         try:
             # Workers start when work is submitted; Ctrl-C must not reach one before it ignores it.
-            with interrupts_blocked():
+            with starting_processes():
                 future = executor.submit(function, *args, **kwargs)
             return future.result()
         except CancelledError as error:
@@ -99,7 +99,7 @@ class Workers:
             pool = make_pool(1, self._folder)
             self._single.add(pool)
         try:
-            with interrupts_blocked():
+            with starting_processes():
                 future = pool.submit(function, *args, **kwargs)
             processes = worker_processes(pool)
             return future.result()

@@ -44,9 +44,9 @@ def start_fork_server(*, trained: bool) -> None:
     if _CAN_FORK:
         multiprocessing.set_forkserver_preload(list(_PRELOAD_TRAINED if trained else _PRELOAD))
         _keep_socket_in_scratch()
-        with interrupts_blocked():
+        with starting_processes():
             multiprocessing.resource_tracker.ensure_running()
-        with interrupts_blocked():  # again: the tracker's start unblocks them
+        with starting_processes():  # again: the tracker's start unblocks them
             multiprocessing.forkserver.ensure_running()
 
 
@@ -109,6 +109,26 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+_main_module_is_hidden = threading.Lock()
+
+
+@contextlib.contextmanager
+def starting_processes() -> Iterator[None]:
+    """Has processes that are started inside hear no signals yet, and not import the main module.
+
+    multiprocessing has each worker import the file that was started, for functions that are defined in it. Ours come
+    from modules; a script without ``if __name__ == "__main__"`` would run again in every worker.
+    """
+    main = vars(sys.modules["__main__"])
+    with _main_module_is_hidden, interrupts_blocked():
+        kept: dict[str, object] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+        main["__spec__"] = None
+        try:
+            yield
+        finally:
+            main.update(kept)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -152,22 +151,6 @@ def test_one_signal_ends_the_command_in_seconds_with_one_line(
     wait_for(lambda: not list(processes_of(process.pid)), 10)
     if not hangs or runner is PROCESSES:
         assert not (data_root / ".runs").exists()
-
-
-@needs_proc
-def test_the_first_episodes_are_made_while_the_server_starts_and_a_stop_leaves_nothing_of_them(
-    alone: Command, data_root: Path, tmp_path: Path
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:  # a database that never answers: nor does the server
-        database = f"postgresql+asyncpg://u:p@127.0.0.1:{nobody.getsockname()[1]}/prefect"
-        flags = (*COUNTING, "--exp", "study", "--num-episodes", 8, "--data-root", data_root, *PROCESSES)
-        with alone.start(*flags, PREFECT_API_DATABASE_CONNECTION_URL=database, STOPPED_RUN=str(tmp_path)) as process:
-            wait_for(lambda: len(list((data_root / ".runs").glob("*/random/*/thumbnails.png"))) == 6)
-            process.terminate()
-            out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, [line[:14] for line in complaints(err)]) == (128 + 15, "", ["error: Stopped"])
-    wait_for(lambda: not list(processes_of(process.pid)) and not servers_with(f"STOPPED_RUN={tmp_path}"), 10)
-    assert not any(data_root.iterdir())
 
 
 @needs_proc

@@ -73,7 +73,7 @@ def test_checkpoints_come_from_object_storage(
         copy.write_bytes(file.read_bytes())
         copies[f"models/cartpole/{file.name}"] = copy
     publish_files(on_storage, copies)
-    models = on_storage.shown("models/cartpole")
+    models = on_storage.display_url("models/cartpole")
     trained = ("--env", "CartPole-v1", "--model-path", models, "--exp", "T", "--no-render", "--runner", "inprocess")
     result = command_line("generate", *trained, "--checkpoints", 128, -1, "--num-episodes", 1)
     assert result.code == 0, result.err

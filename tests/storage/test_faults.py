@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_bucket, use
 
 import tasks.retries
 from rlhfblender_core.dataset.manifests import parse_manifest
 from rlhfblender_core.storage import DataRoot, list_sizes, open_data_root, read_many
+from tests.storage.conftest import make_bucket, use
 from tests.support import generating
 from tests.support.fault_proxy import FaultProxy
 from tests.support.servers import ObjectStorage

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import use
 
 from rlhfblender_core.dataset.listings import check_root
 from rlhfblender_core.delete import delete_checkpoint, finish_deletion, plan_deletion
@@ -23,6 +22,7 @@ from rlhfblender_core.storage import (
     read_many,
     remove_files,
 )
+from tests.storage.conftest import use
 from tests.support.generating import KEY, generate, request
 from tests.support.servers import ObjectStorage
 from tests.support.verifying import problems, repair

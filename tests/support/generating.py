@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.errors import RLHFBlenderError, TransientError, one_line
+from rlhfblender_core.errors import DiskFullError, RLHFBlenderError, TransientError, one_line
 from rlhfblender_core.generate import carry_out
 from rlhfblender_core.locations import Locations, locate
 from rlhfblender_core.planning.request import GenerationRequest, request_from_flags
@@ -68,7 +68,7 @@ def main() -> int:
         sys.stdout.write(f"made {made}\n")
     except RLHFBlenderError as error:
         sys.stderr.write(f"error: {one_line(error)}\n")
-        return 1 if isinstance(error, TransientError) else 2
+        return 1 if isinstance(error, TransientError | DiskFullError) else 2
     return 0
 
 

@@ -1,7 +1,7 @@
 """Every reader of others' bytes, on bytes that were changed at random: a line that names the file, or a value.
 
 Nothing is executed (a canary's name is among what is written into the files), nothing raises but our own errors, and no
-example takes long. ``RLHFBLENDER_FUZZ_SECONDS`` is spent on each reader; ``make soak`` gives it more.
+example takes long. ``FUZZ_SECONDS`` is spent on each reader; ``make soak`` gives it more.
 """
 
 import io
@@ -36,7 +36,7 @@ from rlhfblender_core.untrusted.vecnormalize import read_statistics
 from rlhfblender_core.untrusted.weights import scan_weights
 from tests.support.making_sources import episode_arrays, make_database, write_video
 
-SECONDS = float(os.environ.get("RLHFBLENDER_FUZZ_SECONDS", "1"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "1"))
 _SLOWEST = 5.0
 #: Opcodes, names and structures that change what a reader does, more often than chance would.
 _TOKENS = (

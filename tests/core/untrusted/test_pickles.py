@@ -108,6 +108,11 @@ def test_only_placeholders_and_builders_can_be_called() -> None:
     assert isinstance(ORDERED_DICT, tuple)
 
 
+def test_refused_name_can_not_break_the_line() -> None:
+    with pytest.raises(RefusedPickleError, match=r"^a\?b\.c\?\[31m$"):
+        load_inert(b"\x80\x04\x8c\x03a\nb\x8c\x06c\x1b[31m\x93)R.")
+
+
 @pytest.mark.parametrize("protocol", range(6))
 def test_every_protocol_is_read_as_python_reads_it(protocol: int) -> None:
     value = {

@@ -196,3 +196,17 @@ def test_workers_are_born_with_what_their_agents_need(trained: bool, tmp_path: P
     )
     assert result.stdout.splitlines() == [str(["gymnasium", "torch"] if trained else ["gymnasium"]), "[]"]
     assert result.stderr == ""
+
+
+def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        "import sys; from pathlib import Path; from tests.support.environments_for_tests import work\n"
+        "from rlhfblender_core.workers.pool import Workers\n"
+        "print('once', flush=True)\n"
+        "with Workers(2, Path(sys.argv[1])) as workers:\n"
+        "    print(workers.run(work.environment_variable, 'HOME') is not None)\n"
+        "print(__file__ == sys.argv[0])\n"
+    )
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.stdout.split(), done.stderr) == (["once", "True", "True"], "")

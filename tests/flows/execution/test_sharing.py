@@ -73,8 +73,21 @@ def test_a_run_with_other_settings_is_refused_while_one_is_at_work(generate: Com
         refused = generate(*FOUR, "--overwrite")
         assert (refused.code, refused.out) == (2, "")
         assert refused.err == (
-            "error: Another run is at work on experiment 'study' at random, with other settings or to delete it. "
-            "Wait for it, or stop it first.\n"
+            "error: Another run is at work on experiment 'study' at random, with other settings, to replace its "
+            "episodes, or to delete it. Wait for it, or stop it first.\n"
         )
         assert made(generate(*(*STUDY, "--exp", "another", "--num-episodes", 1))) == ["1", "0", "0"]
     assert made(generate(*FOUR)) == ["4", "0", "0"]
+
+
+def test_a_run_that_replaces_episodes_is_refused_while_another_makes_or_replaces_the_same(
+    generate: Command, data_root: Path
+) -> None:
+    root, url = open_data_root(str(data_root)), f"sqlite:///{data_root / 'rlhfblender.db'}"
+    digest = digest_of(generate, data_root)
+    assert made(generate(*FOUR)) == ["4", "0", "0"]
+    for theirs in (digest, "replaced by another run"):
+        with under_way(root, url, "study", theirs):
+            refused = generate(*FOUR, "--overwrite")
+            assert (refused.code, "to replace its episodes" in refused.err) == (2, True)
+    assert made(generate(*FOUR, "--overwrite")) == ["4", "0", "0"]
