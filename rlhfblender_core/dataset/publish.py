@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhfblender_core.dataset.episode_writer import discard_staged
+from rlhfblender_core.dataset.keep_intact import keep_intact
 from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.dataset.published import Published, read_published
@@ -22,7 +23,7 @@ class PublishedShard:
     Attributes:
         key: experiment and checkpoint.
         episodes: numbers of the episodes published.
-        failures: message by number of those that the environment or policy broke off.
+        failures: message by number of those that the environment or policy broke off, or that may not be published.
         held: numbers of those that were left to other runs, which had claimed them.
     """
 
@@ -38,7 +39,7 @@ def publish_shard(root: DataRoot, staged: StagedShard) -> PublishedShard:
     Raises:
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
     """
-    _withdraw(root, [episode.manifest for episode in staged.episodes])
+    _withdraw(root, [episode.manifest for episode in staged.episodes if episode.kinds is None])
     publish_files(root, {path: file for episode in staged.episodes for path, file in episode.files().items()})
     with storage_errors(root):
         # Written in the staging folder too: a run that dies here leaves nothing beside the published files.
@@ -48,6 +49,24 @@ def publish_shard(root: DataRoot, staged: StagedShard) -> PublishedShard:
         (episode.folder / _STAGED_MANIFEST).unlink(missing_ok=True)
         discard_staged(episode.folder)
     return PublishedShard(staged.key, tuple(episode.manifest.episode for episode in staged.episodes), staged.failures)
+
+
+def publish_and_index(root: DataRoot, registry: Registry, staged: StagedShard, run_id: str) -> PublishedShard:
+    """Publishes what may be published of a shard (:func:`keep_intact`), and writes the index's rows of it.
+
+    Args:
+        root: the data root.
+        registry: with the index.
+        staged: what was made.
+        run_id: of the run, whose claims on what was published are released.
+
+    Raises:
+        StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
+    """
+    kept = keep_intact(root, registry, staged)
+    published = publish_shard(root, kept)
+    index_shard(registry, kept, run_id)
+    return published
 
 
 def _stage_manifest(episode: StagedEpisode) -> Path:

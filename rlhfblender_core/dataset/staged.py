@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhfblender_core.dataset.episode_writer import staged_path
-from rlhfblender_core.dataset.layout import CheckpointKey
+from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey
 from rlhfblender_core.dataset.manifests import Manifest
 
 
@@ -16,14 +16,20 @@ class StagedEpisode:
     Attributes:
         manifest: its commit record, to be published last.
         folder: where its files are.
+        kinds: which of them are published; None for all. The others exist, and are what the manifest says.
     """
 
     manifest: Manifest
     folder: Path
+    kinds: frozenset[ArtifactKind] | None = None
 
     def files(self) -> dict[str, Path]:
-        """Local file by the path below the data root where it belongs."""
-        return {record.path: staged_path(self.folder, kind) for kind, record in self.manifest.artifacts.items()}
+        """Local file by the path below the data root where it belongs, of those that are published."""
+        return {
+            record.path: staged_path(self.folder, kind)
+            for kind, record in self.manifest.artifacts.items()
+            if self.kinds is None or kind in self.kinds
+        }
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,13 @@ class StagedShard:
         key: experiment and checkpoint.
         episodes: those to publish.
         failures: message by number of those that the environment or the policy broke off.
+        replace: whether they replace episodes that exist, which otherwise are only repaired.
+        ours: numbers of those that a run had claimed which died: files of theirs without a manifest are ours.
     """
 
     name: str
     key: CheckpointKey
     episodes: tuple[StagedEpisode, ...]
     failures: Mapping[int, str]
+    replace: bool = False
+    ours: frozenset[int] = frozenset()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rlhfblender_core.dataset.video import Frame
+from rlhfblender_core.dataset.video import Frame, even, read_frames
 
 #: Longest side of a thumbnail in pixels; smaller frames keep their size.
 MAX_SIDE = 320
@@ -34,3 +34,21 @@ def write_thumbnail(path: Path, frame: Frame) -> None:
     image = Image.fromarray(frame)
     image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
     image.save(path, format="PNG", compress_level=6)
+
+
+def thumbnail_from_video(video: Path, target: Path, height: int, width: int) -> bool:
+    """Writes a frame of the episode's second half; says whether there was one.
+
+    Args:
+        video: with even sides.
+        target: where the picture goes.
+        height: of the frames, as the environment rendered them.
+        width: likewise.
+    """
+    picker = ThumbnailPicker()
+    for frame in read_frames(video, even(height), even(width)):
+        picker.offer(frame[:height, :width])
+    if picker.frame is None:
+        return False
+    write_thumbnail(target, picker.frame)
+    return True

@@ -22,6 +22,7 @@ from rlhfblender_core.dataset.npz import WholeArray, write_npy, write_npz
 from rlhfblender_core.dataset.publish import publish_shard
 from rlhfblender_core.dataset.published import Published, read_published
 from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
+from rlhfblender_core.dataset.thumbnails import thumbnail_from_video
 from rlhfblender_core.errors import DataNotUsableError, one_line
 from rlhfblender_core.import_data.arrays import open_members, read_numbers
 from rlhfblender_core.import_data.columns import EpisodeColumns, convert_columns
@@ -29,7 +30,6 @@ from rlhfblender_core.import_data.pictures import (
     VideoFacts,
     convert_thumbnail,
     convert_video,
-    thumbnail_from_video,
 )
 from rlhfblender_core.import_data.sources import SourceCheckpoint, SourceEpisode
 from rlhfblender_core.storage import DataRoot, full_disk_errors
@@ -224,7 +224,7 @@ class _Importing:
             convert_thumbnail(self.episode.files[thumbnail], target, self.shown(thumbnail))
         else:
             self.notes.append(f"{self.shown(thumbnail)}: is missing; made from the video")
-            thumbnail_from_video(staged, staged_path(folder, thumbnail), facts)
+            thumbnail_from_video(staged, staged_path(folder, thumbnail), facts.height, facts.width)
         return facts
 
     def _artifacts(self, folder: Path) -> dict[ArtifactKind, ArtifactRecord]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlhfblender_core.dataset.thumbnails import ThumbnailPicker, write_thumbnail
+from rlhfblender_core.dataset.thumbnails import write_thumbnail
 from rlhfblender_core.dataset.video import READING, VideoError, VideoWriter, ffmpeg_program, frame_times, read_frames
 from rlhfblender_core.errors import DataNotUsableError, one_line
 from rlhfblender_core.untrusted.pictures import PHOTOS, open_picture
@@ -112,12 +112,3 @@ def convert_thumbnail(file: Path, target: Path, shown: str) -> None:
     with open_picture(file, shown, PHOTOS) as picture:
         frame = np.asarray(picture.convert("RGB"))
     write_thumbnail(target, frame)
-
-
-def thumbnail_from_video(video: Path, target: Path, facts: VideoFacts) -> None:
-    """Writes a frame of the episode's second half."""
-    picker = ThumbnailPicker()
-    for frame in read_frames(video, facts.height, facts.width):
-        picker.offer(frame)
-    if picker.frame is not None:
-        write_thumbnail(target, picker.frame)

@@ -43,7 +43,8 @@ class CheckpointWork:
         manifests = self.published.manifests
         existing = frozenset(n for n in manifests if manifests[n].request_digest == self.settings.digest)
         for episodes in cut_shards(self.missing, concurrency):
-            yield PendingShard(Shard(self.published.key, self.settings, episodes), existing.intersection(episodes))
+            shard = Shard(self.published.key, self.settings, episodes, self.replace)
+            yield PendingShard(shard, existing.intersection(episodes))
 
 
 @dataclass(frozen=True)

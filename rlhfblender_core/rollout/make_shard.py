@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.dataset.publish import PublishedShard, index_shard, publish_shard
+from rlhfblender_core.dataset.publish import PublishedShard, publish_and_index
 from rlhfblender_core.dataset.published import made_meanwhile
 from rlhfblender_core.dataset.staged import StagedShard
 from rlhfblender_core.errors import EpisodesFailedError, OutOfReachError, RLHFBlenderError, TransientError, one_line
@@ -78,6 +78,7 @@ def make_shard(
     if staged is None:
         _release(claims, shard.key, claimed.free)
         return PublishedShard(shard.key, (), {}, held)
+    staged = replace(staged, replace=shard.replace, ours=claimed.taken_over)
     try:
         # What it had moved into place when it failed is known as ours by the claims, which stay.
         published = write(staged)
@@ -91,11 +92,9 @@ def make_shard(
 
 def write_shard(staged: StagedShard, locations: Locations, run_id: str) -> PublishedShard:
     """Publishes the shard's files, their manifests last, indexes them and releases the run's claims on them."""
-    published = publish_shard(locations.open_root(), staged)
     # Not made anew: where it was may be an empty mount point by now.
     with open_registry(locations.database_url, create=False, reached_before=True) as registry:
-        index_shard(registry, staged, run_id)
-    return published
+        return publish_and_index(locations.open_root(), registry, staged, run_id)
 
 
 def _still_missing(pending: PendingShard, free: tuple[int, ...], locations: Locations) -> tuple[int, ...]:

@@ -34,11 +34,13 @@ class Shard:
         key: experiment and checkpoint.
         settings: how they are rolled out.
         episodes: their numbers, ascending.
+        replace: whether they replace episodes that exist, which otherwise are only repaired.
     """
 
     key: CheckpointKey
     settings: RolloutSettings
     episodes: tuple[int, ...]
+    replace: bool = False
 
     @property
     def name(self) -> str:

@@ -234,6 +234,14 @@ REWARDS = {
 }
 
 
+class Unseeded(Counting):
+    """Not determined by its seed: rewards are drawn anew in every episode, whatever the seed."""
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, float(int.from_bytes(os.urandom(6))), *rest
+
+
 class Rewarding(Counting):
     """Rewards of some type."""
 

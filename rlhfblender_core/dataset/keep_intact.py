@@ -1,0 +1,230 @@
+"""What was made again, against what lies in its places: nothing intact is replaced, and nothing unknown.
+
+People may have given feedback on an episode whose thumbnail got lost. Where the environment isn't determined by its
+seed, or a library was upgraded, making it again gives another episode: putting that in its place would be worse than
+the loss. So an episode counts as made again only if all that is intact came out the same.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from rlhfblender_core.dataset.derive import SOURCES, are_derivable, derive_file
+from rlhfblender_core.dataset.episode_checks import find_fault
+from rlhfblender_core.dataset.episode_writer import staged_path
+from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
+from rlhfblender_core.dataset.manifests import ArtifactRecord, Manifest, parse_manifest
+from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
+from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError, one_line
+from rlhfblender_core.registry import EpisodeRecord, Registry
+from rlhfblender_core.storage import DataRoot, fetch_file, list_sizes, read_each, storage_errors
+
+#: What the episode consists of: where one of these came out otherwise, it is another episode.
+_EPISODE_ITSELF = (ArtifactKind.EPISODES, ArtifactKind.REWARDS, ArtifactKind.UNCERTAINTY)
+
+
+def keep_intact(root: DataRoot, registry: Registry, staged: StagedShard) -> StagedShard:
+    """The shard with what may be published of it; the others are its failures, with what to do. May be repeated.
+
+    Args:
+        root: the data root.
+        registry: knows of episodes whose manifests were lost.
+        staged: what was made.
+
+    Raises:
+        StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
+    """
+    places = _Places(root, [_key(episode.manifest) for episode in staged.episodes])
+    kept, refusals = [], {}
+    for episode in staged.episodes:
+        number = episode.manifest.episode
+        check = _Comparison(places, registry, episode, is_replaced=staged.replace, is_ours=number in staged.ours)
+        try:
+            kept.append(check.publishable())
+        except DataNotUsableError as error:
+            refusals[number] = one_line(error)
+    return replace(staged, episodes=tuple(kept), failures={**staged.failures, **refusals})
+
+
+class _Places:
+    """What lies where some episodes belong."""
+
+    def __init__(self, root: DataRoot, keys: Iterable[EpisodeKey]) -> None:
+        self.root = root
+        paths = {key: {kind: artifact_path(kind, key) for kind in ArtifactKind} for key in keys}
+        manifests = {key: manifest_path(key) for key in paths}
+        existing = _existing(root, [*manifests.values(), *(path for own in paths.values() for path in own.values())])
+        contents = read_each(root, [path for path in manifests.values() if path in existing])
+        self.contents = {key: contents.get(path) for key, path in manifests.items()}
+        self.sizes = {
+            key: {kind: existing[path] for kind, path in own.items() if path in existing} for key, own in paths.items()
+        }
+
+    def manifest(self, key: EpisodeKey) -> Manifest | None:
+        """The episode's manifest, if it is sound."""
+        content = self.contents[key]
+        if not isinstance(content, bytes):
+            return None
+        try:
+            manifest = parse_manifest(content, manifest_path(key))
+        except DataNotUsableError:
+            return None
+        return manifest if _key(manifest) == key else None
+
+
+def _existing(root: DataRoot, paths: Iterable[str]) -> dict[str, int]:
+    """Sizes in bytes of the files that exist: on object storage by one listing per folder, not a request per file."""
+    if root.is_local:
+        with storage_errors(root):
+            files = {path: root.local_folder / path for path in paths}
+            return {path: file.lstat().st_size for path, file in files.items() if file.exists() or file.is_symlink()}
+    folders: dict[str, dict[str, str]] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        folders.setdefault(folder, {})[name] = path
+    return {
+        names[name]: size
+        for folder, names in folders.items()
+        for name, size in list_sizes(root, folder).items()
+        if name in names
+    }
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """One episode that was made, and what lies in its places."""
+
+    places: _Places
+    registry: Registry
+    episode: StagedEpisode
+    is_replaced: bool
+    is_ours: bool
+
+    @cached_property
+    def key(self) -> EpisodeKey:
+        return _key(self.episode.manifest)
+
+    @property
+    def name(self) -> str:
+        return f"{self.key.experiment}/{self.key.checkpoint}/{self.key.episode}"
+
+    def publishable(self) -> StagedEpisode:
+        """The episode as it may be published: all of it, or the files that are broken.
+
+        Raises:
+            DataNotUsableError: it may not.
+        """
+        before = self.places.manifest(self.key)
+        if before is None:
+            return self._without_manifest()
+        self._check_unknown(set(self.places.sizes[self.key]) - set(before.artifacts))
+        if self.is_replaced or before.content == self.episode.manifest.content:
+            return self.episode
+        if before.request_digest != self.episode.manifest.request_digest:
+            raise DataNotUsableError(f"{self.name}: another run has published it with other settings meanwhile.")
+        return self._mended(before)
+
+    def _without_manifest(self) -> StagedEpisode:
+        if self.is_ours or self._is_same(self.places.sizes[self.key]):
+            return self.episode
+        row = self._row()
+        if row is None and self.places.contents[self.key] is None:
+            self._check_unknown(self.places.sizes[self.key])
+        is_same = row is not None and row.manifest_sha256 == self.episode.manifest.sha256
+        if not is_same and not self.is_replaced:
+            raise self._refusal("its manifest is lost, and what lies there differs from what was made now")
+        return self.episode
+
+    def _check_unknown(self, kinds: Collection[ArtifactKind]) -> None:
+        if self._is_same(kinds):
+            return
+        paths = [artifact_path(kind, self.key) for kind in ArtifactKind if kind in kinds]
+        raise DataNotUsableError(
+            f"{', '.join(paths)}: lie where episode {self.name} goes, and are no run's that is known here. "
+            f"`python flows/import_data.py --exp {self.key.experiment} --env …` takes such files in; or move them away."
+        )
+
+    def _is_same(self, kinds: Collection[ArtifactKind]) -> bool:
+        """Whether the files there have the very bytes that were made."""
+        made = self.episode.manifest
+        return all(kind in made.artifacts and not self._is_broken(kind, made) for kind in kinds)
+
+    def _row(self) -> EpisodeRecord | None:
+        rows = self.registry.list_episodes(self.key.experiment, self.key.checkpoint)
+        return next((row for row in rows if row.number == self.key.episode), None)
+
+    def _mended(self, before: Manifest) -> StagedEpisode:
+        broken = {kind for kind in before.artifacts if self._is_broken(kind, before)}
+        now = self.episode.manifest.artifacts
+        compared = [kind for kind in before.artifacts if kind not in broken or kind in _EPISODE_ITSELF]
+        others = [kind for kind in compared if kind not in now or now[kind].sha256 != before.artifacts[kind].sha256]
+        if not broken:
+            return replace(self.episode, manifest=before, kinds=frozenset())
+        if not others and broken <= now.keys():
+            return self._with(before, {kind: now[kind] for kind in broken})
+        records = self._derived(before, broken) if are_derivable(before, broken) else {}
+        if len(records) < len(broken):
+            raise self._refusal(self._why(before, others))
+        return self._with(before, records)
+
+    def _with(self, before: Manifest, records: Mapping[ArtifactKind, ArtifactRecord]) -> StagedEpisode:
+        artifacts = {**before.artifacts, **records}
+        # Validated anew: a copy would keep the text and the digest of before.
+        manifest = Manifest.model_validate({**before.model_dump(), "artifacts": artifacts})
+        return replace(self.episode, manifest=manifest, kinds=frozenset(records))
+
+    def _derived(self, before: Manifest, broken: Collection[ArtifactKind]) -> dict[ArtifactKind, ArtifactRecord]:
+        records = {}
+        folder = self.episode.folder
+        for kind in broken:
+            source = fetch_file(self.places.root, artifact_path(SOURCES[kind], self.key), folder)
+            try:
+                record = derive_file(kind, source, staged_path(folder, kind), before)
+            finally:
+                if not self.places.root.is_local:
+                    source.unlink()
+            if record is not None:
+                records[kind] = record
+        return records
+
+    def _is_broken(self, kind: ArtifactKind, manifest: Manifest) -> bool:
+        if self.places.sizes[self.key].get(kind) != manifest.artifacts[kind].size:
+            return True
+        root = self.places.root
+        try:
+            with storage_errors(root):
+                file = fetch_file(root, artifact_path(kind, self.key), self.episode.folder)
+                try:
+                    return find_fault(kind, file, manifest) is not None
+                finally:
+                    if not root.is_local:
+                        file.unlink()
+        except FileNotFoundError:
+            return True
+        except StorageNotUsableError:
+            if not root.is_local:
+                raise
+            return True
+
+    def _why(self, before: Manifest, others: Collection[ArtifactKind]) -> str:
+        files = ", ".join(others) or "its files"
+        now = self.episode.manifest.versions
+        names = sorted(before.versions.keys() | now.keys())
+        upgrades = [
+            f"{name} {before.versions.get(name, 'none')} then, {now.get(name, 'none')} now"
+            for name in names
+            if before.versions.get(name) != now.get(name)
+        ]
+        if upgrades:
+            return f"{files} came out otherwise ({'; '.join(upgrades)})"
+        return f"{files} came out otherwise with the same versions: its seed doesn't determine what happens in it"
+
+    def _refusal(self, why: str) -> DataNotUsableError:
+        return DataNotUsableError(
+            f"{self.name}: can't be made again as it was, and was left as it is: {why}. "
+            "Use generate.py with --overwrite for a new one."
+        )
+
+
+def _key(manifest: Manifest) -> EpisodeKey:
+    return EpisodeKey(manifest.experiment, manifest.checkpoint, manifest.episode)

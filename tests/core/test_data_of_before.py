@@ -1,0 +1,40 @@
+"""Data made before the house was rebuilt (commit 9a8c2a6): verified clean, and kept."""
+
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rlhfblender_core.errors import RegistryConflictError
+from rlhfblender_core.planning.request import request_from_flags
+from rlhfblender_core.storage import DataRoot, open_data_root
+from tests.support import __file__ as support
+from tests.support.generating import generate
+from tests.support.verifying import database, problems
+
+Snapshot = Callable[[Path], dict[str, str]]
+RANDOM, TRAINED = "CartPole-v1_random_experiment", "CartPole-v1_trained_experiment"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataRoot:
+    with tarfile.open(Path(support).parent / "data" / "before_the_house.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)  # the model's path is a relative one
+    return open_data_root(str(tmp_path / "data"))
+
+
+def test_data_of_before_is_verified_clean(root: DataRoot) -> None:
+    assert problems(root, database(root)) == []
+
+
+@pytest.mark.parametrize(("experiment", "flags"), [(RANDOM, {}), (TRAINED, {"checkpoints": [64]})])
+def test_data_of_before_is_kept_by_a_run_that_would_make_other_episodes(
+    experiment: str, flags: dict[str, object], root: DataRoot, snapshot: Snapshot
+) -> None:
+    before = snapshot(root.local_folder)
+    asked = request_from_flags({"exp": experiment, "num_episodes": 3, **flags})
+    with pytest.raises(RegistryConflictError, match="older version of this project"):
+        generate(root, database(root), asked)
+    assert snapshot(root.local_folder) == before
