@@ -144,7 +144,7 @@ def _split_by_digest(
     known = {row.number: row.request_digest for row in sources.registry.list_episodes(key.experiment, key.checkpoint)}
     manifests = read_manifests(sources.root, [EpisodeKey(key.experiment, key.checkpoint, n) for n in episodes])
     known |= {episode.episode: manifest.request_digest for episode, manifest in manifests.items()}
-    others = [n for n in episodes if known.get(n, settings.digest) != settings.digest]
+    others = [n for n in episodes if not settings.made(known.get(n, settings.digest))]
     lines = [
         f"{key.experiment}/{key.checkpoint}/{n}: can't be made again as it was: its checkpoint or settings have "
         "changed. Use generate.py with --overwrite for a new one."

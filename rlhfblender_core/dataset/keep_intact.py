@@ -38,7 +38,7 @@ def keep_intact(root: DataRoot, registry: Registry, staged: StagedShard) -> Stag
     kept, refusals = [], {}
     for episode in staged.episodes:
         number = episode.manifest.episode
-        check = _Comparison(places, registry, episode, is_replaced=staged.replace, is_ours=number in staged.ours)
+        check = _Comparison(places, registry, episode, staged, is_ours=number in staged.ours)
         try:
             kept.append(check.publishable())
         except DataNotUsableError as error:
@@ -97,7 +97,7 @@ class _Comparison:
     places: _Places
     registry: Registry
     episode: StagedEpisode
-    is_replaced: bool
+    shard: StagedShard
     is_ours: bool
 
     @cached_property
@@ -118,9 +118,9 @@ class _Comparison:
         if before is None:
             return self._without_manifest()
         self._check_unknown(set(self.places.sizes[self.key]) - set(before.artifacts))
-        if self.is_replaced or before.content == self.episode.manifest.content:
+        if self.shard.replace or before.content == self.episode.manifest.content:
             return self.episode
-        if before.request_digest != self.episode.manifest.request_digest:
+        if before.request_digest not in {self.episode.manifest.request_digest, *self.shard.older_digests}:
             raise DataNotUsableError(f"{self.name}: another run has published it with other settings meanwhile.")
         return self._mended(before)
 
@@ -131,7 +131,7 @@ class _Comparison:
         if row is None and self.places.contents[self.key] is None:
             self._check_unknown(self.places.sizes[self.key])
         is_same = row is not None and row.manifest_sha256 == self.episode.manifest.sha256
-        if not is_same and not self.is_replaced:
+        if not is_same and not self.shard.replace:
             raise self._refusal("its manifest is lost, and what lies there differs from what was made now")
         return self.episode
 

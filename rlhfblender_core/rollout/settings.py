@@ -45,13 +45,17 @@ class RolloutSettings:
         """Sha256 over what decides the episodes' bytes: contents, not places; no versions of libraries."""
         return canonical_digest({"recipe": _RECIPE, **self.identity()})
 
-    def made(self, digest: str) -> bool:
-        """Whether the digest is that of the same request, by this version of the project or an older one.
+    @cached_property
+    def older_digests(self) -> frozenset[str]:
+        """The digests that older versions of this project gave the same request.
 
         An older recipe differs where an environment keeps state across resets; what it made stays, and is continued.
         """
-        identity = self.identity()
-        return any(digest == canonical_digest({"recipe": recipe, **identity}) for recipe in range(1, _RECIPE + 1))
+        return frozenset(canonical_digest({"recipe": recipe, **self.identity()}) for recipe in range(1, _RECIPE))
+
+    def made(self, digest: str) -> bool:
+        """Whether the digest is that of the same request, by this version of the project or an older one."""
+        return digest == self.digest or digest in self.older_digests
 
     def identity(self) -> dict[str, Any]:
         """What enters the digest, by name, as JSON."""

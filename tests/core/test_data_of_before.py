@@ -1,4 +1,4 @@
-"""Data made before the house was rebuilt (commit 9a8c2a6): verified clean, and kept."""
+"""Data made before the house was rebuilt (commit 9a8c2a6): verified clean, continued and repaired."""
 
 import tarfile
 from collections.abc import Callable
@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rlhfblender_core.errors import RegistryConflictError
 from rlhfblender_core.planning.request import request_from_flags
 from rlhfblender_core.storage import DataRoot, open_data_root
 from tests.support import __file__ as support
 from tests.support.generating import generate
-from tests.support.verifying import database, problems
+from tests.support.verifying import database, problems, repair
 
 Snapshot = Callable[[Path], dict[str, str]]
 RANDOM, TRAINED = "CartPole-v1_random_experiment", "CartPole-v1_trained_experiment"
@@ -30,11 +29,17 @@ def test_data_of_before_is_verified_clean(root: DataRoot) -> None:
 
 
 @pytest.mark.parametrize(("experiment", "flags"), [(RANDOM, {}), (TRAINED, {"checkpoints": [64]})])
-def test_data_of_before_is_kept_by_a_run_that_would_make_other_episodes(
+def test_data_of_before_is_continued_and_repaired(
     experiment: str, flags: dict[str, object], root: DataRoot, snapshot: Snapshot
 ) -> None:
     before = snapshot(root.local_folder)
     asked = request_from_flags({"exp": experiment, "num_episodes": 3, **flags})
-    with pytest.raises(RegistryConflictError, match="older version of this project"):
-        generate(root, database(root), asked)
-    assert snapshot(root.local_folder) == before
+    assert generate(root, database(root), asked) == 1
+    after = snapshot(root.local_folder)
+    assert {path: after[path] for path in before if "db" not in path} == {p: before[p] for p in before if "db" not in p}
+    assert problems(root, database(root)) == []
+    (video,) = root.local_folder.glob(f"renders/{experiment}/*/1.mp4")
+    video.unlink()
+    assert repair(root, database(root)) == []
+    assert problems(root, database(root)) == []
+    assert snapshot(root.local_folder) == after
