@@ -8,10 +8,11 @@ from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.dataset.listings import CheckpointListing, EpisodeListing
 from rlhfblender_core.locations import Locations
 from rlhfblender_core.registry import EpisodeRecord
-from rlhfblender_core.repair import Remake, plan_repair, rebuild_rows, remove_left_over
+from rlhfblender_core.repair import plan_repair, rebuild_rows
+from rlhfblender_core.verification.checks import Findings, Problem
+from rlhfblender_core.verification.left_over import remove_left_over
+from rlhfblender_core.verification.remakes import Remake
 from rlhfblender_core.verify import (
-    Findings,
-    Problem,
     check_files,
     check_registry,
     find_checkpoints,

@@ -7,7 +7,7 @@ from prefect.artifacts import create_table_artifact
 
 from flows.ui.generate_artifacts import artifact_key, optional
 from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.verify import Problem
+from rlhfblender_core.verification.checks import Problem
 from rlhfblender_core.wording import counted
 
 #: More lines than a page shows, and less than the server takes.

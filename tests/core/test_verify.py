@@ -18,7 +18,7 @@ from rlhfblender_core.dataset.manifests import canonical_digest
 from rlhfblender_core.errors import RegistryNotUsableError
 from rlhfblender_core.registry import open_existing_registry
 from rlhfblender_core.storage import DataRoot, open_data_root
-from rlhfblender_core.verify import Remedy
+from rlhfblender_core.verification.checks import Remedy
 from tests.support.generating import KEY, generate, request
 from tests.support.verifying import EPISODES, database, problems, repair, survey
 
@@ -175,7 +175,7 @@ def test_an_episode_that_is_replaced_meanwhile_is_no_problem(root: DataRoot, mon
     for path in PATHS:
         (root.local_folder / path).write_bytes((root.local_folder / "away" / path.replace("/", "-")).read_bytes())
     shutil.rmtree(root.local_folder / "away")
-    verify = importlib.import_module("rlhfblender_core.verify")
+    verify = importlib.import_module("rlhfblender_core.verification.checks")
     find_fault = verify.find_fault
 
     def replaced_first(kind: ArtifactKind, file: Path, manifest: object) -> str | None:
@@ -226,7 +226,7 @@ def test_each_of_180_files_is_named_alone_when_damaged_and_all_are_repaired(
 
 def survey_of_episode(root: DataRoot, number: int) -> tuple:
     from rlhfblender_core.dataset.listings import list_checkpoint
-    from rlhfblender_core.verify import check_episodes
+    from rlhfblender_core.verification.checks import check_episodes
 
     listing = list_checkpoint(root, KEY, [], in_progress=False)
     return check_episodes(root, listing, [listing.episodes[number]]).problems

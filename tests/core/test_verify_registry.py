@@ -9,9 +9,9 @@ import pytest
 
 from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.errors import InvalidParameterError
-from rlhfblender_core.repair import remove_left_over
 from rlhfblender_core.storage import DataRoot, open_data_root
-from rlhfblender_core.verify import Remedy
+from rlhfblender_core.verification.checks import Remedy
+from rlhfblender_core.verification.left_over import remove_left_over
 from tests.support.claiming import claim_and_die, under_way
 from tests.support.generating import generate, locations_of, request
 from tests.support.verifying import EPISODES, database, problems, repair, survey

@@ -13,9 +13,9 @@ from rlhfblender_core.errors import EnvironmentNotTrustedError
 from rlhfblender_core.export.minari.dataset import plan_minari_export
 from rlhfblender_core.export.request import find_experiments
 from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord, open_registry
-from rlhfblender_core.repair import Sources, plan_remakes, rebuild_index
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.storage import open_data_root
+from rlhfblender_core.verification.remakes import Sources, plan_remakes, rebuild_index
 from tests.support.generating import KEY, request
 from tests.support.generating import generate as generate_episodes
 from tests.support.verifying import survey

@@ -4,7 +4,7 @@ from rlhfblender_core.repair import repair_all
 from rlhfblender_core.step_runner import LocalRunner
 from rlhfblender_core.steps import LocalSteps
 from rlhfblender_core.storage import DataRoot
-from rlhfblender_core.verify import Findings
+from rlhfblender_core.verification.checks import Findings
 from rlhfblender_core.verify import survey as survey_all
 from tests.support.generating import locations_of
 
