@@ -28,8 +28,7 @@ from flows.cli.secret_parameters import DatabaseUrl
 from flows.execution.data_flow import data_flow
 from flows.execution.prefect_steps import PrefectRunner
 from rlhfblender_core.import_data.plan import ImportRequest
-from rlhfblender_core.import_data.run import Imported, import_all, make_import_plan
-from rlhfblender_core.import_data.sources import source_folder
+from rlhfblender_core.import_data.run import Imported, import_all, make_import_plan, source_of
 from rlhfblender_core.registry import DEFAULT_PROJECT
 from rlhfblender_core.wording import counted
 from tasks.config import resolve_locations
@@ -45,7 +44,10 @@ def run_name() -> str:
 
 @data_flow("import-data", run_name)
 def import_data(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
-    folder: Annotated[str, Field(description="folder with episodes/, rewards/, renders/ …; it is only read")],
+    folder: Annotated[
+        str | None,
+        Field(description="folder with episodes/, rewards/, renders/ …, only read (default the data root itself)"),
+    ] = None,
     *,
     exp: Annotated[str, Field(description="experiment that the episodes become")],
     env: Annotated[str, Field(description="Gymnasium id of their environment; it needn't be installed")],
@@ -56,8 +58,9 @@ def import_data(  # noqa: PLR0913 (flat parameters make a deployment's form and 
     database_url: DatabaseUrl = None,
 ) -> State[Any]:
     """Imports a folder's episodes of one experiment, and its pictures of actions."""
-    request = ImportRequest(source_folder(folder), exp, env, project, source_exp, overwrite)
-    imported = import_all(request, PrefectRunner(), resolve_locations(data_root, database_url))
+    locations = resolve_locations(data_root, database_url)
+    request = ImportRequest(source_of(folder, locations), exp, env, project, source_exp, overwrite)
+    imported = import_all(request, PrefectRunner(), locations)
     printer = current_printer.get()
     if printer is not None:
         printer(imported)
@@ -90,10 +93,11 @@ def main() -> int:
     """The command line; returns the exit code."""
     arguments = vars(make_parser(import_data.fn, "Import episodes that were made elsewhere.", _EXAMPLES).parse_args())
     # A wrong request is refused at once, before Prefect is started.
-    folder = source_folder(arguments["folder"])
+    locations = resolve_locations(arguments["data_root"], arguments["database_url"])
+    folder = source_of(arguments["folder"], locations)
     names = ("exp", "env", "project", "source_exp", "overwrite")
     request = ImportRequest(folder, *(arguments[name] for name in names))
-    make_import_plan(request, resolve_locations(arguments["data_root"], arguments["database_url"]))
+    make_import_plan(request, locations)
     shown: list[Imported] = []
 
     def show(imported: Imported) -> None:

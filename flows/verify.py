@@ -29,7 +29,9 @@ from flows.execution.prefect_steps import PrefectRunner, PrefectSteps
 from flows.execution.task_runners import RunnerChoice
 from flows.ui.verify_artifacts import show_verification
 from rlhfblender_core.dataset.listings import check_root
+from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.repair import repair_all
+from rlhfblender_core.verification.checks import Remedy
 from rlhfblender_core.verify import Verification, verify_all
 from rlhfblender_core.wording import counted
 from tasks.config import resolve_locations
@@ -45,11 +47,14 @@ def run_name() -> str:
 
 
 @data_flow("verify", run_name)
-def verify(
+def verify(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
     *,
     exp: Annotated[str | None, Field(description="experiment (default all)")] = None,
     repair: Annotated[
-        bool, Field(description="make broken episodes again, remove files of nobody, rebuild the registry's index")
+        bool, Field(description="make broken episodes again, remove what dead runs left, rebuild the registry's index")
+    ] = False,
+    quarantine: Annotated[
+        bool, Field(description="move unknown files to quarantine/<date>/, with a list; nothing is deleted")
     ] = False,
     trust_checkpoint: Annotated[
         bool, Field(description="with --repair: let a checkpoint that you made yourself run its own code")
@@ -62,11 +67,13 @@ def verify(
 ) -> State[Any]:
     """Checks what is published, and mends it with ``repair``."""
     locations = resolve_locations(data_root, database_url)
+    if repair and quarantine:
+        raise InvalidParameterError("Give either --repair or --quarantine; first one, then the other.")
     if repair:
         steps = PrefectSteps(locations, RunnerChoice(workers=workers))
         verification = repair_all(exp, PrefectRunner(), steps, trust_checkpoint=trust_checkpoint)
     else:
-        verification = verify_all(exp, PrefectRunner(), locations, workers)
+        verification = verify_all(exp, PrefectRunner(), locations, workers, quarantine=quarantine)
     for line in verification.notes:
         get_run_logger().warning("%s", line)
     show_verification(exp, verification.sound, verification.found, verification.left)
@@ -78,11 +85,12 @@ def verify(
     return Completed(message=verification.summary)
 
 
-def print_verification(verification: Verification, *, repair: bool) -> None:
+def print_verification(verification: Verification, *, repair: bool, quarantine: bool = False) -> None:
     """Prints one line per problem and remark, and one about everything."""
     left = set(verification.left)
     for problem in verification.found:
-        state = "repaired: " if repair and problem not in left else ""
+        done = "repaired: " if repair else ("moved to quarantine: " if quarantine else "")
+        state = done if problem not in left else ""
         print(f"{state}{problem}")
     for problem in verification.left:
         if problem not in verification.found:
@@ -90,8 +98,11 @@ def print_verification(verification: Verification, *, repair: bool) -> None:
     for note in verification.notes:
         print(f"not repaired: {note}")
     print(verification.summary)
-    if left and not repair:
+    remedies = {problem.remedy for problem in left}
+    if remedies - {Remedy.QUARANTINE, Remedy.BY_HAND} and not repair:
         print("Run the same command with --repair to mend what can be mended.")
+    if Remedy.QUARANTINE in remedies and not quarantine:
+        print("Run it with --quarantine to move unknown files to quarantine/<date>/.")
 
 
 def main() -> int:
@@ -102,7 +113,7 @@ def main() -> int:
     shown: list[Verification] = []
 
     def show(verification: Verification) -> None:
-        print_verification(verification, repair=arguments["repair"])
+        print_verification(verification, repair=arguments["repair"], quarantine=arguments["quarantine"])
         shown.append(verification)
 
     current_printer.set(show)

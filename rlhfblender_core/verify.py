@@ -28,6 +28,7 @@ from rlhfblender_core.verification.checks import (
     check_index,
     check_unknown_files,
 )
+from rlhfblender_core.verification.quarantine import move_to_quarantine
 from rlhfblender_core.wording import counted
 
 #: So many episodes are checked in one step.
@@ -77,6 +78,7 @@ class Verification:
 def verify(
     *,
     exp: str | None = None,
+    quarantine: bool = False,
     workers: int | None = None,
     data_root: str = DEFAULT_DATA_ROOT,
     database_url: str | None = None,
@@ -86,6 +88,7 @@ def verify(
 
     Args:
         exp: experiment; None for all.
+        quarantine: whether to move unknown files below ``quarantine/<date>/``; nothing is deleted.
         workers: checks at once; None for the cores that this process may use.
         data_root: folder or fsspec URL.
         database_url: of the registry; None for SQLite beside the data.
@@ -96,10 +99,17 @@ def verify(
         TransientError: the storage or the registry is gone.
     """
     locations = locate(data_root, database_url, storage_options)
-    return verify_all(exp, LocalRunner(), locations, workers)
+    return verify_all(exp, LocalRunner(), locations, workers, quarantine=quarantine)
 
 
-def verify_all(exp: str | None, runner: StepRunner, locations: Locations, workers: int | None = None) -> Verification:
+def verify_all(
+    exp: str | None,
+    runner: StepRunner,
+    locations: Locations,
+    workers: int | None = None,
+    *,
+    quarantine: bool = False,
+) -> Verification:
     """Checks what is published, by the runner's steps.
 
     Args:
@@ -107,10 +117,13 @@ def verify_all(exp: str | None, runner: StepRunner, locations: Locations, worker
         runner: how each step is run.
         locations: what is checked.
         workers: checks at once; None for the cores that this process may use.
+        quarantine: whether to move unknown files below ``quarantine/<date>/``.
     """
     check_root(locations.open_root())
-    findings = survey(exp, runner, locations, workers).findings
-    return verification(findings, findings, ())
+    first = now = survey(exp, runner, locations, workers).findings
+    if quarantine and runner.do(move_to_quarantine, first.problems, locations):
+        now = survey(exp, runner, locations, workers).findings
+    return verification(first, now, ())
 
 
 def verification(first: Findings, now: Findings, notes: Iterable[str]) -> Verification:

@@ -11,6 +11,7 @@ from rlhfblender_core.registry import EpisodeRecord
 from rlhfblender_core.repair import plan_repair, rebuild_rows
 from rlhfblender_core.verification.checks import Findings, Problem
 from rlhfblender_core.verification.left_over import remove_left_over
+from rlhfblender_core.verification.quarantine import move_to_quarantine
 from rlhfblender_core.verification.remakes import Remake
 from rlhfblender_core.verify import (
     check_files,
@@ -65,6 +66,11 @@ def _check_registry(
 @task_for(remove_left_over, "remove-leftovers")
 def _remove_left_over(problems: Iterable[Problem], locations: Locations) -> int:
     return remove_left_over(problems, locations)
+
+
+@task_for(move_to_quarantine, "move-to-quarantine")
+def _move_to_quarantine(problems: Sequence[Problem], locations: Locations) -> int:
+    return move_to_quarantine(problems, locations)
 
 
 @task_for(plan_repair, "plan-repair")

@@ -81,7 +81,9 @@ def make_parser(function: Callable[..., Any], description: str, epilog: str | No
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             _add_flag(parser, name, hints[name], parameter.default)
         else:
-            parser.add_argument(name, metavar=name.upper(), help=_help(hints[name]))
+            optional = parameter.default is not inspect.Parameter.empty
+            nargs = "?" if optional else None
+            parser.add_argument(name, metavar=name.upper(), nargs=nargs, help=_help(hints[name]))
     return parser
 
 

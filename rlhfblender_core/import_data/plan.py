@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from rlhfblender_core.dataset.layout import FINAL, RANDOM, CheckpointKey
+from rlhfblender_core.dataset.layout import ACTION_LABELS, FINAL, MANIFESTS, RANDOM, RUNS, ArtifactKind, CheckpointKey
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError, RegistryConflictError
 from rlhfblender_core.import_data.environment import made_with, new_environment, notes_on_registered
 from rlhfblender_core.import_data.episodes import ImportTarget
@@ -33,6 +34,8 @@ _LAST = "-1"
 _MOST_DIGITS = 18
 #: Lines about files that are left out.
 _MOST_UNKNOWN = 20
+#: Files of a folder that is left out are counted as far as this.
+_MOST_COUNTED = 100_000
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,12 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
         for checkpoint in source.checkpoints
     )
     _check_labels(work)
-    notes = (*_database_notes(database, folder), *notes, *_unknown_file_notes(source, folder))
+    notes = (
+        *_database_notes(database, folder),
+        *notes,
+        *_unknown_file_notes(source, folder),
+        *_other_folder_notes(folder),
+    )
     return ImportPlan(folder, database, environment, experiment, work, notes)
 
 
@@ -139,6 +147,18 @@ def _unknown_file_notes(source: SourceExperiment, folder: Path) -> tuple[str, ..
     more = len(lines) - _MOST_UNKNOWN
     if more > 0:
         lines = [*lines[:_MOST_UNKNOWN], f"{more} more files left out: their names are no episodes'"]
+    return tuple(lines)
+
+
+def _other_folder_notes(folder: Path) -> tuple[str, ...]:
+    """What lies beside the episodes and isn't taken: states, projections, demonstrations, anything else."""
+    ours = {*ArtifactKind, ACTION_LABELS, MANIFESTS, RUNS, "gallery", "quarantine"}
+    lines = []
+    for other in sorted(folder.iterdir()):
+        if other.is_dir() and not other.is_symlink() and other.name not in ours and not other.name.startswith("."):
+            files = sum(1 for file in islice(other.rglob("*"), _MOST_COUNTED) if file.is_file())
+            many = "or more " if files >= _MOST_COUNTED else ""
+            lines.append(f"{other.name}/: {files} {many}files left out; a data set of ours has no such kind")
     return tuple(lines)
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.dataset.publish import episode_record
 from rlhfblender_core.dataset.published import read_published
+from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.import_data.episodes import ImportedBatch, ImportTarget, import_episodes
 from rlhfblender_core.import_data.labels import import_action_labels
 from rlhfblender_core.import_data.plan import ImportPlan, ImportRequest, check_locations, plan_import
@@ -64,7 +66,7 @@ class Imported:
 
 
 def import_data(  # noqa: PLR0913 (one per flag)
-    folder: str,
+    folder: str | None = None,
     *,
     exp: str,
     env: str,
@@ -78,7 +80,8 @@ def import_data(  # noqa: PLR0913 (one per flag)
     """Imports episodes that were made elsewhere, without Prefect.
 
     Args:
-        folder: with ``episodes/``, ``rewards/``, ``renders/`` …; it is only read.
+        folder: with ``episodes/``, ``rewards/``, ``renders/`` …; it is only read. None for the data root itself, where
+            somebody has laid files by hand.
         exp: experiment that the episodes become.
         env: Gymnasium id of their environment; it needn't be installed.
         project: of the experiment.
@@ -92,8 +95,21 @@ def import_data(  # noqa: PLR0913 (one per flag)
         RequestError: with what is wrong and what to do.
         TransientError: the storage or the registry is gone.
     """
-    request = ImportRequest(source_folder(folder), exp, env, project, source_exp, overwrite)
-    return import_all(request, LocalRunner(), locate(data_root, database_url, storage_options))
+    locations = locate(data_root, database_url, storage_options)
+    request = ImportRequest(source_of(folder, locations), exp, env, project, source_exp, overwrite)
+    return import_all(request, LocalRunner(), locations)
+
+
+def source_of(folder: str | None, locations: Locations) -> Path:
+    """The folder to import from; the data root where none is given.
+
+    Raises:
+        RequestError: there is no such folder, or the data root isn't one of this machine's.
+    """
+    root = locations.open_root()
+    if folder is None and not root.is_local:
+        raise InvalidParameterError(f"Give the folder to import; {root.url} is none of this machine's.")
+    return source_folder(str(root.local_folder) if folder is None else folder)
 
 
 def make_import_plan(request: ImportRequest, locations: Locations) -> ImportPlan:

@@ -36,6 +36,7 @@ class Remedy(StrEnum):
     REMAKE = "make the episode again"
     REMOVE = "remove the file"
     INDEX = "rebuild the registry's index"
+    QUARANTINE = "take it in by import_data.py, or move it away by --quarantine"
     BY_HAND = "by hand"
 
 
@@ -87,7 +88,7 @@ def check_unknown_files(paths: Iterable[str]) -> Findings:
     for path in paths:
         if not path.rstrip("/").rpartition("/")[2].startswith(_TEMPORARY):
             kind = "folder" if path.endswith("/") else "file"
-            problems.append(Problem(path, f"is no {kind} of a data set; move it away", Remedy.BY_HAND))
+            problems.append(Problem(path, f"is no {kind} of a data set; move it away", Remedy.QUARANTINE))
     return Findings(tuple(problems))
 
 
@@ -143,7 +144,9 @@ def _uncommitted(key: EpisodeKey, episode: EpisodeListing, *, is_leftover: bool)
             if is_leftover:
                 yield Problem(path, "was left by a run that died", Remedy.REMOVE, key)
             else:
-                yield Problem(path, f"is an unknown file; {IMPORT_ADVICE.format(key.experiment)}", Remedy.BY_HAND, key)
+                yield Problem(
+                    path, f"is an unknown file; {IMPORT_ADVICE.format(key.experiment)}", Remedy.QUARANTINE, key
+                )
 
 
 def _check_published(
@@ -162,7 +165,9 @@ def _check_published(
         of = f"{manifest.experiment}/{manifest.checkpoint}/{manifest.episode}"
         return Findings((Problem(path, f"is the manifest of another episode, {of}", Remedy.REMAKE, key),), files=1)
     problems = [
-        Problem(artifact_path(kind, key), "is an unknown file: its episode has none of that kind", Remedy.BY_HAND, key)
+        Problem(
+            artifact_path(kind, key), "is an unknown file: its episode has none of that kind", Remedy.QUARANTINE, key
+        )
         for kind in kinds
         if kind not in manifest.artifacts and _is_there(root, artifact_path(kind, key))
     ]

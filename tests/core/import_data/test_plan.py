@@ -225,3 +225,13 @@ def test_sources_own_database_is_never_the_registry(source: Path, tmp_path: Path
     with pytest.raises(DataNotUsableError, match="RLHF-Blender's own database"):
         check_locations(plan(source), f"sqlite:///{database}")
     check_locations(plan(source), f"sqlite:///{tmp_path / 'other.db'}")
+
+
+def test_folders_of_other_kinds_are_named_with_their_numbers(tmp_path: Path) -> None:
+    make_documented(tmp_path / "source")
+    for path in ("env_states/a/0.npy", "env_states/a/1.npy", "generated_demos/E/exp-1/demo.npz"):
+        (tmp_path / "source" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "source" / path).write_bytes(b"x")
+    request = ImportRequest(tmp_path / "source", "Imported", ENV)
+    left_out = [line for line in plan_import(request, None).notes if "left out" in line]
+    assert [line.partition(" files")[0] for line in left_out] == ["env_states/: 2", "generated_demos/: 1"]
