@@ -111,7 +111,7 @@ def _remake(remakes: Sequence[Remake], steps: Steps) -> list[str]:
 
 def _shards(remake: Remake, concurrency: int) -> Iterator[PendingShard]:
     for episodes in cut_shards(remake.episodes, concurrency):
-        yield PendingShard(Shard(remake.key, remake.settings, episodes), frozenset(episodes))
+        yield PendingShard(Shard(remake.key, remake.settings, episodes), frozenset(episodes), frozenset(episodes))
 
 
 def plan_repair(findings: Findings, locations: Locations, *, trust_checkpoint: bool) -> tuple[list[Remake], list[str]]:

@@ -34,9 +34,13 @@ def keep_intact(root: DataRoot, registry: Registry, staged: StagedShard) -> Stag
     Raises:
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
     """
-    places = _Places(root, [_key(episode.manifest) for episode in staged.episodes])
-    kept, refusals = [], {}
-    for episode in staged.episodes:
+    compared = [episode for episode in staged.episodes if episode.manifest.episode in staged.present]
+    if not compared:
+        return staged
+    places = _Places(root, [_key(episode.manifest) for episode in compared])
+    kept = [episode for episode in staged.episodes if episode not in compared]
+    refusals: dict[int, str] = {}
+    for episode in compared:
         number = episode.manifest.episode
         check = _Comparison(places, registry, episode, staged, is_ours=number in staged.ours)
         try:

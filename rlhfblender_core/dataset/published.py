@@ -45,6 +45,11 @@ class Published:
         """Which of the episodes have to be made."""
         return tuple(episode for episode in wanted if not self.is_complete(episode))
 
+    @property
+    def present(self) -> frozenset[int]:
+        """Numbers of the episodes of which there is a manifest or a file."""
+        return frozenset(self.manifests).union(*self.sizes.values())
+
     def leftovers(self) -> tuple[str, ...]:
         """Paths of files that belong to no episode: what a dead run had moved before its commit."""
         return tuple(

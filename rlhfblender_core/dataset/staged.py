@@ -43,6 +43,7 @@ class StagedShard:
         failures: message by number of those that the environment or the policy broke off.
         replace: whether they replace episodes that exist, which otherwise are only repaired.
         ours: numbers of those that a run had claimed which died: files of theirs without a manifest are ours.
+        present: numbers of those in whose places something lay before.
         older_digests: by which older versions of this project knew the same request.
     """
 
@@ -52,4 +53,5 @@ class StagedShard:
     failures: Mapping[int, str]
     replace: bool = False
     ours: frozenset[int] = frozenset()
+    present: frozenset[int] = frozenset()
     older_digests: frozenset[str] = frozenset()

@@ -44,7 +44,7 @@ class CheckpointWork:
         existing = frozenset(n for n in manifests if manifests[n].request_digest == self.settings.digest)
         for episodes in cut_shards(self.missing, concurrency):
             shard = Shard(self.published.key, self.settings, episodes, self.replace)
-            yield PendingShard(shard, existing.intersection(episodes))
+            yield PendingShard(shard, existing.intersection(episodes), self.published.present.intersection(episodes))
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,13 @@ def make_shard(
     if staged is None:
         _release(claims, shard.key, claimed.free)
         return PublishedShard(shard.key, (), {}, held)
-    staged = replace(staged, replace=shard.replace, ours=claimed.taken_over, older_digests=shard.settings.older_digests)
+    staged = replace(
+        staged,
+        replace=shard.replace,
+        ours=claimed.taken_over,
+        present=pending.present | claimed.taken_over,
+        older_digests=shard.settings.older_digests,
+    )
     try:
         # What it had moved into place when it failed is known as ours by the claims, which stay.
         published = write(staged)

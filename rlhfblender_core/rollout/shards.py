@@ -56,10 +56,13 @@ class PendingShard:
     Attributes:
         shard: the episodes, and how they are made.
         existing: those among them that are published from the same request, and are replaced.
+        present: those among them in whose places something lay when this was planned: it is compared before it is
+            replaced. The others need no question, which on object storage is a request.
     """
 
     shard: Shard
     existing: frozenset[int] = frozenset()
+    present: frozenset[int] = frozenset()
 
 
 def cut_shards(episodes: Sequence[int], workers: int) -> list[tuple[int, ...]]:

@@ -30,7 +30,10 @@ def tables_of(state: Any) -> dict[str, list[dict[str, Any]]]:
         }
 
 
-def test_verify_repairs_and_delete_deletes(tmp_path: Path, snapshot: Callable[[Path], dict[str, str]]) -> None:
+def test_verify_repairs_and_delete_deletes(
+    tmp_path: Path, snapshot: Callable[[Path], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLHFBLENDER_TRUSTED_PACKAGES", "tests")
     folder = tmp_path / "data"
     url = f"sqlite:///{folder / 'rlhfblender.db'}"
     locations = {"data_root": str(folder), "database_url": url}

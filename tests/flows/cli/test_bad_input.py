@@ -251,11 +251,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_disk_that_is_full_from_the_start(refused: Callable[..., str], small_disk: Path) -> None:
+def test_a_disk_that_is_full_from_the_start(generate: Command, small_disk: Path) -> None:
     with (small_disk / "filler").open("wb", buffering=0) as stream, contextlib.suppress(OSError):
         while True:
             stream.write(b"x" * 512)
-    assert "full" in refused(*RANDOM, "--data-root", small_disk / "data")
+    result = generate(*RANDOM, "--data-root", small_disk / "data")
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1), result
+    assert f"The disk {small_disk} is full" in result.err
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
 
 
@@ -264,5 +266,5 @@ def test_a_disk_that_gets_full_on_the_way(generate: Command, small_disk: Path, t
     result = generate(
         *RANDOM, "--num-episodes", 30, "--data-root", small_disk, "--database-url", f"sqlite:///{tmp_path}/db"
     )
-    assert (result.code, result.err.count("\n")) == (2, 1), result
-    assert "full" in result.err
+    assert (result.code, result.err.count("\n")) == (1, 1), result
+    assert f"The disk {small_disk} is full" in result.err
