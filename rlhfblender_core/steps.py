@@ -259,7 +259,7 @@ class _LocalRun:
             try:
                 for future in as_completed(futures):
                     yield shard_result(futures[future], _outcome(future))
-            except BaseException:
+            except BaseException:  # an interrupt, too, and a caller that wants no more results
                 self._run_workers.workers.close()  # those who wait for a worker are told so
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise

@@ -106,6 +106,9 @@ class Workers:
         except (BrokenProcessPool, CancelledError) as error:
             if self._is_closed:
                 raise RunStoppedError("The run was stopped.") from error
+            # The pool's own thread waits for the process, and its exit status can be read once only: of two threads
+            # that ask at the same moment one is told 255.
+            pool.shutdown(wait=True)
             raise WorkerLostError(how_it_ended(processes)) from error
         finally:
             with self._lock:
