@@ -303,7 +303,11 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     known = set(registry)
     yield tmp_path
     for env_id in set(registry) - known:
-        del registry[env_id]
+        # What an installed package registered when it was imported it wouldn't register again.
+        package = str(registry[env_id].entry_point).partition(":")[0].partition(".")[0]
+        installed = package != "gymnasium" and getattr(sys.modules.get(package), "__file__", None)
+        if not installed or installed.startswith(str(tmp_path)):
+            del registry[env_id]
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]
