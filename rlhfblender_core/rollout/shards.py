@@ -137,7 +137,7 @@ def _try_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
             raise gone(staging) from error
         discard_staged(folder)
         raise
-    except BaseException:
+    except BaseException:  # an interrupt, too, leaves no half episode; raised again
         discard_staged(folder)
         raise
     key = EpisodeKey(shard.key.experiment, shard.key.checkpoint, episode)
@@ -203,7 +203,7 @@ class _Session:
         recorder = make_recorder(settings)
         try:
             env = settings.agent.wrap(recorder)
-        except BaseException:
+        except BaseException:  # closed and raised again, whatever it was
             close_environment(recorder)
             raise
         if self._agent is None:

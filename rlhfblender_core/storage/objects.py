@@ -35,7 +35,7 @@ def side_by_side(function: Callable[[A], R], arguments: Iterable[A]) -> list[R]:
         futures = [pool.submit(function, argument) for argument in arguments]
         try:
             return [future.result() for future in futures]
-        except BaseException:
+        except BaseException:  # an interrupt, too: what has not begun is dropped; raised again
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
