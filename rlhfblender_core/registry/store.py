@@ -250,6 +250,20 @@ class Registry(ClaimsStore):
         with self._read() as session:
             return queries.list_episodes(session, experiment, checkpoint)
 
+    def list_figures(
+        self, experiment: str, checkpoint: str, first: int, last: int
+    ) -> dict[int, tuple[str | None, float, int]]:
+        """Manifest's sha256 (None where it isn't known), return and length of a checkpoint's episodes, by number.
+
+        Args:
+            experiment: its name.
+            checkpoint: its label.
+            first: number of the first episode.
+            last: number of the last one.
+        """
+        with self._read() as session:
+            return queries.list_figures(session, experiment, checkpoint, first, last)
+
     def forget_episodes(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> None:
         """Deletes these episodes. No error if they are gone."""
         with self._write() as session:
