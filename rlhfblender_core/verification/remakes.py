@@ -162,8 +162,9 @@ def restore_registration(
     if not manifests:
         return
     if registry.find_experiment(experiment) is None:
-        registry.ensure_environment(_environment_record(manifests[0], trust))
-        registry.ensure_experiment(_experiment_record(experiment, manifests))
+        environment = _environment_record(manifests[0], trust)
+        registry.ensure_environment(environment)
+        registry.ensure_experiment(_experiment_record(experiment, manifests, environment))
     for manifest in manifests:
         registry.ensure_checkpoint(
             CheckpointRecord(
@@ -185,15 +186,15 @@ def _environment_record(manifest: Manifest, trust: Trust) -> EnvironmentRecord:
         env_id=made.id,
         entry_point=made.entry_point,
         additional_packages=made.additional_packages,
-        kwargs=made.kwargs,
-        spec_kwargs=made.spec_kwargs,
         observation_space=description.observation_space,
         action_space=description.action_space,
         action_names=manifest.action_names,
     )
 
 
-def _experiment_record(experiment: str, manifests: Sequence[Manifest]) -> ExperimentRecord:
+def _experiment_record(
+    experiment: str, manifests: Sequence[Manifest], environment: EnvironmentRecord
+) -> ExperimentRecord:
     trained = [manifest for manifest in manifests if manifest.policy.kind != RANDOM]
     manifest = (trained or manifests)[0]
     asked = {
@@ -206,7 +207,15 @@ def _experiment_record(experiment: str, manifests: Sequence[Manifest]) -> Experi
     }
     settings = RolloutOptions.merged({}, asked).to_json()
     kind: ExperimentKind = "trained" if trained else "random"
-    return ExperimentRecord(name=experiment, env_id=manifest.environment.id, kind=kind, settings=settings)
+    return ExperimentRecord(
+        name=experiment,
+        env_id=manifest.environment.id,
+        kind=kind,
+        settings=settings,
+        env_kwargs={**manifest.environment.kwargs, **manifest.environment.spec_kwargs},
+        observation_space=environment.observation_space,
+        action_space=environment.action_space,
+    )
 
 
 def rebuild_index(
