@@ -8,6 +8,7 @@ the loss. So an episode counts as made again only if all that is intact came out
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from shlex import quote
 
 from rlhfblender_core.dataset.derive import derivable_kinds, derive_file, derive_files, with_records
 from rlhfblender_core.dataset.episode_checks import find_fault
@@ -34,7 +35,8 @@ def keep_intact(root: DataRoot, registry: Registry, staged: StagedShard) -> Stag
     Raises:
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
     """
-    compared = [episode for episode in staged.episodes if episode.manifest.episode in staged.present]
+    # A look at a disk costs nothing: what was laid there meanwhile isn't replaced either. Elsewhere it is a request.
+    compared = [each for each in staged.episodes if root.is_local or each.manifest.episode in staged.present]
     if not compared:
         return staged
     places = _Places(root, [_key(episode.manifest) for episode in compared])
@@ -143,9 +145,10 @@ class _Comparison:
         if self._is_same(kinds):
             return
         paths = [artifact_path(kind, self.key) for kind in ArtifactKind if kind in kinds]
+        command = f"python flows/import_data.py --exp {quote(self.key.experiment)} --env …"
         raise DataNotUsableError(
             f"{', '.join(paths)}: lie where episode {self.name} goes, and are no run's that is known here. "
-            f"`python flows/import_data.py --exp {self.key.experiment} --env …` takes such files in; or move them away."
+            f"`{command}` takes such files in; or move them away."
         )
 
     def _is_same(self, kinds: Collection[ArtifactKind]) -> bool:

@@ -44,16 +44,16 @@ def derive_broken_files(
                 broken.setdefault(problem.key, {})[kind] = problem
     wanted: dict[CheckpointKey, dict[int, frozenset[ArtifactKind]]] = {}
     for key, manifest in read_manifests(root, broken).items():
-        kinds: frozenset[ArtifactKind] = derivable_kinds(manifest, broken[key])
+        kinds = derivable_kinds(manifest, broken[key])
         if manifest.reproducible is not False and not replace_thumbnails:
             kinds = kinds - {ArtifactKind.THUMBNAILS}
         if kinds:
             wanted.setdefault(CheckpointKey(key.experiment, key.checkpoint), {})[key.episode] = kinds
     mended: set[Problem] = set()
     for checkpoint, episodes in sorted(wanted.items()):
-        for number, kinds in _derived(checkpoint, episodes, locations):
+        for number, derived in _derived(checkpoint, episodes, locations):
             key = EpisodeKey(checkpoint.experiment, checkpoint.checkpoint, number)
-            mended.update(broken[key][kind] for kind in kinds)
+            mended.update(broken[key][kind] for kind in derived)
     return frozenset(mended)
 
 
