@@ -45,6 +45,26 @@ class Remake:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Episodes of a checkpoint that can't be made again.
+
+    Attributes:
+        key: experiment and checkpoint.
+        episodes: their numbers, ascending.
+        why: a line that names them.
+    """
+
+    key: CheckpointKey
+    episodes: tuple[int, ...]
+    why: str
+
+    @property
+    def keys(self) -> frozenset[EpisodeKey]:
+        """Of the episodes."""
+        return frozenset(EpisodeKey(self.key.experiment, self.key.checkpoint, number) for number in self.episodes)
+
+
+@dataclass(frozen=True)
 class Sources:
     """Where settings are reconstructed from.
 
@@ -65,8 +85,8 @@ class Sources:
     trust: Trust = ONLY_DECLARED
 
 
-def plan_remakes(findings: Findings, sources: Sources) -> tuple[list[Remake], list[str]]:
-    """What has to be made again, and one line for each episode or checkpoint where that can't be done.
+def plan_remakes(findings: Findings, sources: Sources) -> tuple[list[Remake], list[Refusal]]:
+    """What has to be made again, and what of it can't be.
 
     An experiment that the registry has lost is registered again from its sound manifests.
     """
@@ -82,16 +102,20 @@ def plan_remakes(findings: Findings, sources: Sources) -> tuple[list[Remake], li
             restore_registration(sources.root, sources.registry, key.experiment, findings.records, sources.trust)
             settings = reconstruct_settings(key, sources)
         except RequestError as error:
-            shown = ", ".join(map(str, episodes[:10])) + (", …" if len(episodes) > 10 else "")  # noqa: PLR2004
-            refusals.append(
-                f"{key.experiment}/{key.checkpoint}: episodes {shown} can't be made again: {one_line(error)}"
-            )
+            refusals.append(refusal(key, episodes, error))
             continue
         same, others = _split_by_digest(key, episodes, settings, sources)
         refusals += others
         if same:
             remakes.append(Remake(key, settings, same))
     return remakes, refusals
+
+
+def refusal(key: CheckpointKey, episodes: tuple[int, ...], error: RequestError) -> Refusal:
+    """What an error keeps from being made again."""
+    shown = ", ".join(map(str, episodes[:10])) + (", …" if len(episodes) > 10 else "")  # noqa: PLR2004
+    line = f"{key.experiment}/{key.checkpoint}: episodes {shown} can't be made again: {one_line(error)}"
+    return Refusal(key, episodes, line)
 
 
 def reconstruct_settings(key: CheckpointKey, sources: Sources) -> RolloutSettings:
@@ -120,18 +144,22 @@ def reconstruct_settings(key: CheckpointKey, sources: Sources) -> RolloutSetting
 
 def _split_by_digest(
     key: CheckpointKey, episodes: Sequence[int], settings: RolloutSettings, sources: Sources
-) -> tuple[tuple[int, ...], list[str]]:
-    """Those that these settings give, and a line for each that was made otherwise."""
+) -> tuple[tuple[int, ...], list[Refusal]]:
+    """Those that these settings give, and those that were made otherwise."""
     known = {row.number: row.request_digest for row in sources.registry.list_episodes(key.experiment, key.checkpoint)}
     manifests = read_manifests(sources.root, [EpisodeKey(key.experiment, key.checkpoint, n) for n in episodes])
     known |= {episode.episode: manifest.request_digest for episode, manifest in manifests.items()}
     others = [n for n in episodes if not settings.made(known.get(n, settings.digest))]
-    lines = [
-        f"{key.experiment}/{key.checkpoint}/{n}: can't be made again as it was: its checkpoint or settings have "
-        "changed. Use generate.py with --overwrite for a new one."
+    refusals = [
+        Refusal(
+            key,
+            (n,),
+            f"{key.experiment}/{key.checkpoint}/{n}: can't be made again as it was: its checkpoint or settings have "
+            "changed. Use generate.py with --overwrite for a new one.",
+        )
         for n in others
     ]
-    return tuple(n for n in episodes if n not in others), lines
+    return tuple(n for n in episodes if n not in others), refusals
 
 
 def restore_registration(

@@ -106,7 +106,7 @@ def test_repair_runs_nothing_that_a_foreign_manifest_names(owned: Path, data_roo
     with open_registry(url) as registry:
         remakes, refusals = plan_remakes(findings, Sources(root, registry, data_root / "cache", {}))
         assert not remakes
-        assert "os:mkdir" in "".join(refusals)
+        assert "os:mkdir" in "".join(refusal.why for refusal in refusals)
         with pytest.raises(EnvironmentNotTrustedError):
             rebuild_index(root, registry, findings.problems, findings.records)
         assert registry.find_experiment(KEY.experiment) is None
