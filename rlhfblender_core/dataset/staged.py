@@ -44,7 +44,7 @@ class StagedShard:
         traces: where they did, as Python shows it, by number, where that is known.
         replace: whether they replace episodes that exist, which otherwise are only repaired.
         ours: numbers of those that a run had claimed which died: files of theirs without a manifest are ours.
-        present: numbers of those in whose places something lay before.
+        present: numbers of those in whose places something lay when the run was planned, or was left by a dead run.
         older_digests: by which older versions of this project knew the same request.
     """
 
