@@ -8,8 +8,9 @@ the loss. So an episode counts as made again only if all that is intact came out
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from shlex import quote
 
-from rlhfblender_core.dataset.derive import SOURCES, are_derivable, derive_file
+from rlhfblender_core.dataset.derive import derivable_kinds, derive_file, derive_files, with_records
 from rlhfblender_core.dataset.episode_checks import find_fault
 from rlhfblender_core.dataset.episode_writer import staged_path
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
@@ -34,7 +35,8 @@ def keep_intact(root: DataRoot, registry: Registry, staged: StagedShard) -> Stag
     Raises:
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
     """
-    compared = [episode for episode in staged.episodes if episode.manifest.episode in staged.present]
+    # A look at a disk costs nothing: what was laid there meanwhile isn't replaced either. Elsewhere it is a request.
+    compared = [each for each in staged.episodes if root.is_local or each.manifest.episode in staged.present]
     if not compared:
         return staged
     places = _Places(root, [_key(episode.manifest) for episode in compared])
@@ -143,9 +145,10 @@ class _Comparison:
         if self._is_same(kinds):
             return
         paths = [artifact_path(kind, self.key) for kind in ArtifactKind if kind in kinds]
+        command = f"python flows/import_data.py --exp {quote(self.key.experiment)} --env …"
         raise DataNotUsableError(
             f"{', '.join(paths)}: lie where episode {self.name} goes, and are no run's that is known here. "
-            f"`python flows/import_data.py --exp {self.key.experiment} --env …` takes such files in; or move them away."
+            f"`{command}` takes such files in; or move them away."
         )
 
     def _is_same(self, kinds: Collection[ArtifactKind]) -> bool:
@@ -161,35 +164,31 @@ class _Comparison:
         broken = {kind for kind in before.artifacts if self._is_broken(kind, before)}
         now = self.episode.manifest.artifacts
         compared = [kind for kind in before.artifacts if kind not in broken or kind in _EPISODE_ITSELF]
-        others = [kind for kind in compared if kind not in now or now[kind].sha256 != before.artifacts[kind].sha256]
+        others = [kind for kind in compared if not self._came_out_the_same(kind, before)]
         if not broken:
             return replace(self.episode, manifest=before, kinds=frozenset())
         if not others and broken <= now.keys():
             return self._with(before, {kind: now[kind] for kind in broken})
-        records = self._derived(before, broken) if are_derivable(before, broken) else {}
+        records = {}
+        if derivable_kinds(before, broken) == broken:
+            records = derive_files(self.places.root, before, broken, self.episode.folder)
         if len(records) < len(broken):
             raise self._refusal(self._why(before, others))
         return self._with(before, records)
 
-    def _with(self, before: Manifest, records: Mapping[ArtifactKind, ArtifactRecord]) -> StagedEpisode:
-        artifacts = {**before.artifacts, **records}
-        # Validated anew: a copy would keep the text and the digest of before.
-        manifest = Manifest.model_validate({**before.model_dump(), "artifacts": artifacts})
-        return replace(self.episode, manifest=manifest, kinds=frozenset(records))
+    def _came_out_the_same(self, kind: ArtifactKind, before: Manifest) -> bool:
+        """Whether the file is the one of before. A thumbnail may have been made from the video when it was mended."""
+        now, known = self.episode.manifest.artifacts, before.artifacts[kind]
+        if kind in now and now[kind].sha256 == known.sha256:
+            return True
+        if kind is not ArtifactKind.THUMBNAILS or not {kind, ArtifactKind.RENDERS} <= now.keys():
+            return False
+        video, target = (staged_path(self.episode.folder, each) for each in (ArtifactKind.RENDERS, kind))
+        derived = derive_file(kind, video, target, before)
+        return derived is not None and derived.sha256 == known.sha256
 
-    def _derived(self, before: Manifest, broken: Collection[ArtifactKind]) -> dict[ArtifactKind, ArtifactRecord]:
-        records = {}
-        folder = self.episode.folder
-        for kind in broken:
-            source = fetch_file(self.places.root, artifact_path(SOURCES[kind], self.key), folder)
-            try:
-                record = derive_file(kind, source, staged_path(folder, kind), before)
-            finally:
-                if not self.places.root.is_local:
-                    source.unlink()
-            if record is not None:
-                records[kind] = record
-        return records
+    def _with(self, before: Manifest, records: Mapping[ArtifactKind, ArtifactRecord]) -> StagedEpisode:
+        return replace(self.episode, manifest=with_records(before, records), kinds=frozenset(records))
 
     def _is_broken(self, kind: ArtifactKind, manifest: Manifest) -> bool:
         if self.places.sizes[self.key].get(kind) != manifest.artifacts[kind].size:

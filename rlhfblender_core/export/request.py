@@ -10,7 +10,7 @@ from fsspec.utils import get_protocol
 from rlhfblender_core.dataset.layout import CheckpointKey, manifest_folder
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.names import checked_name
-from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, Registry
+from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, JsonDict, Registry
 from rlhfblender_core.storage import DataRoot, check_writable, list_names, open_data_root
 
 #: What the file of rewards holds: RLHF-Blender of 2026 writes values per step, that of 2025 their cumulative sum.
@@ -30,6 +30,14 @@ class ExperimentSource:
     record: ExperimentRecord
     environment: EnvironmentRecord
     checkpoints: tuple[CheckpointRecord, ...]
+
+    @property
+    def spaces(self) -> tuple[JsonDict, JsonDict]:
+        """Descriptions of the observation and the action space of its environment; empty where unknown."""
+        return (
+            self.record.observation_space or self.environment.observation_space,
+            self.record.action_space or self.environment.action_space,
+        )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from rlhfblender_core.gallery.collect import (
 )
 from rlhfblender_core.gallery.curves import spark
 from rlhfblender_core.gallery.escape import JsonValue, escaped, script_json
+from rlhfblender_core.gallery.hand_laid import hand_laid_notes
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
 from rlhfblender_core.step_runner import LocalRunner
 from rlhfblender_core.storage import DataRoot, list_sizes, publish_bytes, publish_many_bytes, remove_files
@@ -43,6 +44,7 @@ class GalleryReport:
         page: where the page is, as a person would use it.
         experiments, checkpoints, episodes: how many it shows.
         without_video: episodes among them of which only curves are shown.
+        notes: one line per experiment with episodes that can't be shown yet.
     """
 
     page: str
@@ -50,13 +52,15 @@ class GalleryReport:
     checkpoints: int
     episodes: int
     without_video: int
+    notes: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
-        """What was written, in two lines."""
+        """What was written, in two lines, and the notes."""
         without = f" ({self.without_video:,} without video)" if self.without_video else ""
         where = f"{counted(self.checkpoints, 'checkpoint')}, {counted(self.experiments, 'experiment')}"
-        return f"{counted(self.episodes, 'episode')}{without} of {where}\nOpen in a browser: {self.page}"
+        first = f"{counted(self.episodes, 'episode')}{without} of {where}"
+        return "\n".join([first, *self.notes, f"Open in a browser: {self.page}"])
 
 
 def gallery(
@@ -104,7 +108,8 @@ def write_gallery(root: DataRoot, experiments: Sequence[str] = ()) -> GalleryRep
     scripts.remove_others()
     videos = sum(len(_episodes_with_video(checkpoint)) for checkpoint in checkpoints)
     episodes = sum(len(checkpoint.manifests) for checkpoint in checkpoints)
-    return GalleryReport(root.display_url(INDEX_PATH), len(shown), len(checkpoints), episodes, episodes - videos)
+    notes = hand_laid_notes(root, experiments, (checkpoint.published for checkpoint in checkpoints))
+    return GalleryReport(root.display_url(INDEX_PATH), len(shown), len(checkpoints), episodes, episodes - videos, notes)
 
 
 def _episodes_with_video(checkpoint: Checkpoint) -> list[int]:

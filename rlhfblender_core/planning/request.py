@@ -3,7 +3,7 @@
 What fits together with what is registered, and with the environment, is seen in :mod:`rlhfblender_core.planning.plan`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rlhfblender_core.names import checked_name, path_segment
 from rlhfblender_core.registry import DEFAULT_PROJECT
 from rlhfblender_core.rollout.options import RolloutOptions, check_at_least
 from rlhfblender_core.storage import has_password
+from rlhfblender_core.wording import did_you_mean
 
 #: As given with ``--checkpoints``: the latest; a random baseline.
 LATEST, RANDOM_BASELINE = -1, 0
@@ -72,6 +73,10 @@ class GenerationRequest:
             )
 
 
+#: Of the request's parts, but for the options.
+_REQUEST_NAMES = frozenset(field.name for field in fields(GenerationRequest)) - {"options"}
+
+
 def registrable_path(path: str, flag: str) -> str:
     """A local path as an absolute one, a URL as it is: what the registry keeps is found from anywhere.
 
@@ -88,6 +93,18 @@ def registrable_path(path: str, flag: str) -> str:
     return path
 
 
+def check_flags(flags: Iterable[str]) -> None:
+    """Refuses names that are no part of a request: what is misspelt would otherwise be left out without a word.
+
+    Raises:
+        InvalidParameterError: one of them isn't.
+    """
+    known = {*_REQUEST_NAMES, *RolloutOptions.names(), "no_render"}
+    for name in flags:
+        if name not in known:
+            raise InvalidParameterError(f"{name!r} is no part of a request. {did_you_mean(name, sorted(known))}")
+
+
 def request_from_flags(flags: Mapping[str, Any]) -> GenerationRequest:
     """The request in the flags of a command, the parameters of a flow, or the keyword arguments of a call.
 
@@ -100,8 +117,7 @@ def request_from_flags(flags: Mapping[str, Any]) -> GenerationRequest:
     asked = {name: flags.get(name) for name in RolloutOptions.names()}
     if flags.get("no_render") is not None:  # the flag says what is left out, the option what is made
         asked["render"] = not flags["no_render"]
-    names = {field.name for field in fields(GenerationRequest)} - {"options"}
     if flags.get("vecnormalize") is not None:
         asked["vecnormalize"] = registrable_path(flags["vecnormalize"], "--vecnormalize")
     options = {name: value for name, value in asked.items() if value is not None}
-    return GenerationRequest(**{name: flags[name] for name in flags if name in names}, options=options)
+    return GenerationRequest(**{name: flags[name] for name in flags if name in _REQUEST_NAMES}, options=options)

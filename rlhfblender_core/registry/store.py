@@ -11,9 +11,11 @@ from rlhfblender_core.registry import claims, conflicts, queries, upserts
 from rlhfblender_core.registry.claims_store import ClaimsStore
 from rlhfblender_core.registry.engine import (
     checked_url,
+    copied_to_memory,
     make_parent_folder,
     make_registry_engine,
     readable_url,
+    reading,
     shown_url,
     sqlite_file,
 )
@@ -25,7 +27,7 @@ from rlhfblender_core.registry.records import (
     ExperimentRecord,
     ProjectRecord,
 )
-from rlhfblender_core.registry.schema import ensure_schema, is_registry
+from rlhfblender_core.registry.schema import ensure_schema, is_older, is_registry
 
 
 def open_registry(url: str, *, create: bool = True, reached_before: bool = False) -> "Registry":
@@ -80,8 +82,13 @@ def open_existing_registry(url: str, *, reached_before: bool = False) -> "Regist
     if not there:
         engine.dispose()
         return None
-    # On a read-only disk an older revision stays as it is: all that newer ones add is tables.
-    return _opened(engine, reached_before=True, migrate=engine.url == target)
+    if engine.url == target or not is_older(engine):
+        return _opened(engine, reached_before=True)
+    copy = copied_to_memory(engine)  # on a read-only disk it stays as it is
+    registry = _opened(copy, reached_before=True)
+    with reading(copy).connect() as connection:
+        connection.exec_driver_sql("PRAGMA query_only = ON")
+    return registry
 
 
 @contextmanager
@@ -104,10 +111,10 @@ def _exists(file: Path) -> bool:
         ) from error
 
 
-def _opened(engine: Engine, *, reached_before: bool, migrate: bool = True) -> "Registry":
+def _opened(engine: Engine, *, reached_before: bool) -> "Registry":
     try:
         with translated_errors(engine.url, opening=not reached_before):
-            ensure_schema(engine, migrate=migrate)
+            ensure_schema(engine)
     except BaseException:  # an interrupt, too, must leave no connection open
         engine.dispose()
         raise
@@ -125,7 +132,7 @@ class Registry(ClaimsStore):
         """The environment as registered: inserted on first use; names, description and spaces updated when given.
 
         Raises:
-            RegistryConflictError: registered with another entry point, packages, kwargs or spec kwargs than given.
+            RegistryConflictError: registered with another entry point or packages than given.
         """
         registered = self.find_environment(record.env_id)
         if registered is not None:
@@ -177,11 +184,12 @@ class Registry(ClaimsStore):
 
         Args:
             record: what to register.
-            replace_settings: let kind, model path and settings take the given values; environment and project stay.
+            replace_settings: let kind, keyword arguments and settings take the given values; environment and project
+                stay. Model path and spaces take them anyway.
 
         Raises:
             EnvironmentNotUsableError: its environment isn't registered.
-            RegistryConflictError: registered with another environment, project, kind, model path or setting.
+            RegistryConflictError: registered with another environment, project, kind, keyword argument or setting.
         """
         registered = self.find_experiment(record.name)
         if registered is not None:

@@ -55,8 +55,6 @@ def ensure_environment(session: Session, wanted: EnvironmentRecord) -> Environme
         description=wanted.description,
         entry_point=wanted.entry_point,
         additional_packages=list(wanted.additional_packages),
-        kwargs=wanted.kwargs,
-        spec_kwargs=wanted.spec_kwargs,
         observation_space=wanted.observation_space,
         action_space=wanted.action_space,
         action_names=wanted.action_names,
@@ -133,6 +131,9 @@ def _insert_experiment(session: Session, wanted: ExperimentRecord) -> None:
         kind=wanted.kind,
         model_path=wanted.model_path,
         settings=wanted.settings,
+        env_kwargs=wanted.env_kwargs,
+        observation_space=wanted.observation_space,
+        action_space=wanted.action_space,
     )
     session.execute(experiment.on_conflict_do_nothing(index_elements=["name"]))
 

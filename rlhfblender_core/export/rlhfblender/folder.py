@@ -132,7 +132,7 @@ def _entry(target: DataRoot, experiment: ServerExperiment) -> ExperimentEntry | 
         env_name=first.env_name,
         checkpoints=tuple(checkpoint.number for checkpoint in shown),
         algorithm=next((checkpoint.algorithm for checkpoint in source.checkpoints if checkpoint.algorithm), None),
-        spaces=space_infos(source.environment, example),
+        spaces=space_infos(source, example),
     )
 
 

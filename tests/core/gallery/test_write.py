@@ -90,3 +90,24 @@ def test_nothing_in_the_data_becomes_code(tmp_path: Path) -> None:
 
 def test_links_escape_what_has_a_meaning_in_addresses() -> None:
     assert link("renders/a b/100%?#1/0.mp4") == "../renders/a%20b/100%25%3F%231/0.mp4"
+
+
+def test_episodes_laid_there_by_hand_are_named_with_the_command_that_takes_them_in(tmp_path: Path) -> None:
+    root = Synthetic(tmp_path, episodes=1, videos=0).publish()
+    by_hand = [f"episodes/Synthetic/100000/{n}.npz" for n in (5, 6)] + [
+        "episodes/Theirs/a/0.npz",
+        "episodes/-x/a/0.npz",
+    ]
+    for path in by_hand:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"theirs")
+    report = write_gallery(root)
+    assert report.episodes == 1
+    ours, theirs = report.notes
+    assert "2 episodes of 'Synthetic'" in ours
+    assert "`python flows/import_data.py --exp Synthetic --env …`" in ours
+    assert "1 episode of 'Theirs'" in theirs
+    assert theirs in report.summary
+    with pytest.raises(DataNotUsableError, match=r"1 episode of 'Theirs' .*--exp Theirs"):
+        write_gallery(root, ["Theirs"])
+    assert write_gallery(root, ["Synthetic"]).notes == (ours,)
