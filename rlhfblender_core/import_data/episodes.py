@@ -20,7 +20,7 @@ from rlhfblender_core.dataset.manifests import (
 )
 from rlhfblender_core.dataset.npz import WholeArray, write_npy, write_npz
 from rlhfblender_core.dataset.publish import publish_shard
-from rlhfblender_core.dataset.published import Published, read_published
+from rlhfblender_core.dataset.published import Published, read_some
 from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.dataset.thumbnails import thumbnail_from_video
 from rlhfblender_core.errors import DataNotUsableError, one_line
@@ -92,11 +92,10 @@ def import_episodes(
         target: what they become.
         staging: folder for unfinished files, on the data root's disk where that is local.
     """
-    published = read_published(root, target.key)
-    episodes = source.episodes()
+    published = read_some(root, target.key, numbers)
     made, existing, faults, notes = [], [], [], []
     for number in numbers:
-        importing = _Importing(root, source, episodes[number], target, staging)
+        importing = _Importing(root, source, source.episode(number), target, staging)
         try:
             if importing.is_there(published):
                 existing.append(number)

@@ -51,6 +51,7 @@ from rlhfblender_core.rollout.entry_point_agent import entry_point_agent
 from rlhfblender_core.rollout.episode import RawRecorder
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
+from rlhfblender_core.wrappers.masks import NO_MASK
 from rlhfblender_core.wrappers.specs import settings_from_env_kwargs
 
 
@@ -214,6 +215,7 @@ def _agents(
         raise InvalidParameterError(f"Experiment {experiment.name!r} has no model path. Give it with --model-path.")
     steps = request.checkpoints
     files: tuple[CheckpointFile, ...] = ()
+    found: tuple[CheckpointFile, ...] = ()
     notes: tuple[str, ...] = ()
     if any(step != RANDOM_BASELINE for step in steps):
         path, pattern = experiment.model_path, options.checkpoint_pattern
@@ -226,7 +228,12 @@ def _agents(
     ]
     if RANDOM_BASELINE in steps:
         agents.insert(min(steps.index(RANDOM_BASELINE), len(agents)), RandomAgent())
+        if any(file.step == 0 for file in found):
+            notes += ("--checkpoints 0 is a random baseline; the checkpoint of step 0 is asked for as ':0'",)
     ignored = [note for agent in agents if isinstance(agent, CheckpointAgent) for note in agent.notes]
+    if options.action_mask_method not in (None, NO_MASK):
+        unmasked = dict.fromkeys(agent.algorithm for agent in agents if not agent.takes_masks)
+        ignored += [f"--action-mask-method means nothing to {name}, which chooses without a mask." for name in unmasked]
     return agents, tuple(dict.fromkeys((*notes, *(note for ref in refs for note in ref.notes), *ignored)))
 
 
@@ -276,6 +283,7 @@ def _rollout_settings(
             options,
             fps=options.fps or description.fps,
             deterministic=options.deterministic and agent.is_trained,
+            action_mask_method=options.action_mask_method if agent.takes_masks else None,
         ),
         action_names=fitting_names(environment, description),
         packages=tuple(sorted(description.package_versions)),

@@ -45,6 +45,7 @@ class EntryPointAgent:
     label = "agent"
     step = None
     is_trained = True
+    takes_masks = False
 
     @property
     def algorithm(self) -> str:
