@@ -95,11 +95,14 @@ def plan_generation(
     registered = registry.find_experiment(request.exp) if registry and request.exp else None
     env_id = _environment_id(request, registered)
     kind = _kind(request, registered)
+    if kind is not None and request.exp is None:
+        request = replace(request, exp=f"{path_segment(env_id)}_{kind}_experiment")
+        registered = registry.find_experiment(request.exp) if registry and request.exp else None
     admit_id(env_id, request, trust)
     wanted_environment = requested_environment(request, env_id)
     known = registry.find_environment(env_id) if registry else None
     environment = merged_environment(known, wanted_environment)
-    options = RolloutOptions.merged(registered.settings if registered else {}, request.options)
+    options = RolloutOptions.merged(registered.settings if registered else request.defaults, request.options)
     experiment = None if kind is None else _experiment_record(request, registered, env_id, kind, options)
     if registry and experiment and registered is None:
         _check_name(experiment.name, registry)
@@ -158,7 +161,7 @@ def _experiment_record(
     options: RolloutOptions,
 ) -> ExperimentRecord:
     record = ExperimentRecord(
-        name=request.exp or f"{path_segment(env_id)}_{kind}_experiment",
+        name=request.exp or "",
         env_id=env_id,
         kind=kind,
         project=request.project,
