@@ -10,8 +10,8 @@ from fsspec.utils import get_protocol
 from rlhfblender_core.dataset.layout import CheckpointKey, manifest_folder
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.names import checked_name
-from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, Registry
-from rlhfblender_core.storage import DataRoot, check_writable, list_sizes, open_data_root
+from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, JsonDict, Registry
+from rlhfblender_core.storage import DataRoot, check_writable, list_names, open_data_root
 
 #: What the file of rewards holds: RLHF-Blender of 2026 writes values per step, that of 2025 their cumulative sum.
 RewardsKind = Literal["per-step", "cumulative"]
@@ -30,6 +30,14 @@ class ExperimentSource:
     record: ExperimentRecord
     environment: EnvironmentRecord
     checkpoints: tuple[CheckpointRecord, ...]
+
+    @property
+    def spaces(self) -> tuple[JsonDict, JsonDict]:
+        """Descriptions of the observation and the action space of its environment; empty where unknown."""
+        return (
+            self.record.observation_space or self.environment.observation_space,
+            self.record.action_space or self.environment.action_space,
+        )
 
 
 @dataclass(frozen=True)
@@ -99,8 +107,12 @@ def _find(root: DataRoot, registry: Registry, name: str) -> ExperimentSource:
         known = ", ".join(experiment.name for experiment in registry.list_experiments()[:8]) or "none"
         raise InvalidParameterError(f"There is no experiment {name!r}. Registered are: {known}.")
     checkpoints = registry.list_checkpoints(name)
-    published = (checkpoint for checkpoint in checkpoints if list_sizes(root, manifest_folder(_key(checkpoint))))
+    published = (checkpoint for checkpoint in checkpoints if _has_episodes(root, _key(checkpoint)))
     return ExperimentSource(record, environment, tuple(published))
+
+
+def _has_episodes(root: DataRoot, key: CheckpointKey) -> bool:
+    return next(list_names(root, manifest_folder(key)), None) is not None
 
 
 def _key(checkpoint: CheckpointRecord) -> CheckpointKey:

@@ -21,7 +21,7 @@ from rlhfblender_core.dataset.manifests import (
 )
 from rlhfblender_core.dataset.npz import WholeArray, write_npy, write_npz
 from rlhfblender_core.dataset.publish import publish_shard
-from rlhfblender_core.dataset.published import Published, read_published
+from rlhfblender_core.dataset.published import Published, read_some
 from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.dataset.thumbnails import thumbnail_from_video
 from rlhfblender_core.errors import DataNotUsableError, one_line
@@ -34,7 +34,7 @@ from rlhfblender_core.import_data.pictures import (
 )
 from rlhfblender_core.import_data.sources import SourceCheckpoint, SourceEpisode
 from rlhfblender_core.registry import Registry
-from rlhfblender_core.storage import DataRoot, full_disk_errors
+from rlhfblender_core.storage import DataRoot, full_disk_errors, sizes_of
 
 #: Raised whenever a conversion gives other bytes than before.
 _CONVERSION = 1
@@ -102,23 +102,30 @@ def import_episodes(
         staging: folder for unfinished files, on the data root's disk where that is local.
         registry: knows of episodes whose manifests were lost; None where there is none.
     """
-    published = read_published(root, target.key)
-    episodes = source.episodes()
+    published = read_some(root, target.key, numbers)
+    present = published.manifests.keys() | _lying_there(root, target.key, numbers)
     made, existing, faults, notes = [], [], [], []
     for number in numbers:
-        importing = _Importing(root, source, episodes[number], target, staging)
+        importing = _Importing(root, source, source.episode(number), target, staging)
         try:
             if importing.is_there(published):
                 existing.append(number)
                 continue
             with full_disk_errors(staging):
-                importing.publish(published, registry)
+                importing.publish(registry, is_present=number in present)
         except DataNotUsableError as error:
             faults.append(one_line(error))
             continue
         made.append(number)
         notes += importing.notes
     return ImportedBatch(target.key, tuple(made), tuple(existing), tuple(faults), tuple(notes))
+
+
+def _lying_there(root: DataRoot, key: CheckpointKey, numbers: Sequence[int]) -> set[int]:
+    """Those among the episodes in whose places some file lies, whosever it is."""
+    keys = {number: EpisodeKey(key.experiment, key.checkpoint, number) for number in numbers}
+    paths = {artifact_path(kind, own): number for number, own in keys.items() for kind in ArtifactKind}
+    return {paths[path] for path in sizes_of(root, paths)}
 
 
 @dataclass
@@ -169,8 +176,12 @@ class _Importing:
         files = {kind.value: file_digest(file) for kind, file in self.episode.files.items()}
         return canonical_digest({"conversion": _CONVERSION, "files": files, "environment": self.target.environment.id})
 
-    def publish(self, published: Published, registry: Registry | None) -> None:
+    def publish(self, registry: Registry | None, *, is_present: bool) -> None:
         """Converts and publishes it.
+
+        Args:
+            registry: knows of episodes whose manifests were lost; None where there is none.
+            is_present: whether anything lies in its place.
 
         Raises:
             DataNotUsableError: it can't be converted, or an unknown file lies in its place.
@@ -187,7 +198,7 @@ class _Importing:
                 {},
                 replace=True,  # what is there was asked for in is_there
                 ours=number if is_ours else frozenset(),
-                present=number & published.present,
+                present=number if is_present else frozenset(),
             )
             kept = keep_intact(self.root, registry, staged)
             for line in kept.failures.values():

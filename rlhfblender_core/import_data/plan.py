@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rlhfblender_core.dataset.layout import ACTION_LABELS, FINAL, MANIFESTS, RANDOM, RUNS, ArtifactKind, CheckpointKey
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError, RegistryConflictError
-from rlhfblender_core.import_data.environment import made_with, new_environment, notes_on_registered
+from rlhfblender_core.import_data.environment import env_kwargs_to_register, made_with, new_environment
 from rlhfblender_core.import_data.episodes import ImportTarget
 from rlhfblender_core.import_data.source_database import SourceFacts, database_fault, find_database, read_facts
 from rlhfblender_core.import_data.sources import (
@@ -103,13 +103,17 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
     source = _chosen(find_source_experiments(folder), request, database)
     facts = read_facts(database, source.experiment_id, request.env)
     known = registry.find_environment(request.env) if registry else None
-    if known is None:
-        environment, notes = new_environment(request.env, facts, source)
-    else:
-        environment, notes = known, notes_on_registered(known, facts)
+    environment, notes = (known, ()) if known else new_environment(request.env, facts, source)
+    env_kwargs, kwargs_notes = env_kwargs_to_register(request.env, facts)
     is_random = facts.is_random or all(checkpoint.name == RANDOM for checkpoint in source.checkpoints)
     experiment = ExperimentRecord(
-        name=request.exp, env_id=request.env, kind="random" if is_random else "trained", project=request.project
+        name=request.exp,
+        env_id=request.env,
+        kind="random" if is_random else "trained",
+        project=request.project,
+        env_kwargs=env_kwargs,
+        observation_space=facts.observation_space,
+        action_space=facts.action_space,
     )
     registered = registry.find_experiment(request.exp) if registry else None
     if registered is None:
@@ -126,6 +130,7 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
     notes = (
         *_database_notes(database, folder),
         *notes,
+        *kwargs_notes,
         *_unknown_file_notes(source, folder),
         *_other_folder_notes(folder),
     )

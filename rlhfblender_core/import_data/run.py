@@ -1,13 +1,13 @@
 """Importing: every file of a source is checked, converted and published, then its experiment is registered."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.dataset.manifests import canonical_digest
 from rlhfblender_core.dataset.publish import episode_record
-from rlhfblender_core.dataset.published import read_published
+from rlhfblender_core.dataset.published import read_some
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.import_data.episodes import ImportedBatch, ImportTarget, import_episodes
 from rlhfblender_core.import_data.labels import import_action_labels
@@ -25,6 +25,8 @@ from rlhfblender_core.workers.pool import available_cores
 
 #: Episodes in one step: their videos are decoded, which takes a second or so each.
 _BATCH = 8
+#: Rows written in one transaction.
+_INDEXED_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -151,15 +153,15 @@ def _import_batches(plan: ImportPlan, runner: StepRunner, locations: Locations) 
         calls = (
             {"source": source, "numbers": numbers, "target": target, "claims": claims, "locations": locations}
             for source, target in plan.work
-            for numbers in _batches(source.episodes())
+            for numbers in batched(source.numbers(), _BATCH)
         )
         return tuple(runner.do_each(import_batch, calls, available_cores()))
 
 
-def _batches(numbers: Iterable[int]) -> Iterator[tuple[int, ...]]:
-    ordered = sorted(numbers)
-    for start in range(0, len(ordered), _BATCH):
-        yield tuple(ordered[start : start + _BATCH])
+def batched(numbers: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
+    """The numbers in their order, some at a time."""
+    for start in range(0, len(numbers), size):
+        yield tuple(numbers[start : start + size])
 
 
 def import_batch(
@@ -185,12 +187,10 @@ def import_labels(plan: ImportPlan, locations: Locations) -> tuple[int, tuple[st
 
 
 def index_imported(plan: ImportPlan, locations: Locations) -> None:
-    """Registers the checkpoints' published episodes."""
+    """Registers the published episodes, some at a time: memory doesn't grow with their number."""
     root = locations.open_root()
-    records = [
-        episode_record(manifest)
-        for _, target in plan.work
-        for manifest in read_published(root, target.key).manifests.values()
-    ]
     with open_registry(locations.database_url) as registry:
-        registry.record_episodes(records)
+        for source, target in plan.work:
+            for numbers in batched(source.numbers(), _INDEXED_AT_ONCE):
+                manifests = read_some(root, target.key, numbers).manifests.values()
+                registry.record_episodes([episode_record(manifest) for manifest in manifests])

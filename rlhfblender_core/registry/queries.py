@@ -105,8 +105,6 @@ def _environment_record(row: Environment) -> EnvironmentRecord:
         description=row.description,
         entry_point=row.entry_point,
         additional_packages=tuple(row.additional_packages),
-        kwargs=row.kwargs,
-        spec_kwargs=row.spec_kwargs,
         observation_space=row.observation_space,
         action_space=row.action_space,
         action_names=None if row.action_names is None else tuple(row.action_names),
@@ -123,6 +121,9 @@ def _experiment_record(row: Experiment, project: str, env_id: str) -> Experiment
         project=project,
         model_path=row.model_path,
         settings=row.settings,
+        env_kwargs=row.env_kwargs,
+        observation_space=row.observation_space,
+        action_space=row.action_space,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

@@ -29,6 +29,7 @@ from rlhfblender_core.registry.models import (
     now,
 )
 from rlhfblender_core.registry.records import CheckpointRecord, EnvironmentRecord, EpisodeRecord, ExperimentRecord
+from rlhfblender_core.wording import counted
 
 #: "RLHF" in ASCII: sets our advisory locks apart from others' on the same PostgreSQL database.
 _ADVISORY_LOCKS = 0x524C4846
@@ -57,8 +58,6 @@ def ensure_environment(session: Session, wanted: EnvironmentRecord) -> Environme
         description=wanted.description,
         entry_point=wanted.entry_point,
         additional_packages=list(wanted.additional_packages),
-        kwargs=wanted.kwargs,
-        spec_kwargs=wanted.spec_kwargs,
         observation_space=wanted.observation_space,
         action_space=wanted.action_space,
         action_names=wanted.action_names,
@@ -76,6 +75,22 @@ def update_environment(session: Session, env_id: str, changes: dict[str, Any]) -
         session.execute(update(Environment).where(Environment.env_id == env_id).values(**changes))
         session.expire_all()
     return registered_environment(session, env_id)
+
+
+def delete_environment(session: Session, env_id: str) -> None:
+    """Deletes the environment's row, if it is there.
+
+    Raises:
+        RegistryConflictError: experiments study it.
+    """
+    row_id = session.scalar(select(Environment.id).where(Environment.env_id == env_id))
+    users = session.scalars(select(Experiment.name).where(Experiment.environment_id == row_id)).all()
+    if users:
+        raise RegistryConflictError(
+            f"Environment {env_id!r} is used by {counted(len(users), 'experiment')}: {', '.join(sorted(users))}. "
+            "Delete them first: python flows/delete.py --exp NAME."
+        )
+    session.execute(delete(Environment).where(Environment.id == row_id))
 
 
 def registered_environment(session: Session, env_id: str) -> EnvironmentRecord:
@@ -120,6 +135,19 @@ def ensure_experiment(session: Session, wanted: ExperimentRecord, *, replace_set
     return _registered_experiment(session, wanted.name)
 
 
+def update_experiment(session: Session, name: str, changes: dict[str, Any]) -> ExperimentRecord:
+    """The experiment after these columns were changed; ``project`` is a project's name."""
+    if "project" in changes:
+        ensure_project(session, changes["project"])
+        project_id = session.scalar(select(Project.id).where(Project.name == changes["project"]))
+        changes = {**changes, "project_id": project_id}
+        del changes["project"]
+    if changes:
+        session.execute(update(Experiment).where(Experiment.name == name).values(**changes))
+        session.expire_all()
+    return _registered_experiment(session, name)
+
+
 def _registered_experiment(session: Session, name: str) -> ExperimentRecord:
     records = queries.find_experiments(session, name=name)
     if not records:
@@ -139,6 +167,9 @@ def _insert_experiment(session: Session, wanted: ExperimentRecord) -> None:
         kind=wanted.kind,
         model_path=wanted.model_path,
         settings=wanted.settings,
+        env_kwargs=wanted.env_kwargs,
+        observation_space=wanted.observation_space,
+        action_space=wanted.action_space,
     )
     session.execute(experiment.on_conflict_do_nothing(index_elements=["name"]))
 

@@ -25,10 +25,12 @@ from rlhfblender_core.storage.reading import (
     fetch_file,
     list_entries,
     list_folders,
+    list_names,
     list_sizes,
     read_bytes,
     read_each,
     read_many,
+    sizes_of,
 )
 from rlhfblender_core.storage.root import (
     DataRoot,
@@ -54,6 +56,7 @@ __all__ = [
     "is_refusal",
     "list_entries",
     "list_folders",
+    "list_names",
     "list_sizes",
     "make_folder",
     "open_data_root",
@@ -66,6 +69,7 @@ __all__ = [
     "read_many",
     "remove_files",
     "remove_tree",
+    "sizes_of",
     "storage_errors",
     "storage_options_for",
     "translated",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhfblender_core.checkpoints.select import wanted_as
 from rlhfblender_core.dataset.layout import RANDOM, CheckpointKey, EpisodeKey
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.environments import ONLY_DECLARED, EnvironmentSpec, Trust, describe_environment
@@ -127,11 +128,7 @@ def reconstruct_settings(key: CheckpointKey, sources: Sources) -> RolloutSetting
     registered = sources.registry.find_experiment(key.experiment)
     if registered is None:
         raise DataNotUsableError("the experiment is not registered, and none of its manifests says how it was made.")
-    label: int | str = key.checkpoint
-    if key.checkpoint == RANDOM:
-        label = RANDOM_BASELINE
-    elif key.checkpoint.isascii() and key.checkpoint.isdigit():
-        label = int(key.checkpoint)
+    label = RANDOM_BASELINE if key.checkpoint == RANDOM else wanted_as(key.checkpoint)
     request = GenerationRequest(
         exp=key.experiment, checkpoints=(label,), trust_checkpoint=sources.trust_checkpoint, num_episodes=1
     )
@@ -190,8 +187,9 @@ def restore_registration(
     if not manifests:
         return
     if registry.find_experiment(experiment) is None:
-        registry.ensure_environment(_environment_record(manifests[0], trust))
-        registry.ensure_experiment(_experiment_record(experiment, manifests))
+        environment = _environment_record(manifests[0], trust)
+        registry.ensure_environment(environment)
+        registry.ensure_experiment(_experiment_record(experiment, manifests, environment))
     for manifest in manifests:
         registry.ensure_checkpoint(
             CheckpointRecord(
@@ -213,15 +211,15 @@ def _environment_record(manifest: Manifest, trust: Trust) -> EnvironmentRecord:
         env_id=made.id,
         entry_point=made.entry_point,
         additional_packages=made.additional_packages,
-        kwargs=made.kwargs,
-        spec_kwargs=made.spec_kwargs,
         observation_space=description.observation_space,
         action_space=description.action_space,
         action_names=manifest.action_names,
     )
 
 
-def _experiment_record(experiment: str, manifests: Sequence[Manifest]) -> ExperimentRecord:
+def _experiment_record(
+    experiment: str, manifests: Sequence[Manifest], environment: EnvironmentRecord
+) -> ExperimentRecord:
     trained = [manifest for manifest in manifests if manifest.policy.kind != RANDOM]
     manifest = (trained or manifests)[0]
     asked = {
@@ -234,7 +232,15 @@ def _experiment_record(experiment: str, manifests: Sequence[Manifest]) -> Experi
     }
     settings = RolloutOptions.merged({}, asked).to_json()
     kind: ExperimentKind = "trained" if trained else "random"
-    return ExperimentRecord(name=experiment, env_id=manifest.environment.id, kind=kind, settings=settings)
+    return ExperimentRecord(
+        name=experiment,
+        env_id=manifest.environment.id,
+        kind=kind,
+        settings=settings,
+        env_kwargs={**manifest.environment.kwargs, **manifest.environment.spec_kwargs},
+        observation_space=environment.observation_space,
+        action_space=environment.action_space,
+    )
 
 
 def rebuild_index(

@@ -172,7 +172,7 @@ def _packages(environment: EnvironmentRecord) -> list[str]:
 
 def _experiment_row(entry: ExperimentEntry) -> Row:
     record, environment = entry.record, entry.environment
-    kwargs = {**environment.kwargs, **environment.spec_kwargs}
+    kwargs = record.env_kwargs
     seed = record.settings.get("seed")
     created = record.created_at
     return {

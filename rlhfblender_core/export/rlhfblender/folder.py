@@ -11,7 +11,8 @@ from PIL import Image
 
 from rlhfblender_core.dataset.action_labels import load_pictures
 from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.export.index import Numbers, read_exported, read_numbers, write_numbers
+from rlhfblender_core.export.exported import exported_episodes, is_exported
+from rlhfblender_core.export.index import Numbers, read_numbers, write_numbers
 from rlhfblender_core.export.request import ExperimentSource, RewardsKind
 from rlhfblender_core.export.rlhfblender import names
 from rlhfblender_core.export.rlhfblender.database import ExperimentEntry, read_taken, write_entries
@@ -76,7 +77,7 @@ def _experiment(target: DataRoot, source: ExperimentSource, numbers: Numbers, re
     labels = [checkpoint.label for checkpoint in source.checkpoints]
     # Exporting one that has no episodes any more removes what was exported of it.
     gone = [label for label in numbers.checkpoints[name] if label not in labels]
-    labels += [label for label in gone if read_exported(target, CheckpointKey(name, label))]
+    labels += [label for label in gone if is_exported(target, CheckpointKey(name, label))]
     checkpoints = tuple(
         ServerCheckpoint(
             key=CheckpointKey(name, label),
@@ -110,17 +111,20 @@ def left_behind(target: DataRoot, registered: Collection[str]) -> tuple[str, ...
     return tuple(
         name
         for name, labels in read_numbers(target).checkpoints.items()
-        if name not in registered and any(read_exported(target, CheckpointKey(name, label)) for label in labels)
+        if name not in registered and any(is_exported(target, CheckpointKey(name, label)) for label in labels)
     )
 
 
 def _entry(target: DataRoot, experiment: ServerExperiment) -> ExperimentEntry | None:
-    exported = {checkpoint: read_exported(target, checkpoint.key) for checkpoint in experiment.checkpoints}
-    shown = [checkpoint for checkpoint, episodes in exported.items() if episodes]
+    shown = {
+        checkpoint: number
+        for checkpoint in experiment.checkpoints
+        if (number := _first(target, checkpoint)) is not None
+    }
     if not shown:
         return None
-    source, first = experiment.source, shown[0]
-    example = target.local_folder / first.paths(min(exported[first]))["episode"]
+    source, first = experiment.source, next(iter(shown))
+    example = target.local_folder / first.paths(shown[first])["episode"]
     return ExperimentEntry(
         experiment_id=experiment.experiment_id,
         record=source.record,
@@ -128,8 +132,13 @@ def _entry(target: DataRoot, experiment: ServerExperiment) -> ExperimentEntry | 
         env_name=first.env_name,
         checkpoints=tuple(checkpoint.number for checkpoint in shown),
         algorithm=next((checkpoint.algorithm for checkpoint in source.checkpoints if checkpoint.algorithm), None),
-        spaces=space_infos(source.environment, example),
+        spaces=space_infos(source, example),
     )
+
+
+def _first(target: DataRoot, checkpoint: ServerCheckpoint) -> int | None:
+    with exported_episodes(target, checkpoint.key) as exported:
+        return exported.first
 
 
 def _export_pictures(root: DataRoot, target: DataRoot, entry: ExperimentEntry) -> None:

@@ -18,7 +18,7 @@ def test_sixteen_processes_that_open_a_new_registry_and_register_the_same_all_su
     assert answers.stderr == ""
     assert answers.stdout.splitlines() == ["ok"] * PROCESSES
     with open_registry(new_url) as registry:
-        assert [environment.kwargs for environment in registry.list_environments()] == [{"length": 3}]
+        assert [environment.description for environment in registry.list_environments()] == ["races"]
         assert [project.name for project in registry.list_projects()] == ["Races"]
         assert [experiment.name for experiment in registry.list_experiments()] == ["race"]
         assert [checkpoint.label for checkpoint in registry.list_checkpoints("race")] == ["final", "random"]

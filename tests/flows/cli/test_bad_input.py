@@ -167,9 +167,7 @@ class TestRegistered:
         """An environment and an experiment; what is refused leaves both as they are."""
         database = data_root / "rlhfblender.db"
         with open_registry(f"sqlite:///{database}") as registry:
-            registry.ensure_environment(
-                EnvironmentRecord(env_id="Mine-v0", entry_point=COUNTING[3], kwargs={"length": 4})
-            )
+            registry.ensure_environment(EnvironmentRecord(env_id="Mine-v0", entry_point=COUNTING[3]))
             registry.ensure_environment(EnvironmentRecord(env_id="CartPole-v1"))
             settings = {
                 "seed": 3,
@@ -180,7 +178,9 @@ class TestRegistered:
                 "render": True,
             }
             registry.ensure_experiment(
-                ExperimentRecord(name="study", env_id="Mine-v0", kind="random", settings=settings)
+                ExperimentRecord(
+                    name="study", env_id="Mine-v0", kind="random", settings=settings, env_kwargs={"length": 4}
+                )
             )
         before = sorted(path.name for path in data_root.iterdir()), self.rows(database)
         yield
