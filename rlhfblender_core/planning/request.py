@@ -78,7 +78,6 @@ class GenerationRequest:
                 "--checkpoints is empty. Give steps, -1 for the latest, 0 for a random baseline."
             )
 
-<<<<<<< HEAD
     def _check_agent(self) -> None:
         if self.options.get("agent") is None:
             return
@@ -86,12 +85,11 @@ class GenerationRequest:
             raise InvalidParameterError("Give --agent alone, or --random, or --model-path.")
         if any(step not in (LATEST, RANDOM_BASELINE) for step in self.checkpoints):
             raise InvalidParameterError("An --agent has no checkpoints. Name its file in --agent-kwargs.")
-=======
+
     @property
     def defaults(self) -> Mapping[str, Any]:
         """Options of an experiment that is new, by name."""
         return {"max_steps_per_episode": self.default_max_steps_per_episode}
->>>>>>> main
 
 
 #: Of the request's parts, but for the options.
