@@ -31,7 +31,7 @@ from rlhfblender_core.wrappers import WrapperSpec, wrap_environment
 #: RLHF-Blender's server resets its environment from this seed before it puts a state back.
 _SERVER_SEED = 42
 #: Steps taken from a state that was put back. Physics that is put back without its solver's guesses drifts apart later.
-_PROOF_STEPS = 10
+_PROOF_STEPS = 20
 #: Of observations that are floats: the solver of MuJoCo starts from other guesses.
 _TOLERANCE = 1e-5
 #: Observations of more bytes are pictures, which the episode's arrays have already.
