@@ -31,7 +31,7 @@ from rlhfblender_core.export.rlhfblender.arrays import server_rewards, server_un
 from rlhfblender_core.export.rlhfblender.states import StatesPlan, StateWriter, open_state_writer
 from rlhfblender_core.export.source import DAMAGED, CheckpointSource, SourceEpisode, size_of
 from rlhfblender_core.rollout.replay import ReplayedStates
-from rlhfblender_core.storage import DataRoot, fetch_file, publish_bytes, publish_files, remove_files
+from rlhfblender_core.storage import DataRoot, fetch_file, publish_files, remove_files
 from rlhfblender_core.untrusted.pictures import PHOTOS, open_picture
 
 #: Part of what decides whether an episode is up to date; raised when the same episode would be other files.
@@ -210,8 +210,10 @@ def _export_episode(
         if states is None or not states.written:
             del paths["states"]
         elif manifest.episode == 0:
-            file = names.initial_state_file(checkpoint.env_id, checkpoint.experiment_id)
-            publish_bytes(target, file, states.initial)
+            # From this episode's folder: other checkpoints may publish the same file at the same moment.
+            (folder / "initial").write_bytes(states.initial)
+            initial = names.initial_state_file(checkpoint.env_id, checkpoint.experiment_id)
+            publish_files(target, {initial: folder / "initial"})
         if "projection" in paths:
             link_or_copy(folder / "episode", folder / "projection")
         sizes = {path: (folder / name).stat().st_size for name, path in paths.items()}
