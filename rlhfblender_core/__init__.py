@@ -1,7 +1,8 @@
 """Episodes of RL agents for human feedback, as a plain library. Never imports Prefect.
 
-``generate(env="CartPole-v1", random=True, num_episodes=5, data_root="data")`` makes episodes; the other functions are
-what the commands below ``flows/`` do, with the same names and flags. Errors are in :mod:`rlhfblender_core.errors`.
+``generate(env="CartPole-v1", random=True, num_episodes=5, data_root="data")`` makes episodes, ``open_data_set("data")``
+gives those that are there; the other functions are what the commands below ``flows/`` do, with the same names and
+flags. Errors are in :mod:`rlhfblender_core.errors`.
 """
 
 import sys
@@ -15,12 +16,24 @@ if TYPE_CHECKING:
     from rlhfblender_core.gallery.write import gallery
     from rlhfblender_core.generate import generate
     from rlhfblender_core.import_data.run import import_data
+    from rlhfblender_core.reading.data_set import open_data_set
     from rlhfblender_core.register import register
     from rlhfblender_core.repair import repair
     from rlhfblender_core.verify import verify
     from rlhfblender_core.watch import watch
 
-__all__ = ["delete", "export", "gallery", "generate", "import_data", "register", "repair", "verify", "watch"]
+__all__ = [
+    "delete",
+    "export",
+    "gallery",
+    "generate",
+    "import_data",
+    "open_data_set",
+    "register",
+    "repair",
+    "verify",
+    "watch",
+]
 
 #: Where each is defined. They are imported when they are first used: a command starts without what it doesn't need.
 _MODULES = {
@@ -29,6 +42,7 @@ _MODULES = {
     "gallery": "gallery.write",
     "generate": "generate",
     "import_data": "import_data.run",
+    "open_data_set": "reading.data_set",
     "register": "register",
     "repair": "repair",
     "verify": "verify",

@@ -12,8 +12,9 @@ from typing import Any
 
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, locate
 from rlhfblender_core.planning.plan import GenerationPlan
-from rlhfblender_core.planning.request import GenerationRequest, request_from_flags
+from rlhfblender_core.planning.request import GenerationRequest, check_flags, request_from_flags
 from rlhfblender_core.planning.work import CheckpointWork, GenerationWork, plan_work
+from rlhfblender_core.reading.data_set import DataSet, find_episodes
 from rlhfblender_core.registry import CheckpointRecord
 from rlhfblender_core.report.summary import Report
 from rlhfblender_core.rollout.settings import RolloutSettings
@@ -34,7 +35,7 @@ def generate(
     storage_options: dict[str, Any] | None = None,
     workers: int | None = None,
     **flags: Any,
-) -> Report:
+) -> DataSet:
     """Generates episodes of an agent in an environment, without Prefect.
 
     Args:
@@ -47,15 +48,18 @@ def generate(
         flags: see ``request``.
 
     Returns:
-        What was made, in numbers; some episodes may have failed (:attr:`Report.failed`).
+        The experiment's episodes, ready to be used; :attr:`DataSet.report` tells what was made, in numbers: some
+        episodes may have failed (:attr:`Report.failed`).
 
     Raises:
         RequestError: with what is wrong and what to do; nothing was registered or written.
         TransientError, OutOfReachError: the storage or the registry is gone.
     """
+    check_flags(flags)
     locations = locate(data_root, database_url, storage_options)
     work = plan_work(request or request_from_flags(flags), locations)
-    return carry_out(work, LocalSteps(locations, workers))
+    report = carry_out(work, LocalSteps(locations, workers))
+    return find_episodes(locations.open_root(), report.experiment, report)
 
 
 def carry_out(work: GenerationWork, steps: Steps) -> Report:

@@ -1,10 +1,14 @@
-"""Repairing what :mod:`rlhfblender_core.verify` finds: broken episodes are made again, the index is rebuilt."""
+"""Repairing what :mod:`rlhfblender_core.verify` finds.
+
+What intact files determine is made from them, other broken episodes are made again, the index is rebuilt.
+"""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rlhfblender_core.dataset.layout import EpisodeKey
 from rlhfblender_core.dataset.listings import check_root
 from rlhfblender_core.errors import RequestError, one_line
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
@@ -17,8 +21,9 @@ from rlhfblender_core.runs.folders import remove_unfinished
 from rlhfblender_core.step_runner import LocalRunner, StepRunner
 from rlhfblender_core.steps import LocalSteps, Steps
 from rlhfblender_core.verification.checks import Findings, Problem, Remedy, index_problems
+from rlhfblender_core.verification.derivations import derive_broken_files
 from rlhfblender_core.verification.left_over import remove_left_over
-from rlhfblender_core.verification.remakes import Remake, Sources, plan_remakes, rebuild_index
+from rlhfblender_core.verification.remakes import Refusal, Remake, Sources, plan_remakes, rebuild_index, refusal
 from rlhfblender_core.verify import (
     Verification,
     check_registry,
@@ -55,7 +60,7 @@ def repair(
 
 
 def repair_all(exp: str | None, runner: StepRunner, steps: Steps, *, trust_checkpoint: bool) -> Verification:
-    """Checks what is published and mends it: broken episodes are made again, the registry's index is rebuilt.
+    """Checks what is published and mends it: broken files, what dead runs left, the registry's index.
 
     Args:
         exp: experiment; None for all.
@@ -71,13 +76,12 @@ def repair_all(exp: str | None, runner: StepRunner, steps: Steps, *, trust_check
     notes: list[str] = []
     problems = first.findings.problems
     left_over = [problem for problem in problems if problem.remedy is Remedy.REMOVE]
-    is_broken = any(problem.remedy is Remedy.REMAKE for problem in problems)
+    broken = [problem for problem in problems if problem.remedy is Remedy.REMAKE]
     if left_over:
         runner.do(remove_left_over, left_over, locations)
-    if is_broken:
-        remakes, notes = runner.do(plan_repair, first.findings, locations, trust_checkpoint=trust_checkpoint)
-        notes += _remake(remakes, steps)
-    if left_over or is_broken:
+    if broken:
+        notes = _mend(broken, first.findings, runner, steps, trust_checkpoint=trust_checkpoint)
+    if left_over or broken:
         now = survey(exp, runner, locations)
     rows = index_problems(now.findings.problems)
     if rows:
@@ -91,22 +95,56 @@ def repair_all(exp: str | None, runner: StepRunner, steps: Steps, *, trust_check
     return verification(first.findings, now.findings, notes)
 
 
-def _remake(remakes: Sequence[Remake], steps: Steps) -> list[str]:
-    """Makes the episodes again, by the same steps as generate; returns lines about those that failed."""
+def _mend(
+    broken: Sequence[Problem], found: Findings, runner: StepRunner, steps: Steps, *, trust_checkpoint: bool
+) -> list[str]:
+    """Derives or makes again what is broken; returns lines about what can't be mended.
+
+    Args:
+        broken: the problems.
+        found: all that was found.
+        runner: how each step is run.
+        steps: how episodes are made.
+        trust_checkpoint: whether checkpoints may run code of their own.
+    """
+    locations = steps.locations
+    derived = runner.do(derive_broken_files, broken, locations, replace_thumbnails=False)
+    left = [problem for problem in broken if problem not in derived]
+    if not left:
+        return []
+    findings = replace(found, problems=tuple(left))
+    remakes, refusals = runner.do(plan_repair, findings, locations, trust_checkpoint=trust_checkpoint)
+    refusals += _remake(remakes, steps)
+    refused = frozenset[EpisodeKey]().union(*(each.keys for each in refusals))
+    left = [problem for problem in left if problem.key in refused]
+    if left:
+        derived = runner.do(derive_broken_files, left, locations, replace_thumbnails=True)
+        refused = frozenset(problem.key for problem in left if problem.key and problem not in derived)
+    return [each.why for each in refusals if each.keys & refused]
+
+
+def _remake(remakes: Sequence[Remake], steps: Steps) -> list[Refusal]:
+    """Makes the episodes again, by the same steps as generate; returns those that failed."""
     if not remakes:
         return []
     missing = sum(len(remake.episodes) for remake in remakes)
     trained = any(remake.settings.agent.is_trained for remake in remakes)
-    notes: list[str] = []
+    refusals: list[Refusal] = []
     with steps.open_run(missing, trained=trained) as run, run.rolling_out():
         for experiment, own in itertools.groupby(remakes, lambda remake: remake.key.experiment):
-            of_experiment = [replace(remake, settings=run.load_checkpoint(remake.settings)) for remake in own]
+            of_experiment = []
+            for remake in own:
+                try:
+                    of_experiment.append(replace(remake, settings=run.load_checkpoint(remake.settings)))
+                except RequestError as error:
+                    refusals.append(refusal(remake.key, remake.episodes, error))
             digests = {remake.key.checkpoint: remake.settings.digest for remake in of_experiment}
             shards = (part for remake in of_experiment for part in _shards(remake, run.concurrency))
             with run.claiming(experiment, digests):
                 for result in run.rollout_episodes(shards):
-                    notes += result.failures.values()
-    return notes
+                    key = result.pending.shard.key
+                    refusals += (Refusal(key, (number,), why) for number, why in result.failures.items())
+    return refusals
 
 
 def _shards(remake: Remake, concurrency: int) -> Iterator[PendingShard]:
@@ -114,8 +152,10 @@ def _shards(remake: Remake, concurrency: int) -> Iterator[PendingShard]:
         yield PendingShard(Shard(remake.key, remake.settings, episodes), frozenset(episodes), frozenset(episodes))
 
 
-def plan_repair(findings: Findings, locations: Locations, *, trust_checkpoint: bool) -> tuple[list[Remake], list[str]]:
-    """Which episodes are made again, with which settings; and lines about those that can't be."""
+def plan_repair(
+    findings: Findings, locations: Locations, *, trust_checkpoint: bool
+) -> tuple[list[Remake], list[Refusal]]:
+    """Which episodes are made again, with which settings; and those that can't be."""
     with open_registry(locations.database_url) as registry:
         options = dict(locations.storage_options)
         sources = Sources(

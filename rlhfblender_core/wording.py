@@ -1,6 +1,21 @@
 """How messages for people are worded."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+_MOST_SHOWN = 8
+
 
 def counted(number: int, noun: str) -> str:
     """``1 episode``, ``1,000 episodes``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What a person may have meant by a name that isn't known, as a sentence."""
+    names = list(known)
+    close = get_close_matches(name, names, 1)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    shown = ", ".join(names[:_MOST_SHOWN]) + (", …" if len(names) > _MOST_SHOWN else "")
+    return f"There are: {shown or 'none'}."

@@ -10,9 +10,10 @@ from rlhfblender_core.locations import Locations
 from rlhfblender_core.registry import EpisodeRecord
 from rlhfblender_core.repair import plan_repair, rebuild_rows
 from rlhfblender_core.verification.checks import Findings, Problem
+from rlhfblender_core.verification.derivations import derive_broken_files
 from rlhfblender_core.verification.left_over import remove_left_over
 from rlhfblender_core.verification.quarantine import move_to_quarantine
-from rlhfblender_core.verification.remakes import Remake
+from rlhfblender_core.verification.remakes import Refusal, Remake
 from rlhfblender_core.verify import (
     check_files,
     check_registry,
@@ -73,8 +74,17 @@ def _move_to_quarantine(problems: Sequence[Problem], locations: Locations) -> in
     return move_to_quarantine(problems, locations)
 
 
+@task_for(derive_broken_files, "derive-files")
+def _derive_broken_files(
+    problems: Sequence[Problem], locations: Locations, *, replace_thumbnails: bool
+) -> frozenset[Problem]:
+    return derive_broken_files(problems, locations, replace_thumbnails=replace_thumbnails)
+
+
 @task_for(plan_repair, "plan-repair")
-def _plan_repair(findings: Findings, locations: Locations, *, trust_checkpoint: bool) -> tuple[list[Remake], list[str]]:
+def _plan_repair(
+    findings: Findings, locations: Locations, *, trust_checkpoint: bool
+) -> tuple[list[Remake], list[Refusal]]:
     return plan_repair(findings, locations, trust_checkpoint=trust_checkpoint)
 
 

@@ -8,10 +8,10 @@ the loss. So an episode counts as made again only if all that is intact came out
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from shlex import quote
 
-from rlhfblender_core.dataset.derive import SOURCES, are_derivable, derive_file
+from rlhfblender_core.dataset.derive import derivable_kinds, derive_files, with_records
 from rlhfblender_core.dataset.episode_checks import find_fault
-from rlhfblender_core.dataset.episode_writer import staged_path
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.dataset.manifests import ArtifactRecord, Manifest, parse_manifest
 from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
@@ -23,18 +23,19 @@ from rlhfblender_core.storage import DataRoot, fetch_file, list_sizes, read_each
 _EPISODE_ITSELF = (ArtifactKind.EPISODES, ArtifactKind.REWARDS, ArtifactKind.UNCERTAINTY)
 
 
-def keep_intact(root: DataRoot, registry: Registry, staged: StagedShard) -> StagedShard:
+def keep_intact(root: DataRoot, registry: Registry | None, staged: StagedShard) -> StagedShard:
     """The shard with what may be published of it; the others are its failures, with what to do. May be repeated.
 
     Args:
         root: the data root.
-        registry: knows of episodes whose manifests were lost.
+        registry: knows of episodes whose manifests were lost; None where there is none.
         staged: what was made.
 
     Raises:
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
     """
-    compared = [episode for episode in staged.episodes if episode.manifest.episode in staged.present]
+    # A look at a disk costs nothing: what was laid there meanwhile isn't replaced either. Elsewhere it is a request.
+    compared = [each for each in staged.episodes if root.is_local or each.manifest.episode in staged.present]
     if not compared:
         return staged
     places = _Places(root, [_key(episode.manifest) for episode in compared])
@@ -99,7 +100,7 @@ class _Comparison:
     """One episode that was made, and what lies in its places."""
 
     places: _Places
-    registry: Registry
+    registry: Registry | None
     episode: StagedEpisode
     shard: StagedShard
     is_ours: bool
@@ -143,9 +144,10 @@ class _Comparison:
         if self._is_same(kinds):
             return
         paths = [artifact_path(kind, self.key) for kind in ArtifactKind if kind in kinds]
+        command = f"python flows/import_data.py --exp {quote(self.key.experiment)} --env …"
         raise DataNotUsableError(
             f"{', '.join(paths)}: lie where episode {self.name} goes, and are no run's that is known here. "
-            f"`python flows/import_data.py --exp {self.key.experiment} --env …` takes such files in; or move them away."
+            f"`{command}` takes such files in; or move them away."
         )
 
     def _is_same(self, kinds: Collection[ArtifactKind]) -> bool:
@@ -154,42 +156,30 @@ class _Comparison:
         return all(kind in made.artifacts and not self._is_broken(kind, made) for kind in kinds)
 
     def _row(self) -> EpisodeRecord | None:
+        if self.registry is None:
+            return None
         rows = self.registry.list_episodes(self.key.experiment, self.key.checkpoint)
         return next((row for row in rows if row.number == self.key.episode), None)
 
     def _mended(self, before: Manifest) -> StagedEpisode:
         broken = {kind for kind in before.artifacts if self._is_broken(kind, before)}
         now = self.episode.manifest.artifacts
-        compared = [kind for kind in before.artifacts if kind not in broken or kind in _EPISODE_ITSELF]
+        # A video isn't compared: it may have been encoded by another ffmpeg, and shows what the arrays say.
+        compared = [kind for kind in before.artifacts if kind in _EPISODE_ITSELF]
         others = [kind for kind in compared if kind not in now or now[kind].sha256 != before.artifacts[kind].sha256]
         if not broken:
             return replace(self.episode, manifest=before, kinds=frozenset())
         if not others and broken <= now.keys():
             return self._with(before, {kind: now[kind] for kind in broken})
-        records = self._derived(before, broken) if are_derivable(before, broken) else {}
+        records = {}
+        if derivable_kinds(before, broken) == broken:
+            records = derive_files(self.places.root, before, broken, self.episode.folder)
         if len(records) < len(broken):
             raise self._refusal(self._why(before, others))
         return self._with(before, records)
 
     def _with(self, before: Manifest, records: Mapping[ArtifactKind, ArtifactRecord]) -> StagedEpisode:
-        artifacts = {**before.artifacts, **records}
-        # Validated anew: a copy would keep the text and the digest of before.
-        manifest = Manifest.model_validate({**before.model_dump(), "artifacts": artifacts})
-        return replace(self.episode, manifest=manifest, kinds=frozenset(records))
-
-    def _derived(self, before: Manifest, broken: Collection[ArtifactKind]) -> dict[ArtifactKind, ArtifactRecord]:
-        records = {}
-        folder = self.episode.folder
-        for kind in broken:
-            source = fetch_file(self.places.root, artifact_path(SOURCES[kind], self.key), folder)
-            try:
-                record = derive_file(kind, source, staged_path(folder, kind), before)
-            finally:
-                if not self.places.root.is_local:
-                    source.unlink()
-            if record is not None:
-                records[kind] = record
-        return records
+        return replace(self.episode, manifest=with_records(before, records), kinds=frozenset(records))
 
     def _is_broken(self, kind: ArtifactKind, manifest: Manifest) -> bool:
         if self.places.sizes[self.key].get(kind) != manifest.artifacts[kind].size:

@@ -1,7 +1,7 @@
 """Episodes whose files lie complete in a run's folder and wait to be published."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlhfblender_core.dataset.episode_writer import staged_path
@@ -41,9 +41,10 @@ class StagedShard:
         key: experiment and checkpoint.
         episodes: those to publish.
         failures: message by number of those that the environment or the policy broke off.
+        traces: where they did, as Python shows it, by number, where that is known.
         replace: whether they replace episodes that exist, which otherwise are only repaired.
         ours: numbers of those that a run had claimed which died: files of theirs without a manifest are ours.
-        present: numbers of those in whose places something lay before.
+        present: numbers of those in whose places something lay when the run was planned, or was left by a dead run.
         older_digests: by which older versions of this project knew the same request.
     """
 
@@ -51,6 +52,7 @@ class StagedShard:
     key: CheckpointKey
     episodes: tuple[StagedEpisode, ...]
     failures: Mapping[int, str]
+    traces: Mapping[int, str] = field(default_factory=dict)
     replace: bool = False
     ours: frozenset[int] = frozenset()
     present: frozenset[int] = frozenset()

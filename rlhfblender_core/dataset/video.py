@@ -30,9 +30,10 @@ except ImportError:  # Windows has no fcntl; frames then go through a pipe of th
 
 Frame = NDArray[np.uint8]
 
-#: H.264's preset and quality: see ``docs/performance.md`` for time, size and picture of the alternatives.
+#: H.264's preset and quality: see ``docs/performance.md`` for time, size and picture of the alternatives. The same
+#: quantiser everywhere saves the encoder a look at each block.
 PRESET = "ultrafast"
-CRF = 20
+QP = 20
 #: A key frame every so many frames: where a browser can seek to quickly.
 KEYFRAME_INTERVAL = 60
 #: The slowest that fits into ffmpeg's fractions; below it the rate would become 0.
@@ -78,7 +79,7 @@ class VideoWriter:
         self.frames = 0
         self._shape = (height, width, 3)
         self._process = subprocess.Popen(
-            _encoder_command(path, height, width, fps),
+            encoder_command(path, height, width, fps),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -198,10 +199,19 @@ def _cause(messages: str) -> str:
     return _SPEAKER.sub("", next(iter(messages.strip().splitlines()), ""))
 
 
-def read_frames(path: Path, height: int, width: int) -> Iterator[Frame]:
-    """The frames of a video of known size, (height, width, 3) uint8 RGB each."""
+def read_frames(path: Path, height: int, width: int, *, start: float = 0.0, most: int | None = None) -> Iterator[Frame]:
+    """The frames of a video of known size, (height, width, 3) uint8 RGB each.
+
+    Args:
+        path: of the video.
+        height: of its frames.
+        width: likewise.
+        start: seconds from which on.
+        most: frames that are decoded; None for all.
+    """
     command = [
-        *(ffmpeg_program(), "-v", "error", *READING, "-i", str(path)),
+        *(ffmpeg_program(), "-v", "error", *(("-ss", f"{start:.6f}") if start else ()), *READING, "-i", str(path)),
+        *(("-frames:v", str(most)) if most is not None else ()),
         *("-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
@@ -210,26 +220,47 @@ def read_frames(path: Path, height: int, width: int) -> Iterator[Frame]:
             yield np.frombuffer(chunk, np.uint8).reshape(height, width, 3)
 
 
+def read_frame(path: Path, number: int, fps: float, height: int, width: int) -> Frame | None:
+    """One frame of a video of ours, by seeking to the key frame before it; None if the video ends before it.
+
+    Args:
+        path: of the video.
+        number: of the frame, from 0.
+        fps: frames per second, as the video was encoded.
+        height: of the video.
+        width: likewise.
+    """
+    # Aimed half a frame early: times are rounded, and the first frame that isn't earlier is taken.
+    start = max(Fraction(0), (number - Fraction(1, 2)) / _encoded_rate(fps))
+    return next(iter(read_frames(path, height, width, start=float(start), most=1)), None)
+
+
 def even(side: int) -> int:
     """The side of the video for a frame's side: yuv420p shares colour between two pixels, so sides are even."""
     return side + side % 2
 
 
-def _encoder_command(path: Path, height: int, width: int, fps: float) -> list[str]:
-    rate = str(max(_SLOWEST, Fraction(fps).limit_denominator(1001)))
+def encoder_command(path: Path, height: int, width: int, fps: float) -> list[str]:
+    """The command that encodes frames of that size from its standard input."""
+    rate = str(_encoded_rate(fps))
     # Explicit conversion and tags: left to guess, players disagree about the colours of small videos.
     filters = "scale=out_color_matrix=bt709:out_range=tv"
     if height % 2 or width % 2:
         filters = f"pad={even(width)}:{even(height)},{filters}"
     return [
         *(ffmpeg_program(), "-y", "-v", "error", "-nostdin", "-f", "rawvideo", "-pix_fmt", "rgb24"),
-        *("-s", f"{width}x{height}", "-r", rate, "-i", "pipe:0", "-an", "-vf", filters),
-        *("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", PRESET, "-crf", str(CRF), "-bf", "0"),
+        *("-s", f"{width}x{height}", "-r", rate, "-i", "pipe:0", "-an", "-vf", filters, "-sws_flags", "area"),
+        *("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", PRESET, "-qp", str(QP), "-bf", "0"),
         *("-g", str(KEYFRAME_INTERVAL), "-threads", "1", "-filter_threads", "1"),
         *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"),
         *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1", "-movflags", "+faststart"),
         str(path),
     ]
+
+
+def _encoded_rate(fps: float) -> Fraction:
+    """Frames per second as ffmpeg is told them."""
+    return max(_SLOWEST, Fraction(fps).limit_denominator(1001))
 
 
 def ffmpeg_program() -> str:

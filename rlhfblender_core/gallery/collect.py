@@ -20,6 +20,7 @@ from rlhfblender_core.dataset.layout import (
 )
 from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
 from rlhfblender_core.errors import DataNotUsableError
+from rlhfblender_core.gallery.hand_laid import hand_laid_notes
 from rlhfblender_core.storage import DataRoot, list_folders, list_names, read_many
 
 #: Episode numbers, int64, ascending.
@@ -55,6 +56,9 @@ def find_experiments(root: DataRoot, wanted: Sequence[str]) -> list[str]:
     """
     there = list_folders(root, MANIFESTS)
     missing = [name for name in wanted if name not in there]
+    notes = hand_laid_notes(root, missing) if missing or not there else ()
+    if notes:
+        raise DataNotUsableError(f"{root.display_url('').rstrip('/')}: {notes[0]}.")
     if missing:
         known = f"There are: {', '.join(there[:10])}." if there else "There are none at all; run generate.py first."
         raise DataNotUsableError(

@@ -13,6 +13,7 @@ from rlhfblender_core.errors import RegistryNotUsableError
 from rlhfblender_core.gallery.collect import Checkpoint, find_experiments, find_labels, look_at, training_order
 from rlhfblender_core.gallery.escape import JsonValue, escaped, script_json
 from rlhfblender_core.gallery.figures import each_block
+from rlhfblender_core.gallery.hand_laid import hand_laid_notes
 from rlhfblender_core.gallery.pieces import Pieces
 from rlhfblender_core.gallery.summaries import summary_json
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
@@ -54,7 +55,7 @@ class GalleryReport:
         without = f" ({self.without_video:,} without video)" if self.without_video else ""
         where = f"{counted(self.checkpoints, 'checkpoint')}, {counted(self.experiments, 'experiment')}"
         what = f"{counted(self.episodes, 'episode')}{without} of {where}"
-        return "\n".join([what, *(f"Note: {note}" for note in self.notes), f"Open in a browser: {self.page}"])
+        return "\n".join([what, *self.notes, f"Open in a browser: {self.page}"])
 
 
 def gallery(
@@ -103,7 +104,8 @@ def write_gallery(root: DataRoot, experiments: Sequence[str] = (), registry: Reg
     writer = _Writer(root, registry)
     shown = [found for name in find_experiments(root, experiments) if (found := writer.experiment(name))]
     writer.pieces.flush()
-    publish_bytes(root, INDEX_PATH, _page(shown, writer.notes))
+    notes = hand_laid_notes(root, experiments, writer.hand_laid)
+    publish_bytes(root, INDEX_PATH, _page(shown, notes))
     writer.pieces.remove_others()
     return GalleryReport(
         root.display_url(INDEX_PATH),
@@ -112,7 +114,7 @@ def write_gallery(root: DataRoot, experiments: Sequence[str] = (), registry: Reg
         writer.episodes,
         writer.without_video,
         writer.pieces.written,
-        tuple(writer.notes),
+        notes,
     )
 
 
@@ -122,7 +124,7 @@ class _Writer:
     def __init__(self, root: DataRoot, registry: Registry | None) -> None:
         self._root, self._registry = root, registry
         self.pieces = Pieces(root)
-        self.notes: list[str] = []
+        self.hand_laid: dict[CheckpointKey, int] = {}
         self.checkpoints = self.episodes = self.without_video = 0
 
     def experiment(self, name: str) -> dict[str, JsonValue] | None:
@@ -137,18 +139,9 @@ class _Writer:
         shown = [summary for _, summary in sorted(found, key=lambda pair: pair[0])]
         return {"name": name, "environment": environment, "checkpoints": shown} if shown else None
 
-    def _look_for_unknown(self, checkpoint: Checkpoint) -> None:
-        """Notes files that belong to no episode."""
-        unknown = np.setdiff1d(np.unique(np.concatenate(list(checkpoint.files.values()))), checkpoint.numbers)
-        if unknown.size:
-            which = f"{checkpoint.key.experiment}, checkpoint {checkpoint.key.checkpoint}"
-            self.notes.append(
-                f"{which}: files of {counted(unknown.size, 'episode')} without a manifest aren't shown. "
-                "`python flows/verify.py` names them."
-            )
-
     def _checkpoint(self, checkpoint: Checkpoint) -> JsonValue:
-        self._look_for_unknown(checkpoint)
+        without_manifest = np.setdiff1d(checkpoint.files[ArtifactKind.EPISODES], checkpoint.numbers)
+        self.hand_laid[checkpoint.key] = int(without_manifest.size)
         pieces: list[JsonValue] = []
         returns, lengths = [], []
         for indexed in each_block(self._root, self._registry, checkpoint):

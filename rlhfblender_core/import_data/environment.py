@@ -32,11 +32,7 @@ def new_environment(
     env_id: str, facts: SourceFacts, source: SourceExperiment
 ) -> tuple[EnvironmentRecord, tuple[str, ...]]:
     """The environment to register, and what a person should know of it."""
-    kwargs, spec_kwargs = split_env_kwargs(facts.env_kwargs)
     notes = _origin_notes(env_id, facts)
-    if kwargs and _takes_other_kwargs(env_id, kwargs):
-        notes = (*notes, f"{env_id} as it is installed doesn't take {_shown(kwargs)}, which is left out.")
-        kwargs = {}
     observation_space, action_space = facts.observation_space, facts.action_space
     if not (observation_space and action_space):
         known = _installed(env_id) or _from_arrays(source)
@@ -45,8 +41,6 @@ def new_environment(
         env_id=env_id,
         display_name=_title(facts, env_id),
         description=facts.description,
-        kwargs=kwargs,
-        spec_kwargs=spec_kwargs,
         observation_space=observation_space,
         action_space=action_space,
         action_names=_fitting_names(facts.action_names, action_space),
@@ -54,15 +48,12 @@ def new_environment(
     return record, notes
 
 
-def notes_on_registered(known: EnvironmentRecord, facts: SourceFacts) -> tuple[str, ...]:
-    """What a person should know where the environment is registered already: it stays as it is."""
-    registered = {**known.kwargs, **known.spec_kwargs}
-    if all(registered.get(name) == value for name, value in facts.env_kwargs.items()):
-        return ()
-    return (
-        f"the source's episodes were made with {_shown(facts.env_kwargs)}, {known.env_id} is registered with "
-        f"{_shown(registered)}: episodes of your own are made with the latter.",
-    )
+def env_kwargs_to_register(env_id: str, facts: SourceFacts) -> tuple[JsonDict, tuple[str, ...]]:
+    """What episodes of one's own are made with in the imported experiment, and what a person should know of it."""
+    kwargs, spec_kwargs = split_env_kwargs(facts.env_kwargs)
+    if kwargs and _takes_other_kwargs(env_id, kwargs):
+        return spec_kwargs, (f"{env_id} as it is installed doesn't take {_shown(kwargs)}, which is left out.",)
+    return {**kwargs, **spec_kwargs}, ()
 
 
 def made_with(environment: EnvironmentRecord, facts: SourceFacts) -> EnvironmentRecordInManifest:
@@ -72,8 +63,8 @@ def made_with(environment: EnvironmentRecord, facts: SourceFacts) -> Environment
         id=environment.env_id,
         entry_point=environment.entry_point,
         additional_packages=environment.additional_packages,
-        kwargs={**environment.kwargs, **kwargs},
-        spec_kwargs={**environment.spec_kwargs, **spec_kwargs},
+        kwargs=kwargs,
+        spec_kwargs=spec_kwargs,
     )
 
 
@@ -133,8 +124,8 @@ def _fitting_names(names: tuple[str, ...] | None, action_space: JsonDict) -> tup
 def _from_arrays(source: SourceExperiment) -> tuple[JsonDict, JsonDict]:
     """Spaces with the shapes and dtypes of the first episode that can be read; empty for what that doesn't tell."""
     for checkpoint in source.checkpoints:
-        for episode in checkpoint.episodes().values():
-            file = episode.files.get(ArtifactKind.EPISODES)
+        for number in checkpoint.numbers():
+            file = checkpoint.episode(number).files.get(ArtifactKind.EPISODES)
             try:
                 if file is not None:
                     with open_members(file, file.name) as members:

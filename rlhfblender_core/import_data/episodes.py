@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhfblender_core.dataset.episode_writer import discard_staged, staged_path
+from rlhfblender_core.dataset.keep_intact import keep_intact
 from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.dataset.manifests import (
     ArtifactRecord,
@@ -20,7 +21,7 @@ from rlhfblender_core.dataset.manifests import (
 )
 from rlhfblender_core.dataset.npz import WholeArray, write_npy, write_npz
 from rlhfblender_core.dataset.publish import publish_shard
-from rlhfblender_core.dataset.published import Published, read_published
+from rlhfblender_core.dataset.published import Published, read_some
 from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.dataset.thumbnails import thumbnail_from_video
 from rlhfblender_core.errors import DataNotUsableError, one_line
@@ -30,9 +31,11 @@ from rlhfblender_core.import_data.pictures import (
     VideoFacts,
     convert_thumbnail,
     convert_video,
+    video_of_frames,
 )
 from rlhfblender_core.import_data.sources import SourceCheckpoint, SourceEpisode
-from rlhfblender_core.storage import DataRoot, full_disk_errors
+from rlhfblender_core.registry import Registry
+from rlhfblender_core.storage import DataRoot, full_disk_errors, sizes_of
 
 #: Raised whenever a conversion gives other bytes than before.
 _CONVERSION = 1
@@ -51,6 +54,7 @@ class ImportTarget:
         algorithm: of the policy; None where unknown.
         action_names: labels of the actions, where known.
         replace: whether episodes that are there, made otherwise, are replaced.
+        left_over: numbers of the episodes that a dead run had claimed: files of theirs without a manifest are ours.
     """
 
     key: CheckpointKey
@@ -59,6 +63,7 @@ class ImportTarget:
     algorithm: str | None
     action_names: tuple[str, ...] | None
     replace: bool = False
+    left_over: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,12 @@ class ImportedBatch:
 
 
 def import_episodes(
-    root: DataRoot, source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, staging: Path
+    root: DataRoot,
+    source: SourceCheckpoint,
+    numbers: Sequence[int],
+    target: ImportTarget,
+    staging: Path,
+    registry: Registry | None = None,
 ) -> ImportedBatch:
     """Imports these episodes of a checkpoint; what is wrong with one doesn't concern the others.
 
@@ -91,24 +101,32 @@ def import_episodes(
         numbers: which of its episodes.
         target: what they become.
         staging: folder for unfinished files, on the data root's disk where that is local.
+        registry: knows of episodes whose manifests were lost; None where there is none.
     """
-    published = read_published(root, target.key)
-    episodes = source.episodes()
+    published = read_some(root, target.key, numbers)
+    present = published.manifests.keys() | _lying_there(root, target.key, numbers)
     made, existing, faults, notes = [], [], [], []
     for number in numbers:
-        importing = _Importing(root, source, episodes[number], target, staging)
+        importing = _Importing(root, source, source.episode(number), target, staging)
         try:
             if importing.is_there(published):
                 existing.append(number)
                 continue
             with full_disk_errors(staging):
-                importing.publish()
+                importing.publish(registry, is_present=number in present)
         except DataNotUsableError as error:
             faults.append(one_line(error))
             continue
         made.append(number)
         notes += importing.notes
     return ImportedBatch(target.key, tuple(made), tuple(existing), tuple(faults), tuple(notes))
+
+
+def _lying_there(root: DataRoot, key: CheckpointKey, numbers: Sequence[int]) -> set[int]:
+    """Those among the episodes in whose places some file lies, whosever it is."""
+    keys = {number: EpisodeKey(key.experiment, key.checkpoint, number) for number in numbers}
+    paths = {artifact_path(kind, own): number for number, own in keys.items() for kind in ArtifactKind}
+    return {paths[path] for path in sizes_of(root, paths)}
 
 
 @dataclass
@@ -159,13 +177,34 @@ class _Importing:
         files = {kind.value: file_digest(file) for kind, file in self.episode.files.items()}
         return canonical_digest({"conversion": _CONVERSION, "files": files, "environment": self.target.environment.id})
 
-    def publish(self) -> None:
-        """Converts and publishes it."""
+    def publish(self, registry: Registry | None, *, is_present: bool) -> None:
+        """Converts and publishes it.
+
+        Args:
+            registry: knows of episodes whose manifests were lost; None where there is none.
+            is_present: whether anything lies in its place.
+
+        Raises:
+            DataNotUsableError: it can't be converted, or an unknown file lies in its place.
+        """
         folder = self.staging / hashlib.sha256(repr(self.key).encode()).hexdigest()[:16]
         folder.mkdir(exist_ok=True)
+        number = frozenset({self.episode.number})
+        is_ours = self._is_in_place() or number <= self.target.left_over
         try:
-            staged = StagedEpisode(self._converted(folder), folder)
-            publish_shard(self.root, StagedShard(str(self.key), self.target.key, (staged,), {}))
+            staged = StagedShard(
+                str(self.key),
+                self.target.key,
+                (StagedEpisode(self._converted(folder), folder),),
+                {},
+                replace=True,  # what is there was asked for in is_there
+                ours=number if is_ours else frozenset(),
+                present=number if is_present else frozenset(),
+            )
+            kept = keep_intact(self.root, registry, staged)
+            for line in kept.failures.values():
+                raise DataNotUsableError(line)
+            publish_shard(self.root, kept)
         finally:
             discard_staged(folder)
 
@@ -180,17 +219,18 @@ class _Importing:
                 write_npz(staged_path(folder, kind), columns.columns)
             finally:
                 columns.close()
+            seen = video_of_frames(members, len(columns.rewards), staged_path(folder, ArtifactKind.RENDERS))
         self.notes += [f"{self.shown(kind)}: {note}" for note in columns.notes]
         self._check_rewards(columns.rewards, columns.cumulative)
         write_npy(staged_path(folder, ArtifactKind.REWARDS), WholeArray(columns.cumulative))
         uncertainty_kind = self._convert_uncertainty(len(columns.rewards), folder)
-        video = self._convert_pictures(len(columns.rewards), folder)
+        video = self._convert_pictures(len(columns.rewards), folder, seen)
         return self._manifest(columns, uncertainty_kind, video, digest, self._artifacts(folder))
 
     def _check_rewards(self, rewards: NDArray[np.float64], cumulative: NDArray[np.float64]) -> None:
         kind = ArtifactKind.REWARDS
         if kind not in self.episode.files:
-            self.notes.append(f"{self.shown(kind)}: is missing; made from the episode's rewards")
+            self._note_missing(kind, "made from the episode's rewards")
             return
         found = read_numbers(self.episode.files[kind], self.shown(kind))
         self._check_length(kind, len(found), len(rewards))
@@ -203,19 +243,26 @@ class _Importing:
             values = read_numbers(self.episode.files[kind], self.shown(kind))
             self._check_length(kind, len(values), length)
         else:
-            self.notes.append(f"{self.shown(kind)}: is missing; uncertainty is NaN")
+            self._note_missing(kind, "uncertainty is NaN")
             values = np.full(length, np.nan)
         write_npy(staged_path(folder, kind), WholeArray(values.astype(np.float32)))
         return IMPORTED if kind in self.episode.files else "none"
+
+    def _note_missing(self, kind: ArtifactKind, instead: str) -> None:
+        if self.episode.usual[kind] != self.episode.files[ArtifactKind.EPISODES]:  # a demonstration is one file
+            self.notes.append(f"{self.shown(kind)}: is missing; {instead}")
 
     def _check_length(self, kind: ArtifactKind, found: int, length: int) -> None:
         if found != length:
             raise DataNotUsableError(f"{self.shown(kind)}: has {found} values, the episode has {length} steps")
 
-    def _convert_pictures(self, length: int, folder: Path) -> VideoFacts | None:
+    def _convert_pictures(self, length: int, folder: Path, seen: VideoFacts | None) -> VideoFacts | None:
         video, thumbnail = ArtifactKind.RENDERS, ArtifactKind.THUMBNAILS
+        if seen is not None and video not in self.episode.files:
+            thumbnail_from_video(staged_path(folder, video), staged_path(folder, thumbnail), seen.height, seen.width)
+            return seen
         if video not in self.episode.files:
-            self.notes.append(f"{self.shown(video)}: is missing; the episode has no video")
+            self._note_missing(video, "the episode has no video")
             return None
         staged = staged_path(folder, video)
         facts = convert_video(self.episode.files[video], staged, length, self.shown(video))
@@ -223,7 +270,7 @@ class _Importing:
             target = staged_path(folder, thumbnail)
             convert_thumbnail(self.episode.files[thumbnail], target, self.shown(thumbnail))
         else:
-            self.notes.append(f"{self.shown(thumbnail)}: is missing; made from the video")
+            self._note_missing(thumbnail, "made from the video")
             thumbnail_from_video(staged, staged_path(folder, thumbnail), facts.height, facts.width)
         return facts
 

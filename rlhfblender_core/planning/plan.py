@@ -23,19 +23,21 @@ from rlhfblender_core.environments import (
     describe_environment,
     make_environment,
     space_from_description,
+    split_env_kwargs,
 )
 from rlhfblender_core.environments.quiet import quiet_output
 from rlhfblender_core.environments.registration import find_registration
 from rlhfblender_core.errors import InvalidParameterError, RegistryConflictError
-from rlhfblender_core.names import path_segment
 from rlhfblender_core.planning.environment import (
     admit_environment,
     admit_id,
     described,
+    fitting_names,
     merged_environment,
     requested_environment,
     spec_of,
 )
+from rlhfblender_core.planning.experiment_names import check_free, default_name, in_its_project
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest, registrable_path
 from rlhfblender_core.registry import (
     EnvironmentRecord,
@@ -43,12 +45,13 @@ from rlhfblender_core.registry import (
     ExperimentRecord,
     Registry,
     experiment_conflict,
-    name_conflict,
 )
 from rlhfblender_core.rollout.agents import CheckpointAgent, RandomAgent, RolloutAgent
+from rlhfblender_core.rollout.entry_point_agent import entry_point_agent
 from rlhfblender_core.rollout.episode import RawRecorder
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
+from rlhfblender_core.wrappers.masks import NO_MASK
 from rlhfblender_core.wrappers.specs import settings_from_env_kwargs
 
 
@@ -92,36 +95,54 @@ def plan_generation(
     Raises:
         RequestError: with what is wrong and what to do.
     """
-    registered = registry.find_experiment(request.exp) if registry and request.exp else None
+    request, registered, note = in_its_project(request, registry)
     env_id = _environment_id(request, registered)
     kind = _kind(request, registered)
+    if kind is not None and request.exp is None:
+        request = replace(request, exp=default_name(env_id, kind, request.env_kwargs, registry))
+        registered = registry.find_experiment(request.exp) if registry and request.exp else None
+    env_kwargs = request.env_kwargs or (registered.env_kwargs if registered else {})
     admit_id(env_id, request, trust)
     wanted_environment = requested_environment(request, env_id)
     known = registry.find_environment(env_id) if registry else None
     environment = merged_environment(known, wanted_environment)
-    options = RolloutOptions.merged(registered.settings if registered else {}, request.options)
+    options = RolloutOptions.merged(registered.settings if registered else request.defaults, request.options)
     experiment = None if kind is None else _experiment_record(request, registered, env_id, kind, options)
     if registry and experiment and registered is None:
-        _check_name(experiment.name, registry)
-    admit_environment(environment, wanted_environment, request, trust)  # what follows runs code
-    spec = spec_of(environment)
+        check_free(experiment.name, registry)
+    admit_environment(environment, wanted_environment, env_kwargs, request, trust)  # what follows runs code
+    spec = spec_of(environment, env_kwargs)
     try_out = not request.register_only
     description = describe_environment(spec, render=options.render and try_out, try_out=try_out)
-    environment = described(environment, description, request)
+    environment = described(environment, description, request, env_kwargs)
     if experiment is None:
         return GenerationPlan(environment, None, (), request.num_episodes, request.overwrite)
+    experiment = replace(
+        experiment, observation_space=description.observation_space, action_space=description.action_space
+    )
     rollouts: tuple[RolloutSettings, ...] = ()
     notes: tuple[str, ...] = ()
     if not request.register_only:
-        agents, notes = _agents(request, experiment, environment, options, cache, storage_options)
+        if experiment.kind == "agent" and not request.random:
+            agents = _own_agents(request, options, trust)
+        else:
+            agents, notes = _agents(request, experiment, environment, options, cache, storage_options)
+        notes = (*note, *_moved_notes(registered, experiment), *notes)
         for agent in agents:
             if isinstance(agent, CheckpointAgent) and not agent.trust:
                 trust.admit_agent_kwargs(spec, agent.env_kwargs)
-        rollouts = tuple(_rollout_settings(environment, description, agent, options) for agent in agents)
+        rollouts = tuple(_rollout_settings(environment, env_kwargs, description, agent, options) for agent in agents)
         for rollout in rollouts:
-            _check_fit(rollout, spec, description)
+            notes += _check_fit(rollout, spec, description)
             _check_masks(rollout)
+    notes = tuple(dict.fromkeys(notes))
     return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite, notes)
+
+
+def _moved_notes(registered: ExperimentRecord | None, experiment: ExperimentRecord) -> tuple[str, ...]:
+    if registered is None or registered.model_path in (None, experiment.model_path):
+        return ()
+    return (f"the model path of {experiment.name} is {experiment.model_path} now, it was {registered.model_path}",)
 
 
 def _environment_id(request: GenerationRequest, registered: ExperimentRecord | None) -> str:
@@ -137,8 +158,10 @@ def _environment_id(request: GenerationRequest, registered: ExperimentRecord | N
 def _kind(request: GenerationRequest, registered: ExperimentRecord | None) -> ExperimentKind | None:
     """Whether the experiment is one of checkpoints; ``--random`` on one of those adds its random baseline."""
     if request.random:
-        adds_baseline = registered is not None and registered.kind == "trained" and not request.overwrite
-        return "trained" if adds_baseline else "random"
+        adds_baseline = registered is not None and registered.kind != "random" and not request.overwrite
+        return registered.kind if registered is not None and adds_baseline else "random"
+    if request.options.get("agent") is not None:
+        return "agent"
     if request.model_path is not None:
         return "trained"
     if registered is not None:
@@ -146,7 +169,7 @@ def _kind(request: GenerationRequest, registered: ExperimentRecord | None) -> Ex
     if request.register_only and request.exp is None:
         return None
     raise InvalidParameterError(
-        "Give --random for a random agent, or --model-path with a checkpoint or a folder of them."
+        "Give --random for a random agent, --model-path with a checkpoint or a folder of them, or --agent for your own."
     )
 
 
@@ -158,22 +181,18 @@ def _experiment_record(
     options: RolloutOptions,
 ) -> ExperimentRecord:
     record = ExperimentRecord(
-        name=request.exp or f"{path_segment(env_id)}_{kind}_experiment",
+        name=request.exp or "",
         env_id=env_id,
         kind=kind,
         project=request.project,
         model_path=_model_path(request, registered if kind == "trained" else None),
         settings=options.to_json(),
+        env_kwargs=dict(request.env_kwargs) or (registered.env_kwargs if registered else {}),
     )
     conflict = registered and experiment_conflict(registered, record, replace_settings=request.overwrite)
     if conflict:
         raise RegistryConflictError(conflict)
     return record
-
-
-def _check_name(name: str, registry: Registry) -> None:
-    if registry.find_experiment(name) is None and (conflict := name_conflict(name, registry.list_experiments())):
-        raise RegistryConflictError(conflict)
 
 
 def _model_path(request: GenerationRequest, registered: ExperimentRecord | None) -> str | None:
@@ -197,31 +216,48 @@ def _agents(
         raise InvalidParameterError(f"Experiment {experiment.name!r} has no model path. Give it with --model-path.")
     steps = request.checkpoints
     files: tuple[CheckpointFile, ...] = ()
+    found: tuple[CheckpointFile, ...] = ()
     notes: tuple[str, ...] = ()
     if any(step != RANDOM_BASELINE for step in steps):
         path, pattern = experiment.model_path, options.checkpoint_pattern
         found = find_checkpoints(path, environment.env_id, storage_options, pattern=pattern)
         wanted = [step for step in steps if step != RANDOM_BASELINE]
         files, notes = choose_checkpoints(found, wanted, storage_options)
-    refs = [_fetched(file, request, environment, options, cache, storage_options) for file in files]
+    refs = [_fetched(file, request, environment, experiment, cache, storage_options) for file in files]
     agents: list[RolloutAgent] = [
         CheckpointAgent(file, ref, request.trust_checkpoint) for file, ref in zip(files, refs, strict=True)
     ]
     if RANDOM_BASELINE in steps:
         agents.insert(min(steps.index(RANDOM_BASELINE), len(agents)), RandomAgent())
+        if any(file.step == 0 for file in found):
+            notes += ("--checkpoints 0 is a random baseline; the checkpoint of step 0 is asked for as ':0'",)
     ignored = [note for agent in agents if isinstance(agent, CheckpointAgent) for note in agent.notes]
+    if options.action_mask_method not in (None, NO_MASK):
+        unmasked = dict.fromkeys(agent.algorithm for agent in agents if not agent.takes_masks)
+        ignored += [f"--action-mask-method means nothing to {name}, which chooses without a mask." for name in unmasked]
     return agents, tuple(dict.fromkeys((*notes, *(note for ref in refs for note in ref.notes), *ignored)))
+
+
+def _own_agents(request: GenerationRequest, options: RolloutOptions, trust: Trust) -> list[RolloutAgent]:
+    """The user's own agent, and the random baseline; in the order asked for."""
+    if options.agent is None:
+        raise InvalidParameterError(f"Experiment {request.exp!r} has no --agent. Give it.")
+    kwargs = dict(options.agent_kwargs or {})
+    trust.admit_agent(options.agent, kwargs, is_named=request.options.get("agent") is not None)
+    own = entry_point_agent(options.agent, kwargs)
+    return [RandomAgent() if step == RANDOM_BASELINE else own for step in dict.fromkeys(request.checkpoints)]
 
 
 def _fetched(
     file: CheckpointFile,
     request: GenerationRequest,
     environment: EnvironmentRecord,
-    options: RolloutOptions,
+    experiment: ExperimentRecord,
     cache: Path,
     storage_options: Mapping[str, Any] | None,
 ) -> CheckpointRef:
-    overrides, given = settings_from_env_kwargs(environment.kwargs)
+    overrides, given = settings_from_env_kwargs(split_env_kwargs(experiment.env_kwargs)[0])
+    options = RolloutOptions.merged(experiment.settings, {})
     ref = fetch_checkpoint(
         file,
         cache,
@@ -231,36 +267,44 @@ def _fetched(
         trust=request.trust_checkpoint,
         statistics=options.vecnormalize,
     )
-    return as_trained(ref, find_registration(spec_of(environment)), given)
+    return as_trained(ref, find_registration(spec_of(environment, experiment.env_kwargs)), given)
 
 
 def _rollout_settings(
-    environment: EnvironmentRecord, description: EnvironmentDescription, agent: RolloutAgent, options: RolloutOptions
+    environment: EnvironmentRecord,
+    env_kwargs: Mapping[str, Any],
+    description: EnvironmentDescription,
+    agent: RolloutAgent,
+    options: RolloutOptions,
 ) -> RolloutSettings:
     return RolloutSettings(
-        environment=spec_of(environment, agent.env_kwargs),
+        environment=spec_of(environment, env_kwargs, agent.env_kwargs),
         agent=agent,
         options=replace(
             options,
             fps=options.fps or description.fps,
             deterministic=options.deterministic and agent.is_trained,
+            features=options.features and agent.is_trained,
+            action_mask_method=options.action_mask_method if agent.takes_masks else None,
         ),
-        action_names=environment.action_names,
+        action_names=fitting_names(environment, description),
         packages=tuple(sorted(description.package_versions)),
     )
 
 
-def _check_fit(rollout: RolloutSettings, registered: EnvironmentSpec, description: EnvironmentDescription) -> None:
-    """Makes sure that the checkpoint's policy can see and act in the environment.
+def _check_fit(
+    rollout: RolloutSettings, registered: EnvironmentSpec, description: EnvironmentDescription
+) -> tuple[str, ...]:
+    """Makes sure that the checkpoint's policy can see and act in the environment; what to know about how it does.
 
     Raises:
         SpacesDifferError: it can't.
     """
     if not isinstance(rollout.agent, CheckpointAgent):
-        return
+        return ()
     if rollout.environment != registered:  # the agent brings kwargs of its own, which may change the spaces
         description = describe_environment(rollout.environment)
-    check_spaces(
+    return check_spaces(
         rollout.agent.ref,
         space_from_description(description.observation_space),
         space_from_description(description.action_space),

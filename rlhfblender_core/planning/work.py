@@ -10,6 +10,7 @@ from rlhfblender_core.locations import Locations
 from rlhfblender_core.planning.plan import GenerationPlan, plan_generation
 from rlhfblender_core.planning.request import GenerationRequest
 from rlhfblender_core.planning.same_request import check_same_request
+from rlhfblender_core.planning.unknown_files import check_unknown_files
 from rlhfblender_core.registry import registry_if_any
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard, Shard, cut_shards
@@ -117,7 +118,9 @@ def _checkpoint_work(plan: GenerationPlan, locations: Locations) -> Iterator[Che
         if not plan.replace:
             check_same_request(published, settings, range(plan.num_episodes))
         known = replace(settings, reproducible=_known(published, settings))
-        yield CheckpointWork(known, published, plan.num_episodes, plan.replace)
+        work = CheckpointWork(known, published, plan.num_episodes, plan.replace)
+        check_unknown_files(published, work.missing, plan.environment.env_id, locations)
+        yield work
 
 
 def _known(published: Published, settings: RolloutSettings) -> bool | None:

@@ -17,30 +17,26 @@ _LONGEST_SHOWN = 80
 def environment_conflict(registered: EnvironmentRecord, wanted: EnvironmentRecord) -> str | None:
     """One line that says why ``wanted`` can't be used where ``registered`` is; None if it can.
 
-    Only what makes it another environment can conflict: entry point, packages, kwargs, spec kwargs. What ``wanted``
-    leaves None or empty is not compared. An environment that came with imported episodes may get both of the first;
+    Only what makes it another environment can conflict: entry point and packages. What ``wanted`` leaves None or empty
+    is not compared. An environment that came with imported episodes may get both of the first;
     that it can't be made without them is for the caller to check.
     """
     if lacks_origin(registered):
         registered = replace(registered, entry_point=wanted.entry_point, additional_packages=wanted.additional_packages)
     entry_point = {"entry point": registered.entry_point}
     packages = {"additional packages": list(registered.additional_packages)}
-    difference = (
-        (wanted.entry_point and _difference(entry_point, {"entry point": wanted.entry_point}))
-        or (
-            wanted.additional_packages
-            # Their order is the order of imports, which decides nothing that is recorded.
-            and sorted(wanted.additional_packages) != sorted(registered.additional_packages)
-            and _difference(packages, {"additional packages": list(wanted.additional_packages)})
-        )
-        or (wanted.kwargs and _difference(registered.kwargs, wanted.kwargs))
-        or (wanted.spec_kwargs and _difference(registered.spec_kwargs, wanted.spec_kwargs))
+    difference = (wanted.entry_point and _difference(entry_point, {"entry point": wanted.entry_point})) or (
+        wanted.additional_packages
+        # Their order is the order of imports, which decides nothing that is recorded.
+        and sorted(wanted.additional_packages) != sorted(registered.additional_packages)
+        and _difference(packages, {"additional packages": list(wanted.additional_packages)})
     )
     if not difference:
         return None
     return (
         f"Environment {registered.env_id!r} is registered with {difference} was given. "
-        "Leave it out to use what is registered, or register this one under another id."
+        "Leave it out to use what is registered, register this one under another id, or change it with "
+        "register.py --update."
     )
 
 
@@ -93,8 +89,8 @@ def experiment_conflict(
     Args:
         registered: what the registry holds.
         wanted: what was asked for; what it leaves None or empty is not compared.
-        replace_settings: kind, model path and settings may differ, they are going to be replaced. Environment and
-            project never may.
+        replace_settings: kind, keyword arguments and settings may differ, they are going to be replaced. Environment
+            and project never may. Where the model lies may always differ: a checkpoint is known by its contents.
     """
     fixed = {"environment": wanted.env_id}
     if wanted.project != DEFAULT_PROJECT:
@@ -114,14 +110,14 @@ def experiment_conflict(
 def experiment_changes(
     registered: ExperimentRecord, wanted: ExperimentRecord, *, replace_settings: bool
 ) -> dict[str, Any]:
-    """Columns to update, with their new values: none unless settings are to be replaced."""
-    if not replace_settings:
-        return {}
-    given: dict[str, Any] = {"kind": wanted.kind}
-    if wanted.settings:
-        given["settings"] = wanted.settings
-    if wanted.model_path is not None or wanted.kind == "random":  # a random agent has no model
-        given["model_path"] = wanted.model_path
+    """Columns to update, with their new values: what may change at any time, and settings if they are replaced."""
+    given = {name: getattr(wanted, name) for name in ("model_path", "observation_space", "action_space")}
+    given = {name: value for name, value in given.items() if value}
+    if replace_settings:
+        given |= {"kind": wanted.kind}
+        given |= {name: getattr(wanted, name) for name in ("settings", "env_kwargs") if getattr(wanted, name)}
+        if wanted.kind == "random":  # a random agent has no model
+            given["model_path"] = None
     return {name: value for name, value in given.items() if _as_json(value) != _as_json(getattr(registered, name))}
 
 
@@ -132,13 +128,11 @@ def checkpoint_changes(registered: CheckpointRecord, wanted: CheckpointRecord) -
 
 
 def _replaceable_difference(registered: ExperimentRecord, wanted: ExperimentRecord) -> str | None:
-    fields = {"kind": wanted.kind, "model path": wanted.model_path}
-    has = {"kind": registered.kind, "model path": registered.model_path}
-    given = {name: value for name, value in fields.items() if value is not None}
-    difference = _difference({name: has[name] for name in given}, given)
-    if not difference and wanted.settings:
-        difference = _difference(registered.settings, wanted.settings)
-    return difference
+    return (
+        _difference({"kind": registered.kind}, {"kind": wanted.kind})
+        or (_difference(registered.env_kwargs, wanted.env_kwargs) if wanted.env_kwargs else None)
+        or (_difference(registered.settings, wanted.settings) if wanted.settings else None)
+    )
 
 
 def _experiment_line(registered: ExperimentRecord, difference: str, advice: str) -> str:

@@ -3,11 +3,12 @@
 import os
 import sqlite3
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote, unquote, urlsplit
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from rlhfblender_core.errors import RegistryNotUsableError
 
@@ -147,6 +148,21 @@ def make_registry_engine(url: URL) -> Engine:
         raise RegistryNotUsableError(
             "A registry on PostgreSQL needs the driver psycopg. Install it: pip install 'rlhfblender-data[postgres]'."
         ) from error
+
+
+def copied_to_memory(engine: Engine) -> Engine:
+    """An engine of a copy of the SQLite database in memory, where what lies on a read-only disk can be migrated."""
+    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    pooled = engine.raw_connection()
+    try:
+        cast("sqlite3.Connection", pooled.driver_connection).backup(memory)
+    finally:
+        pooled.close()
+        engine.dispose()
+    copy = create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool)
+    event.listen(copy, "connect", _set_up_sqlite)
+    event.listen(copy, "begin", _begin_sqlite)
+    return copy
 
 
 def reading(engine: Engine) -> Engine:

@@ -90,8 +90,6 @@ class Environment(Base):
     description: Mapped[str | None]
     entry_point: Mapped[str | None]
     additional_packages: Mapped[list[str]] = mapped_column(JSON)
-    kwargs: Mapped[JsonDict]
-    spec_kwargs: Mapped[JsonDict]
     observation_space: Mapped[JsonDict]
     action_space: Mapped[JsonDict]
     action_names: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
@@ -111,6 +109,9 @@ class Experiment(Base):
     kind: Mapped[ExperimentKind] = mapped_column(String)
     model_path: Mapped[str | None]
     settings: Mapped[JsonDict]
+    env_kwargs: Mapped[JsonDict]
+    observation_space: Mapped[JsonDict]
+    action_space: Mapped[JsonDict]
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
 

@@ -78,6 +78,18 @@ def list_figures(
     return {number: (sha256, total, length) for number, sha256, total, length in rows}
 
 
+def episodes_from(
+    session: Session, experiment: str, checkpoint: str, first: int, last: int | None = None, most: int | None = None
+) -> list[EpisodeRecord]:
+    """A checkpoint's episodes from one number on, up to another or so many of them; by number."""
+    query = select(Episode).join(Checkpoint).join(Experiment)
+    query = query.where(Experiment.name == experiment, Checkpoint.label == checkpoint, Episode.number >= first)
+    if last is not None:
+        query = query.where(Episode.number <= last)
+    rows = session.scalars(query.order_by(Episode.number).limit(most))
+    return [_episode_record(experiment, checkpoint, row) for row in rows]
+
+
 def unusable_checkpoints(session: Session, experiment: str) -> dict[str, str]:
     """Why checkpoints in the experiment's watched folder were reported as unusable, by label."""
     query = select(UnusableCheckpoint.label, UnusableCheckpoint.reason)
@@ -116,8 +128,6 @@ def _environment_record(row: Environment) -> EnvironmentRecord:
         description=row.description,
         entry_point=row.entry_point,
         additional_packages=tuple(row.additional_packages),
-        kwargs=row.kwargs,
-        spec_kwargs=row.spec_kwargs,
         observation_space=row.observation_space,
         action_space=row.action_space,
         action_names=None if row.action_names is None else tuple(row.action_names),
@@ -134,6 +144,9 @@ def _experiment_record(row: Experiment, project: str, env_id: str) -> Experiment
         project=project,
         model_path=row.model_path,
         settings=row.settings,
+        env_kwargs=row.env_kwargs,
+        observation_space=row.observation_space,
+        action_space=row.action_space,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

@@ -16,7 +16,7 @@ from rlhfblender_core.names import checked_name, path_segment
 JsonDict = dict[str, Any]
 
 #: What an experiment's episodes come from.
-ExperimentKind = Literal["random", "trained"]
+ExperimentKind = Literal["random", "trained", "agent"]
 
 DEFAULT_PROJECT = "RLHF-Blender"
 
@@ -47,10 +47,8 @@ class EnvironmentRecord:
         description: one or more sentences about it.
         entry_point: ``module:Class``; None where a package registers the id itself.
         additional_packages: imported before the environment is made.
-        kwargs: for its constructor.
-        spec_kwargs: for its spec: ``max_episode_steps`` (steps), ``reward_threshold`` and the like.
-        observation_space: its description; empty while unknown.
-        action_space: its description; empty while unknown.
+        observation_space: its description, without keyword arguments where it can be made so; empty while unknown.
+        action_space: likewise.
         action_names: one label per action or action dimension.
         created_at: when it was registered, in UTC; None before that.
         updated_at: when its row last changed, in UTC; None before it was registered.
@@ -65,8 +63,6 @@ class EnvironmentRecord:
     description: str | None = None
     entry_point: str | None = None
     additional_packages: tuple[str, ...] = ()
-    kwargs: JsonDict = field(default_factory=dict)
-    spec_kwargs: JsonDict = field(default_factory=dict)
     observation_space: JsonDict = field(default_factory=dict)
     action_space: JsonDict = field(default_factory=dict)
     action_names: tuple[str, ...] | None = None
@@ -75,7 +71,7 @@ class EnvironmentRecord:
 
     def __post_init__(self) -> None:
         path_segment(self.env_id)
-        for name in ("kwargs", "spec_kwargs", "observation_space", "action_space"):
+        for name in ("observation_space", "action_space"):
             _store_json_form(self, name, f"the {name} of environment {self.env_id!r}")
 
 
@@ -86,10 +82,14 @@ class ExperimentRecord:
     Attributes:
         name: unique over all projects.
         env_id: the environment it studies.
-        kind: random actions, or trained checkpoints.
+        kind: random actions, trained checkpoints, or an agent of the user's own code.
         project: :data:`DEFAULT_PROJECT` asks for nothing: a registered experiment stays in its own project.
         model_path: folder or file of its checkpoints; None for a random agent, or where it isn't given.
         settings: what else determines its episodes; empty where they aren't given.
+        env_kwargs: keyword arguments that its environment is made with: of the constructor, of the spec
+            (``max_episode_steps``), and settings for the agent's view (``frame_stack``); empty where none are given.
+        observation_space: description of its environment's, made with these; empty while unknown.
+        action_space: likewise.
         created_at: when it was registered, in UTC; None before that.
         updated_at: when its row last changed, in UTC; None before it was registered.
 
@@ -104,6 +104,9 @@ class ExperimentRecord:
     project: str = DEFAULT_PROJECT
     model_path: str | None = None
     settings: JsonDict = field(default_factory=dict)
+    env_kwargs: JsonDict = field(default_factory=dict)
+    observation_space: JsonDict = field(default_factory=dict)
+    action_space: JsonDict = field(default_factory=dict)
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -114,7 +117,8 @@ class ExperimentRecord:
         if self.kind not in get_args(ExperimentKind):
             kinds = " or ".join(repr(kind) for kind in get_args(ExperimentKind))
             raise InvalidParameterError(f"An experiment's kind is {kinds}, not {self.kind!r}.")
-        _store_json_form(self, "settings", f"the settings of experiment {self.name!r}")
+        for name in ("settings", "env_kwargs", "observation_space", "action_space"):
+            _store_json_form(self, name, f"the {name} of experiment {self.name!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

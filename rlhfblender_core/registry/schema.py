@@ -20,24 +20,26 @@ _ADVISORY_LOCK = 0x524C4846426C656E
 _one_migration_per_process = threading.Lock()
 
 
+def is_older(engine: Engine) -> bool:
+    """Whether the registry's tables are of an older revision."""
+    with reading(engine).connect() as connection:
+        return not _is_current(connection)
+
+
 def is_registry(engine: Engine) -> bool:
     """Whether the database has our tables, of whatever revision."""
     with reading(engine).connect() as connection:
         return _revision(connection) is not None
 
 
-def ensure_schema(engine: Engine, *, migrate: bool = True) -> None:
+def ensure_schema(engine: Engine) -> None:
     """Brings the tables to today's revision; any number of processes may do this at the same moment.
-
-    Args:
-        engine: of the database.
-        migrate: False where it can only be read, and older tables do.
 
     Raises:
         RegistryNotUsableError: a newer version of this project made them, or tables of the same names are others'.
     """
     with reading(engine).connect() as connection:
-        if _is_current(connection) or not migrate:
+        if _is_current(connection):
             return
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
@@ -49,7 +51,8 @@ def ensure_schema(engine: Engine, *, migrate: bool = True) -> None:
             if not _is_current(connection):
                 _refuse_tables_of_others(connection)
                 _migrate(connection)
-        connection.invalidate()  # what was set for the migration must not return to the pool
+        if engine.dialect.name == "sqlite":
+            _driver_of(connection).execute("PRAGMA foreign_keys = ON")
 
 
 def _is_current(connection: Connection) -> bool:
@@ -78,10 +81,15 @@ def _refuse_tables_of_others(connection: Connection) -> None:
         )
 
 
-def _prepare_sqlite(connection: Connection) -> None:
+def _driver_of(connection: Connection) -> sqlite3.Connection:
     driver = connection.connection.driver_connection
     if not isinstance(driver, sqlite3.Connection):
         raise TypeError(f"expected the sqlite3 module's connection, got {type(driver).__name__}")
+    return driver
+
+
+def _prepare_sqlite(connection: Connection) -> None:
+    driver = _driver_of(connection)
     # A migration that copies a table drops the old one, and with foreign keys on that would delete the rows that
     # refer to it. Can't be set inside a transaction.
     driver.execute("PRAGMA foreign_keys = OFF")

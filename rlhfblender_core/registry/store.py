@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -11,9 +12,11 @@ from rlhfblender_core.registry import claims, conflicts, queries, upserts
 from rlhfblender_core.registry.claims_store import ClaimsStore
 from rlhfblender_core.registry.engine import (
     checked_url,
+    copied_to_memory,
     make_parent_folder,
     make_registry_engine,
     readable_url,
+    reading,
     shown_url,
     sqlite_file,
 )
@@ -25,7 +28,10 @@ from rlhfblender_core.registry.records import (
     ExperimentRecord,
     ProjectRecord,
 )
-from rlhfblender_core.registry.schema import ensure_schema, is_registry
+from rlhfblender_core.registry.schema import ensure_schema, is_older, is_registry
+
+#: Episodes that are read in one query.
+_PAGE = 2000
 
 
 def open_registry(url: str, *, create: bool = True, reached_before: bool = False) -> "Registry":
@@ -80,8 +86,13 @@ def open_existing_registry(url: str, *, reached_before: bool = False) -> "Regist
     if not there:
         engine.dispose()
         return None
-    # On a read-only disk an older revision stays as it is: all that newer ones add is tables.
-    return _opened(engine, reached_before=True, migrate=engine.url == target)
+    if engine.url == target or not is_older(engine):
+        return _opened(engine, reached_before=True)
+    copy = copied_to_memory(engine)  # on a read-only disk it stays as it is
+    registry = _opened(copy, reached_before=True)
+    with reading(copy).connect() as connection:
+        connection.exec_driver_sql("PRAGMA query_only = ON")
+    return registry
 
 
 @contextmanager
@@ -104,10 +115,10 @@ def _exists(file: Path) -> bool:
         ) from error
 
 
-def _opened(engine: Engine, *, reached_before: bool, migrate: bool = True) -> "Registry":
+def _opened(engine: Engine, *, reached_before: bool) -> "Registry":
     try:
         with translated_errors(engine.url, opening=not reached_before):
-            ensure_schema(engine, migrate=migrate)
+            ensure_schema(engine)
     except BaseException:  # an interrupt, too, must leave no connection open
         engine.dispose()
         raise
@@ -125,7 +136,7 @@ class Registry(ClaimsStore):
         """The environment as registered: inserted on first use; names, description and spaces updated when given.
 
         Raises:
-            RegistryConflictError: registered with another entry point, packages, kwargs or spec kwargs than given.
+            RegistryConflictError: registered with another entry point or packages than given.
         """
         registered = self.find_environment(record.env_id)
         if registered is not None:
@@ -145,6 +156,27 @@ class Registry(ClaimsStore):
         with self._write() as session:
             labels = None if names is None else list(names)
             return upserts.update_environment(session, env_id, {"action_names": labels})
+
+    def update_environment(self, record: EnvironmentRecord) -> EnvironmentRecord:
+        """The environment as registered, with the record's values in place of what it had.
+
+        Raises:
+            EnvironmentNotUsableError: it isn't registered.
+        """
+        names = ("display_name", "description", "entry_point", "observation_space", "action_space", "action_names")
+        changes = {name: getattr(record, name) for name in names}
+        with self._write() as session:
+            packages = list(record.additional_packages)
+            return upserts.update_environment(session, record.env_id, {**changes, "additional_packages": packages})
+
+    def delete_environment(self, env_id: str) -> None:
+        """Deletes an environment. No error if it is gone.
+
+        Raises:
+            RegistryConflictError: experiments study it.
+        """
+        with self._write() as session:
+            upserts.delete_environment(session, env_id)
 
     def find_environment(self, env_id: str) -> EnvironmentRecord | None:
         """The environment of that id; None if it isn't registered."""
@@ -177,11 +209,12 @@ class Registry(ClaimsStore):
 
         Args:
             record: what to register.
-            replace_settings: let kind, model path and settings take the given values; environment and project stay.
+            replace_settings: let kind, keyword arguments and settings take the given values; environment and project
+                stay. Model path and spaces take them anyway.
 
         Raises:
             EnvironmentNotUsableError: its environment isn't registered.
-            RegistryConflictError: registered with another environment, project, kind, model path or setting.
+            RegistryConflictError: registered with another environment, project, kind, keyword argument or setting.
         """
         registered = self.find_experiment(record.name)
         if registered is not None:
@@ -191,6 +224,11 @@ class Registry(ClaimsStore):
                 return registered
         with self._write() as session:
             return upserts.ensure_experiment(session, record, replace_settings=replace_settings)
+
+    def update_experiment(self, name: str, changes: Mapping[str, Any]) -> ExperimentRecord:
+        """The experiment with these columns changed, ``project`` by its name."""
+        with self._write() as session:
+            return upserts.update_experiment(session, name, dict(changes))
 
     def find_experiment(self, name: str) -> ExperimentRecord | None:
         """The experiment of that name; None if it isn't registered."""
@@ -268,6 +306,22 @@ class Registry(ClaimsStore):
         """Deletes these episodes. No error if they are gone."""
         with self._write() as session:
             upserts.forget_episodes(session, experiment, checkpoint, numbers)
+
+    def episodes_between(self, experiment: str, checkpoint: str, first: int, last: int) -> list[EpisodeRecord]:
+        """A checkpoint's episodes from one number to another, both included; by number."""
+        with self._read() as session:
+            return queries.episodes_from(session, experiment, checkpoint, first, last)
+
+    def each_episode(self, experiment: str, checkpoint: str) -> Iterator[EpisodeRecord]:
+        """A checkpoint's episodes by number; memory doesn't grow with how many there are."""
+        first = 0
+        while True:
+            with self._read() as session:
+                page = queries.episodes_from(session, experiment, checkpoint, first, most=_PAGE)
+            yield from page
+            if len(page) < _PAGE:
+                return
+            first = page[-1].number + 1
 
     def find_indexed(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> set[int]:
         """Those among the episodes that have a row."""

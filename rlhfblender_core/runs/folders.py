@@ -130,6 +130,12 @@ def remove_unfinished(root: DataRoot) -> None:
         remove_dead_runs(runs_folder(root))
 
 
+def is_any_alive(root: DataRoot) -> bool:
+    """Whether a run is under way on this machine that keeps its unfinished files where this data root's do."""
+    with storage_errors(root):
+        return any(_may_be_alive(folder) for folder in _folders(runs_folder(root)))
+
+
 def runs_folder(root: DataRoot) -> Path:
     """Where runs on this machine keep unfinished files for that data root."""
     return root.local_folder / RUNS if root.is_local else machine_folder()

@@ -30,6 +30,7 @@ from rlhfblender_core.storage.reading import (
     read_bytes,
     read_each,
     read_many,
+    sizes_of,
 )
 from rlhfblender_core.storage.root import (
     DataRoot,
@@ -68,6 +69,7 @@ __all__ = [
     "read_many",
     "remove_files",
     "remove_tree",
+    "sizes_of",
     "storage_errors",
     "storage_options_for",
     "translated",

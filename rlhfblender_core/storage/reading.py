@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rlhfblender_core.errors import StorageNotUsableError
 from rlhfblender_core.storage.failures import cause_of, storage_errors
-from rlhfblender_core.storage.objects import read_objects
+from rlhfblender_core.storage.objects import object_sizes, read_objects
 from rlhfblender_core.storage.root import DataRoot
 
 
@@ -117,6 +117,20 @@ def list_entries(root: DataRoot, folder: str) -> Entries:
 def list_sizes(root: DataRoot, folder: str) -> Mapping[str, int]:
     """Sizes in bytes of the files right in a folder, by name; empty if there is no such folder."""
     return list_entries(root, folder).sizes
+
+
+def sizes_of(root: DataRoot, paths: Iterable[str]) -> dict[str, int]:
+    """Sizes in bytes of those files that exist, by path: a request each on object storage, so for a few of many."""
+    if not root.is_local:
+        return object_sizes(root, paths)
+    sizes = {}
+    with storage_errors(root):
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                status = (root.local_folder / path).stat()
+                if _is_file(status):
+                    sizes[path] = status.st_size
+    return sizes
 
 
 def list_names(root: DataRoot, folder: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from shlex import quote
 
 from rlhfblender_core.dataset.episode_checks import find_fault
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
@@ -25,7 +26,7 @@ from rlhfblender_core.runs.folders import open_scratch
 from rlhfblender_core.storage import DataRoot, cause_of, fetch_file, list_sizes, read_each, storage_errors
 
 #: What to do with the files of an episode that lie there without a manifest.
-IMPORT_ADVICE = "import_data.py --exp {} takes episodes in that were laid there by hand"
+IMPORT_ADVICE = "`python flows/import_data.py --exp {} --env …` takes in episodes that were laid there by hand"
 
 _TEMPORARY = (".", "~")
 
@@ -145,7 +146,7 @@ def _uncommitted(key: EpisodeKey, episode: EpisodeListing, *, is_leftover: bool)
                 yield Problem(path, "was left by a run that died", Remedy.REMOVE, key)
             else:
                 yield Problem(
-                    path, f"is an unknown file; {IMPORT_ADVICE.format(key.experiment)}", Remedy.QUARANTINE, key
+                    path, f"is an unknown file; {IMPORT_ADVICE.format(quote(key.experiment))}", Remedy.QUARANTINE, key
                 )
 
 

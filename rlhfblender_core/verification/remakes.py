@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhfblender_core.checkpoints.select import wanted_as
 from rlhfblender_core.dataset.layout import RANDOM, CheckpointKey, EpisodeKey
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.environments import ONLY_DECLARED, EnvironmentSpec, Trust, describe_environment
@@ -45,6 +46,26 @@ class Remake:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Episodes of a checkpoint that can't be made again.
+
+    Attributes:
+        key: experiment and checkpoint.
+        episodes: their numbers, ascending.
+        why: a line that names them.
+    """
+
+    key: CheckpointKey
+    episodes: tuple[int, ...]
+    why: str
+
+    @property
+    def keys(self) -> frozenset[EpisodeKey]:
+        """Of the episodes."""
+        return frozenset(EpisodeKey(self.key.experiment, self.key.checkpoint, number) for number in self.episodes)
+
+
+@dataclass(frozen=True)
 class Sources:
     """Where settings are reconstructed from.
 
@@ -65,8 +86,8 @@ class Sources:
     trust: Trust = ONLY_DECLARED
 
 
-def plan_remakes(findings: Findings, sources: Sources) -> tuple[list[Remake], list[str]]:
-    """What has to be made again, and one line for each episode or checkpoint where that can't be done.
+def plan_remakes(findings: Findings, sources: Sources) -> tuple[list[Remake], list[Refusal]]:
+    """What has to be made again, and what of it can't be.
 
     An experiment that the registry has lost is registered again from its sound manifests.
     """
@@ -82,16 +103,20 @@ def plan_remakes(findings: Findings, sources: Sources) -> tuple[list[Remake], li
             restore_registration(sources.root, sources.registry, key.experiment, findings.records, sources.trust)
             settings = reconstruct_settings(key, sources)
         except RequestError as error:
-            shown = ", ".join(map(str, episodes[:10])) + (", …" if len(episodes) > 10 else "")  # noqa: PLR2004
-            refusals.append(
-                f"{key.experiment}/{key.checkpoint}: episodes {shown} can't be made again: {one_line(error)}"
-            )
+            refusals.append(refusal(key, episodes, error))
             continue
         same, others = _split_by_digest(key, episodes, settings, sources)
         refusals += others
         if same:
             remakes.append(Remake(key, settings, same))
     return remakes, refusals
+
+
+def refusal(key: CheckpointKey, episodes: tuple[int, ...], error: RequestError) -> Refusal:
+    """What an error keeps from being made again."""
+    shown = ", ".join(map(str, episodes[:10])) + (", …" if len(episodes) > 10 else "")  # noqa: PLR2004
+    line = f"{key.experiment}/{key.checkpoint}: episodes {shown} can't be made again: {one_line(error)}"
+    return Refusal(key, episodes, line)
 
 
 def reconstruct_settings(key: CheckpointKey, sources: Sources) -> RolloutSettings:
@@ -103,11 +128,7 @@ def reconstruct_settings(key: CheckpointKey, sources: Sources) -> RolloutSetting
     registered = sources.registry.find_experiment(key.experiment)
     if registered is None:
         raise DataNotUsableError("the experiment is not registered, and none of its manifests says how it was made.")
-    label: int | str = key.checkpoint
-    if key.checkpoint == RANDOM:
-        label = RANDOM_BASELINE
-    elif key.checkpoint.isascii() and key.checkpoint.isdigit():
-        label = int(key.checkpoint)
+    label = RANDOM_BASELINE if key.checkpoint == RANDOM else wanted_as(key.checkpoint)
     request = GenerationRequest(
         exp=key.experiment, checkpoints=(label,), trust_checkpoint=sources.trust_checkpoint, num_episodes=1
     )
@@ -120,18 +141,22 @@ def reconstruct_settings(key: CheckpointKey, sources: Sources) -> RolloutSetting
 
 def _split_by_digest(
     key: CheckpointKey, episodes: Sequence[int], settings: RolloutSettings, sources: Sources
-) -> tuple[tuple[int, ...], list[str]]:
-    """Those that these settings give, and a line for each that was made otherwise."""
+) -> tuple[tuple[int, ...], list[Refusal]]:
+    """Those that these settings give, and those that were made otherwise."""
     known = {row.number: row.request_digest for row in sources.registry.list_episodes(key.experiment, key.checkpoint)}
     manifests = read_manifests(sources.root, [EpisodeKey(key.experiment, key.checkpoint, n) for n in episodes])
     known |= {episode.episode: manifest.request_digest for episode, manifest in manifests.items()}
     others = [n for n in episodes if not settings.made(known.get(n, settings.digest))]
-    lines = [
-        f"{key.experiment}/{key.checkpoint}/{n}: can't be made again as it was: its checkpoint or settings have "
-        "changed. Use generate.py with --overwrite for a new one."
+    refusals = [
+        Refusal(
+            key,
+            (n,),
+            f"{key.experiment}/{key.checkpoint}/{n}: can't be made again as it was: its checkpoint or settings have "
+            "changed. Use generate.py with --overwrite for a new one.",
+        )
         for n in others
     ]
-    return tuple(n for n in episodes if n not in others), lines
+    return tuple(n for n in episodes if n not in others), refusals
 
 
 def restore_registration(
@@ -162,8 +187,9 @@ def restore_registration(
     if not manifests:
         return
     if registry.find_experiment(experiment) is None:
-        registry.ensure_environment(_environment_record(manifests[0], trust))
-        registry.ensure_experiment(_experiment_record(experiment, manifests))
+        environment = _environment_record(manifests[0], trust)
+        registry.ensure_environment(environment)
+        registry.ensure_experiment(_experiment_record(experiment, manifests, environment))
     for manifest in manifests:
         registry.ensure_checkpoint(
             CheckpointRecord(
@@ -185,15 +211,15 @@ def _environment_record(manifest: Manifest, trust: Trust) -> EnvironmentRecord:
         env_id=made.id,
         entry_point=made.entry_point,
         additional_packages=made.additional_packages,
-        kwargs=made.kwargs,
-        spec_kwargs=made.spec_kwargs,
         observation_space=description.observation_space,
         action_space=description.action_space,
         action_names=manifest.action_names,
     )
 
 
-def _experiment_record(experiment: str, manifests: Sequence[Manifest]) -> ExperimentRecord:
+def _experiment_record(
+    experiment: str, manifests: Sequence[Manifest], environment: EnvironmentRecord
+) -> ExperimentRecord:
     trained = [manifest for manifest in manifests if manifest.policy.kind != RANDOM]
     manifest = (trained or manifests)[0]
     asked = {
@@ -206,7 +232,17 @@ def _experiment_record(experiment: str, manifests: Sequence[Manifest]) -> Experi
     }
     settings = RolloutOptions.merged({}, asked).to_json()
     kind: ExperimentKind = "trained" if trained else "random"
-    return ExperimentRecord(name=experiment, env_id=manifest.environment.id, kind=kind, settings=settings)
+    if manifest.policy.kind == "agent":
+        kind, settings["agent"] = "agent", manifest.policy.algorithm
+    return ExperimentRecord(
+        name=experiment,
+        env_id=manifest.environment.id,
+        kind=kind,
+        settings=settings,
+        env_kwargs={**manifest.environment.kwargs, **manifest.environment.spec_kwargs},
+        observation_space=environment.observation_space,
+        action_space=environment.action_space,
+    )
 
 
 def rebuild_index(

@@ -454,5 +454,5 @@ def test_notes_are_shown(open_page: OpenPage, data_root: Path, tmp_path: Path) -
     root = Synthetic(tmp_path, episodes=2, videos=0).publish()
     next(tmp_path.glob("manifests/*/*/1.json")).unlink()
     write_gallery(root)
-    assert "without a manifest" in open_page(tmp_path).inner_text("#notes")
+    assert "without manifest" in open_page(tmp_path).inner_text("#notes")
     assert open_page(data_root).is_hidden("#notes")

@@ -27,6 +27,7 @@ ENTRY_POINT = "tests.support.environments_for_tests.counting:Counting"
 def foreign(data_root: Path, **environment: Any) -> str:
     """Makes a registry as somebody else may have sent it: experiment ``h`` of an environment; gives its URL."""
     spaces = describe_environment(EnvironmentSpec("CartPole-v1"))
+    kwargs = environment.pop("kwargs", {})
     record = EnvironmentRecord(
         **{
             "env_id": "Theirs-v0",
@@ -41,7 +42,11 @@ def foreign(data_root: Path, **environment: Any) -> str:
         registry.ensure_environment(record)
         registry.ensure_experiment(
             ExperimentRecord(
-                name="h", env_id=record.env_id, kind="random", settings=RolloutOptions(render=False).to_json()
+                name="h",
+                env_id=record.env_id,
+                kind="random",
+                settings=RolloutOptions(render=False).to_json(),
+                env_kwargs=kwargs,
             )
         )
     return url
@@ -101,7 +106,7 @@ def test_repair_runs_nothing_that_a_foreign_manifest_names(owned: Path, data_roo
     with open_registry(url) as registry:
         remakes, refusals = plan_remakes(findings, Sources(root, registry, data_root / "cache", {}))
         assert not remakes
-        assert "os:mkdir" in "".join(refusals)
+        assert "os:mkdir" in "".join(refusal.why for refusal in refusals)
         with pytest.raises(EnvironmentNotTrustedError):
             rebuild_index(root, registry, findings.problems, findings.records)
         assert registry.find_experiment(KEY.experiment) is None

@@ -195,11 +195,12 @@ def test_a_conflict_names_what_differs_and_overwriting_solves_it(
 
 
 def test_registering_only_makes_no_episode(generate: Command, data_root: Path, step_count: Callable[[], int]) -> None:
-    succeeded(generate(*ENV, "--register-only", "--env-kwargs", "length:3", "max_episode_steps:2"))
+    kwargs = ("--env-kwargs", "length:3", "max_episode_steps:2")
+    succeeded(generate(*ENV, "--register-only", "--random", "--exp", "e", *kwargs))
     assert [path.name for path in data_root.iterdir() if not path.name.startswith("rlhfblender.db")] == []
     assert step_count() == 0
-    # What was registered counts when the environment is used by name.
-    succeeded(generate("--env", "Mine-v0", "--random", "--exp", "e", "--num-episodes", 1))
+    # What was registered counts when the experiment is used by name.
+    succeeded(generate("--exp", "e", "--random", "--num-episodes", 1))
     manifest = json.loads((data_root / "manifests/e/random/0.json").read_text())
     assert (manifest["episode_length"], manifest["truncated"]) == (2, True)
     assert manifest["environment"]["kwargs"] == {"length": 3}

@@ -176,16 +176,17 @@ def _write(
     from minari.dataset.minari_storage import MinariStorage
 
     environment = checkpoint.source.environment
-    if not environment.observation_space or not environment.action_space:
+    observation_space, action_space = checkpoint.source.spaces
+    if not observation_space or not action_space:
         raise DataNotUsableError(
             f"The spaces of {environment.env_id} aren't registered, which Minari needs. "
             f"Register them where it is installed: register.py --env {environment.env_id}."
         )
-    space = space_from_description(environment.observation_space)
+    space = space_from_description(observation_space)
     storage = MinariStorage.new(
         folder,
         observation_space=minari_space(space),
-        action_space=space_from_description(environment.action_space),
+        action_space=space_from_description(action_space),
         env_spec=None if checkpoint.env_spec is None else EnvSpec.from_json(checkpoint.env_spec),
         jpeg_encoding=False,
     )
@@ -227,7 +228,7 @@ def _episode_metadata(manifest: Manifest) -> dict[str, Any]:
 
 def _env_spec(source: ExperimentSource, trust: Trust) -> str | None:
     """Gymnasium's spec of the environment with the registered keyword arguments."""
-    spec: EnvironmentSpec = spec_of(source.environment)
+    spec: EnvironmentSpec = spec_of(source.environment, source.record.env_kwargs)
     try:
         trust.admit(spec)
         registration = find_registration(spec)

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rlhfblender_core.environments import Space, observation_columns, space_from_description
-from rlhfblender_core.registry import EnvironmentRecord
+from rlhfblender_core.export.request import ExperimentSource
 
 #: Infinite bounds: the server evaluates the text, where ``inf`` is no name.
 _FAR = 1e9
@@ -19,17 +19,16 @@ _MOST_LABELS = 1 << 16
 SpaceInfo = dict[str, Any]
 
 
-def space_infos(environment: EnvironmentRecord, example: Path) -> tuple[SpaceInfo, SpaceInfo]:
-    """Observation and action space of an environment, as its episodes are exported.
+def space_infos(source: ExperimentSource, example: Path) -> tuple[SpaceInfo, SpaceInfo]:
+    """Observation and action space of an experiment, as its episodes are exported.
 
     Args:
-        environment: as registered.
+        source: the experiment.
         example: an exported episode, for environments that were registered without spaces.
     """
-    names = environment.action_names
-    if environment.observation_space and environment.action_space:
-        observation = space_from_description(environment.observation_space)
-        action = space_from_description(environment.action_space)
+    names = source.environment.action_names
+    if all(source.spaces):
+        observation, action = map(space_from_description, source.spaces)
         return observation_info(observation), action_info(action, names)
     with np.load(example, allow_pickle=True) as arrays:  # our own export of a moment ago
         obs, actions, probs = arrays["obs"], arrays["actions"], arrays["probs"]

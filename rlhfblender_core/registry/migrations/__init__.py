@@ -8,6 +8,7 @@ TABLES = {
     "0001": frozenset({"projects", "environments", "experiments", "checkpoints", "episodes"}),
     "0002": frozenset({"runs", "claims"}),
     "0003": frozenset({"unusable_checkpoints"}),
+    "0004": frozenset(),
 }
 #: All revisions, oldest first.
 REVISIONS = tuple(TABLES)

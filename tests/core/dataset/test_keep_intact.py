@@ -7,8 +7,11 @@ import pytest
 
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
+from rlhfblender_core.generate import carry_out
+from rlhfblender_core.planning.work import plan_work
+from rlhfblender_core.steps import LocalSteps
 from rlhfblender_core.storage import DataRoot, open_data_root
-from tests.support.generating import generate, request
+from tests.support.generating import generate, locations_of, request
 from tests.support.verifying import database, problems, repair
 
 Snapshot = Callable[[Path], dict[str, str]]
@@ -106,15 +109,19 @@ def test_versions_that_differ_are_named_where_an_episode_came_out_otherwise(root
 
 
 @pytest.mark.parametrize("asked", [{}, {"overwrite": True}, {"no_render": True}])
-def test_files_laid_there_by_hand_are_neither_replaced_nor_removed(
-    asked: dict[str, object], root: DataRoot, snapshot: Snapshot
+def test_files_laid_there_by_hand_while_a_run_is_under_way_are_neither_replaced_nor_removed(
+    asked: dict[str, object], root: DataRoot
 ) -> None:
     generate(root, database(root), request(1, **asked))
+    locations = locations_of(root, database(root))
+    work = plan_work(request(3, **asked), locations)
     by_hand = [artifact_path(kind, EpisodeKey("E", "random", 1)) for kind in ArtifactKind]
     for path in by_hand:
         (root.local_folder / path).parent.mkdir(parents=True, exist_ok=True)
         (root.local_folder / path).write_bytes(b"somebody's")
-    assert generate(root, database(root), request(3, **asked)) == (3 - 1 if asked.get("overwrite") else 1)
+    report = carry_out(work, LocalSteps(locations, 0))
+    assert "import_data.py --exp E" in report.first_failure
+    assert report.made == (3 - 1 if asked.get("overwrite") else 1)
     assert {(root.local_folder / path).read_bytes() for path in by_hand} == {b"somebody's"}
     assert not (root.local_folder / "manifests/E/random/1.json").exists()
     assert any("import_data.py --exp E" in line for line in problems(root, database(root)))

@@ -168,17 +168,6 @@ def test_a_row_that_is_not_up_to_date_is_not_believed(tmp_path: Path) -> None:
         assert page_data(tmp_path)["experiments"][0]["checkpoints"][0]["returns"][6] > 100
 
 
-def test_files_without_a_manifest_are_noted(tmp_path: Path) -> None:
-    root = Synthetic(tmp_path, episodes=3, videos=0).publish()
-    (tmp_path / "manifests/Synthetic/100000/1.json").unlink()
-    report = write_gallery(root)
-    (note,) = report.notes
-    assert "files of 1 episode without a manifest" in note
-    assert note in report.summary
-    assert page_data(tmp_path)["notes"] == [note]
-    assert pieces(tmp_path)[0]["n"] == [0, 2]
-
-
 def test_a_root_that_is_no_folder_has_no_arrays_in_scripts(memory_root: DataRoot, tmp_path: Path) -> None:
     local = Synthetic(tmp_path, episodes=2, videos=0).publish()
     copied = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -228,3 +217,25 @@ def test_nothing_in_the_data_becomes_code(tmp_path: Path) -> None:
     assert page.count("</script>") == 2
     assert page_data(tmp_path)["experiments"][0]["environment"] == evil
     assert json.loads(script_json({"<": evil})) == {"<": evil}
+
+
+def test_episodes_laid_there_by_hand_are_named_with_the_command_that_takes_them_in(tmp_path: Path) -> None:
+    root = Synthetic(tmp_path, episodes=1, videos=0).publish()
+    by_hand = [f"episodes/Synthetic/100000/{n}.npz" for n in (5, 6)] + [
+        "episodes/Theirs/a/0.npz",
+        "episodes/-x/a/0.npz",
+    ]
+    for path in by_hand:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"theirs")
+    report = write_gallery(root)
+    assert report.episodes == 1
+    ours, theirs = report.notes
+    assert "2 episodes of 'Synthetic'" in ours
+    assert "`python flows/import_data.py --exp Synthetic --env …`" in ours
+    assert "1 episode of 'Theirs'" in theirs
+    assert theirs in report.summary
+    assert page_data(tmp_path)["notes"] == [ours, theirs]
+    with pytest.raises(DataNotUsableError, match=r"1 episode of 'Theirs' .*--exp Theirs"):
+        write_gallery(root, ["Theirs"])
+    assert write_gallery(root, ["Synthetic"]).notes == (ours,)

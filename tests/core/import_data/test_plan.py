@@ -24,7 +24,9 @@ def test_environment_is_described_by_the_sources_database_without_making_it(sour
     assert environment.action_names == ("left", "right")
     ((_, target),) = planned.work
     assert (target.algorithm, target.environment.kwargs) == ("PPO", {"camera_name": "corner"})
-    assert environment.kwargs == {"camera_name": "corner"}, "episodes of one's own are made as the imported ones were"
+    assert planned.experiment.env_kwargs == {"camera_name": "corner"}, (
+        "episodes of one's own are made as the imported ones were"
+    )
 
 
 @pytest.mark.parametrize(("dtype", "high"), [("uint8", 255), ("int64", 2**63 - 1), ("float32", "inf")])
@@ -158,8 +160,8 @@ def test_registered_environment_stays_as_it_is(source: Path, tmp_path: Path) -> 
         known = registry.ensure_environment(EnvironmentRecord(env_id=ENV, entry_point="mine:Env"))
         planned = plan_import(ImportRequest(source, "Mine", ENV), registry)
         assert planned.environment == known
-        (note,) = planned.notes
-        assert 'made with {"camera_name": "corner"}, Made-v0 is registered with no keyword arguments' in note
+        assert planned.notes == ()
+        assert planned.experiment.env_kwargs == {"camera_name": "corner"}
 
 
 def test_keyword_arguments_that_an_environment_cant_be_registered_with_are_left_out(source: Path) -> None:
@@ -174,20 +176,16 @@ def test_keyword_arguments_that_an_environment_cant_be_registered_with_are_left_
     }
     make_database(source, environment_config=repr({"env_kwargs": given}))
     planned = plan(source)
-    assert planned.environment.kwargs == {"config": {"lanes": [1, 2]}}
-    assert planned.environment.spec_kwargs == {"max_episode_steps": 50}
+    assert planned.experiment.env_kwargs == {"config": {"lanes": [1, 2]}, "max_episode_steps": 50}
     ((_, target),) = planned.work
-    assert (target.environment.kwargs, target.environment.spec_kwargs) == (
-        planned.environment.kwargs,
-        planned.environment.spec_kwargs,
-    )
+    assert {**target.environment.kwargs, **target.environment.spec_kwargs} == planned.experiment.env_kwargs
 
 
 def test_keyword_arguments_that_an_installed_environment_doesnt_take_are_left_out(source: Path) -> None:
     make_server(source, env="CartPole-v1", episodes=1)
     make_database(source, env_name="CartPole-v1", registration_id="CartPole-v1", env_id="CartPole-v1")
     planned = plan(source, env="CartPole-v1")
-    assert planned.environment.kwargs == {}
+    assert planned.experiment.env_kwargs == {}
     assert 'doesn\'t take {"camera_name": "corner"}' in planned.notes[-1]
 
 
@@ -199,7 +197,7 @@ def test_files_that_are_no_episodes_are_named(source: Path) -> None:
     for name in ("._benchmark_0.npz", ".DS_Store"):  # what file managers leave everywhere
         (folder / name).touch()
     planned = plan(source)
-    assert [len(found.episodes()) for found, _ in planned.work] == [1]
+    assert [len(found.numbers()) for found, _ in planned.work] == [1]
     assert len(planned.notes) == 5
     assert f"episodes/{ENV}/{ENV}_1_5000/benchmark_007.npz: left out" in " ".join(planned.notes)
     for number in range(40):

@@ -19,7 +19,7 @@ from rlhfblender_core.registry import (
 
 def register_everything(url: str, number: int) -> None:
     with open_registry(url) as registry:
-        registry.ensure_environment(EnvironmentRecord(env_id="Race-v0", kwargs={"length": 3}))
+        registry.ensure_environment(EnvironmentRecord(env_id="Race-v0", description="races"))
         registry.ensure_environment(EnvironmentRecord(env_id="Race-v0", display_name=f"Race {number}"))
         registry.ensure_experiment(ExperimentRecord(name="race", env_id="Race-v0", kind="random", project="Races"))
     for label in ("random", "final"):  # opened again: what closes while others open is a race of its own

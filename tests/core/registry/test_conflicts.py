@@ -6,12 +6,17 @@ from typing import Any
 import pytest
 
 from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord, environment_conflict, experiment_conflict
+from rlhfblender_core.registry.conflicts import experiment_changes
 
-ENVIRONMENT = EnvironmentRecord(
-    env_id="Maze-v0", entry_point="maze:Maze", additional_packages=("maze", "walls"), kwargs={"size": 3, "easy": True}
-)
+ENVIRONMENT = EnvironmentRecord(env_id="Maze-v0", entry_point="maze:Maze", additional_packages=("maze", "walls"))
 EXPERIMENT = ExperimentRecord(
-    name="E", env_id="Maze-v0", kind="trained", project="P", model_path="/m", settings={"seed": 0, "fps": 30}
+    name="E",
+    env_id="Maze-v0",
+    kind="trained",
+    project="P",
+    model_path="/m",
+    settings={"seed": 0, "fps": 30},
+    env_kwargs={"size": 3, "easy": True},
 )
 
 
@@ -20,10 +25,6 @@ EXPERIMENT = ExperimentRecord(
     [
         ({"entry_point": "other:Maze"}, 'entry point = "maze:Maze", but "other:Maze" was given'),
         ({"additional_packages": ("maze",)}, 'additional packages = ["maze", "walls"], but ["maze"] was given'),
-        ({"kwargs": {"size": 4, "easy": True}}, "size = 3, but 4 was given"),
-        ({"kwargs": {"size": 3}}, "easy = true, but nothing was given"),
-        ({"kwargs": {"size": 3, "easy": 1}}, "easy = true, but 1 was given"),
-        ({"spec_kwargs": {"max_episode_steps": 9}}, "max_episode_steps = nothing, but 9 was given"),
     ],
 )
 def test_a_different_environment_is_told_by_its_first_difference(changes: dict[str, Any], difference: str) -> None:
@@ -39,7 +40,7 @@ def test_a_different_environment_is_told_by_its_first_difference(changes: dict[s
     [
         ENVIRONMENT,
         EnvironmentRecord(env_id="Maze-v0"),
-        EnvironmentRecord(env_id="Maze-v0", kwargs={"easy": True, "size": 3}, description="new", action_names=("a",)),
+        EnvironmentRecord(env_id="Maze-v0", description="new", action_names=("a",)),
         EnvironmentRecord(env_id="Maze-v0", additional_packages=("walls", "maze")),
     ],
 )
@@ -53,7 +54,13 @@ def test_an_environment_that_agrees_in_what_is_given_is_no_conflict(wanted: Envi
         ({"env_id": "Other-v0"}, 'environment = "Maze-v0", but "Other-v0" was asked for'),
         ({"project": "Q"}, 'project = "P", but "Q" was asked for'),
         ({"kind": "random", "model_path": None}, 'kind = "trained", but "random" was asked for'),
-        ({"model_path": "/n"}, 'model path = "/m", but "/n" was asked for'),
+        ({"env_kwargs": {"size": 4, "easy": True}}, "size = 3, but 4 was asked for"),
+        ({"env_kwargs": {"size": 3}}, "easy = true, but nothing was asked for"),
+        ({"env_kwargs": {"size": 3, "easy": 1}}, "easy = true, but 1 was asked for"),
+        (
+            {"env_kwargs": {"size": 3, "easy": True, "max_episode_steps": 9}},
+            "max_episode_steps = nothing, but 9 was asked for",
+        ),
         ({"settings": {"seed": 0, "fps": 15}}, "fps = 30, but 15 was asked for"),
         ({"settings": {"seed": 0}}, "fps = 30, but nothing was asked for"),
         ({"settings": {"seed": 0, "fps": None}}, "fps = 30, but null was asked for"),
@@ -74,7 +81,18 @@ def test_an_experiment_that_agrees_in_what_is_given_is_no_conflict() -> None:
     assert experiment_conflict(EXPERIMENT, ExperimentRecord(name="E", env_id="Maze-v0", kind="trained")) is None
 
 
+def test_where_the_model_lies_and_what_spaces_there_are_may_change_at_any_time() -> None:
+    wanted = dataclasses.replace(EXPERIMENT, model_path="/n", action_space={"n": 2})
+    assert experiment_conflict(EXPERIMENT, wanted) is None
+    changes = experiment_changes(EXPERIMENT, wanted, replace_settings=False)
+    assert changes == {"model_path": "/n", "action_space": {"n": 2}}
+    assert (
+        experiment_changes(wanted, ExperimentRecord(name="E", env_id="Maze-v0", kind="trained"), replace_settings=False)
+        == {}
+    )
+
+
 def test_long_values_are_shortened() -> None:
-    line = environment_conflict(ENVIRONMENT, dataclasses.replace(ENVIRONMENT, kwargs={"size": "x" * 1000}))
+    line = experiment_conflict(EXPERIMENT, dataclasses.replace(EXPERIMENT, env_kwargs={"size": "x" * 1000}))
     assert line is not None
     assert len(line) < 400

@@ -1,5 +1,6 @@
 """The tables' history: applied on first use, equal to the models, refused when newer."""
 
+import os
 import subprocess
 import sys
 
@@ -84,15 +85,15 @@ def test_opening_a_registry_of_this_version_imports_no_alembic(new_sqlite_url: s
     assert output.stdout.split() == ["False", "False"]
 
 
-def make_first_tables(url: str) -> None:
-    """A registry as the first revision made it, with a project in it."""
+def make_first_tables(url: str, revision: str = "0001") -> None:
+    """A registry as an earlier revision made it, with a project in it."""
     make_parent_folder(checked_url(url))
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.begin() as connection:
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", "rlhfblender_core.registry:migrations")
         config.set_main_option("path_separator", "os")
-        command.upgrade(config, "0001")
+        command.upgrade(config, revision)
     execute(url, "INSERT INTO projects (name, created_at) VALUES ('Old', '2025-01-01 00:00:00')")
 
 
@@ -119,10 +120,38 @@ def test_a_registry_of_the_first_revision_is_read_on_a_disk_that_cannot_be_writt
     new_sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_first_tables(new_sqlite_url)
-    monkeypatch.setattr("os.access", lambda *_: False)  # root may write what nobody else can
+    writable = os.W_OK
+    monkeypatch.setattr("os.access", lambda _, mode: mode != writable)  # root may write what nobody else can
     opened = open_existing_registry(new_sqlite_url)
     assert opened is not None
     with opened as registry:
         assert [project.name for project in registry.list_projects()] == ["Old"]
         assert registry.list_runs("E") == []
         assert registry.list_claims("E") == {}
+
+
+def test_keyword_arguments_move_from_environments_to_their_experiments(new_url: str) -> None:
+    make_first_tables(new_url, "0003")
+    moment = "'2025-01-01 00:00:00'"
+    columns = "additional_packages, kwargs, spec_kwargs, observation_space, action_space, created_at, updated_at"
+    values = (
+        f"""'[]', '{{"size": 8}}', '{{"max_episode_steps": 9}}', '{{"shape": [1]}}', '{{"n": 2}}', {moment}, {moment}"""
+    )
+    nothing = "'{}', '{}', '{}', '{}'"
+    experiment = "name, project_id, environment_id, kind, settings, created_at, updated_at"
+    execute(
+        new_url,
+        f"INSERT INTO environments (id, env_id, {columns}) VALUES (7, 'Maze-v0', {values})",
+        f"INSERT INTO environments (id, env_id, {columns}) VALUES (8, 'Other-v0', '[]', {nothing}, {moment}, {moment})",
+        *(
+            f"INSERT INTO experiments ({experiment}) VALUES ('{name}', 1, {env}, 'random', '{{}}', {moment}, {moment})"
+            for name, env in (("a", 7), ("b", 7), ("c", 8))
+        ),
+    )
+    with open_registry(new_url) as registry:
+        moved = {record.name: (record.env_kwargs, record.action_space) for record in registry.list_experiments()}
+        environment = registry.find_environment("Maze-v0")
+    given = ({"size": 8, "max_episode_steps": 9}, {"n": 2})
+    assert moved == {"a": given, "b": given, "c": ({}, {})}
+    assert environment is not None
+    assert environment.action_space == {"n": 2}

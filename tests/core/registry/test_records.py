@@ -5,17 +5,19 @@ from typing import Any
 import pytest
 
 from rlhfblender_core.errors import InvalidNameError, InvalidParameterError
-from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, ProjectRecord
+from rlhfblender_core.registry import CheckpointRecord, ExperimentRecord, ProjectRecord
 
 
 def test_json_fields_are_what_reading_them_back_gives() -> None:
-    assert EnvironmentRecord(env_id="A-v0", kwargs={"size": (1, 2)}).kwargs == {"size": [1, 2]}
+    assert ExperimentRecord(name="E", env_id="A-v0", kind="random", env_kwargs={"size": (1, 2)}).env_kwargs == {
+        "size": [1, 2]
+    }
 
 
 @pytest.mark.parametrize("value", [{1, 2}, b"bytes", float("inf"), float("nan"), object()])
 def test_values_without_a_json_form_are_refused(value: object) -> None:
-    with pytest.raises(InvalidParameterError, match="the kwargs of environment 'A-v0' can't be stored"):
-        EnvironmentRecord(env_id="A-v0", kwargs={"value": value})
+    with pytest.raises(InvalidParameterError, match="the env_kwargs of experiment 'E' can't be stored"):
+        ExperimentRecord(name="E", env_id="A-v0", kind="random", env_kwargs={"value": value})
     with pytest.raises(InvalidParameterError, match="the settings of experiment 'E' can't be stored"):
         ExperimentRecord(name="E", env_id="A-v0", kind="random", settings={"value": value})
 

@@ -167,9 +167,7 @@ class TestRegistered:
         """An environment and an experiment; what is refused leaves both as they are."""
         database = data_root / "rlhfblender.db"
         with open_registry(f"sqlite:///{database}") as registry:
-            registry.ensure_environment(
-                EnvironmentRecord(env_id="Mine-v0", entry_point=COUNTING[3], kwargs={"length": 4})
-            )
+            registry.ensure_environment(EnvironmentRecord(env_id="Mine-v0", entry_point=COUNTING[3]))
             registry.ensure_environment(EnvironmentRecord(env_id="CartPole-v1"))
             settings = {
                 "seed": 3,
@@ -180,7 +178,9 @@ class TestRegistered:
                 "render": True,
             }
             registry.ensure_experiment(
-                ExperimentRecord(name="study", env_id="Mine-v0", kind="random", settings=settings)
+                ExperimentRecord(
+                    name="study", env_id="Mine-v0", kind="random", settings=settings, env_kwargs={"length": 4}
+                )
             )
         before = sorted(path.name for path in data_root.iterdir()), self.rows(database)
         yield
@@ -268,3 +268,17 @@ def test_a_disk_that_gets_full_on_the_way(generate: Command, small_disk: Path, t
     )
     assert (result.code, result.err.count("\n")) == (1, 1), result
     assert f"The disk {small_disk} is full" in result.err
+
+
+def test_a_run_that_would_replace_what_was_laid_there_by_hand(
+    refused: Callable[..., str], data_root: Path, snapshot: Callable[[Path], dict[str, str]]
+) -> None:
+    for path in ("episodes/my study/random/1.npz", "renders/my study/random/1.mp4"):
+        (data_root / path).parent.mkdir(parents=True)
+        (data_root / path).write_bytes(b"theirs")
+    before = snapshot(data_root)
+    line = refused(*RANDOM, "--exp", "my study", leaves=True)
+    assert "episodes/my study/random/1.npz, renders/my study/random/1.mp4 (2 files) lie where" in line
+    assert "`python flows/import_data.py --exp 'my study' --env Mine-v0` takes in" in line
+    assert snapshot(data_root) == before
+    assert {path.name for path in data_root.iterdir()} == {"episodes", "renders"}

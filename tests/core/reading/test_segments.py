@@ -1,0 +1,84 @@
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.reading.data_set import DataSet
+
+
+def test_segments_share_no_step_and_have_one_length(data: DataSet) -> None:
+    segments = list(data.segments(length=50, seed=0))
+    assert {segment.episode.experiment for segment in segments} == {"long"}  # the others are shorter
+    assert len(segments) == 3 * 2
+    assert all(len(segment) == len(segment.rewards) == 50 for segment in segments)
+    by_episode: dict[str, list[tuple[int, int]]] = {}
+    for segment in segments:
+        by_episode.setdefault(segment.episode.id, []).append((segment.start, segment.stop))
+    for places in by_episode.values():
+        assert all(before[1] <= after[0] for before, after in pairwise(sorted(places)))
+
+
+def test_a_seed_decides_them(data: DataSet) -> None:
+    def ids(seed: int) -> list[str]:
+        return [segment.id for segment in data.segments(length=20, seed=seed)]
+
+    assert ids(1) == ids(1)
+    assert ids(1) != ids(2)
+    assert [segment.id for segment in data.segments(length=20, seed=1, n=4)] == ids(1)[:4]
+
+
+def test_a_segment_has_the_episode_s_rows(data: DataSet) -> None:
+    segment = next(data.segments(length=30, seed=3))
+    episode, rows = segment.episode, slice(segment.start, segment.stop)
+    assert np.array_equal(segment.actions, episode.actions[rows])
+    assert segment.segment_return == episode.rewards[rows].sum()
+    assert np.array_equal(segment.observations, episode.observations[segment.start : segment.stop + 1])
+    assert np.array_equal(np.stack(list(segment.frames())), episode.video()[rows])
+
+
+def test_pairs_compare_different_episodes(data: DataSet) -> None:
+    pairs = list(data.segment_pairs(length=20, seed=0))
+    assert pairs
+    assert all(one.episode.id != other.episode.id for one, other in pairs)
+    ids = [segment.id for pair in pairs for segment in pair]
+    assert len(ids) == len(set(ids))
+
+
+def test_windows_cover_every_step_once_and_are_padded(data: DataSet) -> None:
+    torch = pytest.importorskip("torch")
+    windows = data.experiment("long").torch(length=50, keys=("obs", "actions", "rewards"))
+    assert len(windows) == 3 * 3
+    rows = [windows[n] for n in range(len(windows))]
+    assert {tuple(row["obs"].shape) for row in rows} == {(50, 1)}
+    for n, episode in enumerate(data.experiment("long")):
+        mine = rows[3 * n : 3 * n + 3]
+        kept = torch.cat([row["rewards"][~row["is_pad"]] for row in mine])
+        assert np.array_equal(kept.numpy(), episode.rewards)
+        assert not mine[2]["obs"][mine[2]["is_pad"]].any()
+
+
+def test_windows_overlap_by_their_stride(data: DataSet) -> None:
+    pytest.importorskip("torch")
+    windows = data.experiment("long").torch(length=50, stride=25, keys=("obs",))
+    assert len(windows) == 3 * 5  # 0, 25, 50, 75, 100
+    assert windows[1]["obs"][0].item() == 25
+    assert windows[4]["is_pad"].sum().item() == 20
+
+
+def test_torch_s_loader_takes_them_in_processes_of_its_own(data: DataSet) -> None:
+    torch = pytest.importorskip("torch")
+    windows = data.torch(length=8, keys=("rewards",))
+    loader = torch.utils.data.DataLoader(windows, batch_size=16, num_workers=1, multiprocessing_context="spawn")
+    total = sum(batch["rewards"].sum().item() for batch in loader)
+    assert total == pytest.approx(sum(episode.episode_return for episode in data))
+    assert len(pickle.loads(pickle.dumps(windows))) == len(windows)
+
+
+def test_what_can_t_be_cut_is_refused(data: DataSet) -> None:
+    with pytest.raises(InvalidParameterError, match="at least one step, not 0"):
+        next(data.segments(length=0))
+    pytest.importorskip("torch")
+    with pytest.raises(InvalidParameterError, match="has no 'values'"):
+        data.torch(keys=("values",))[0]

@@ -1,0 +1,33 @@
+"""The library's public face."""
+
+from pathlib import Path
+
+import pytest
+
+import rlhfblender_core
+from rlhfblender_core.errors import InvalidParameterError
+
+PUBLIC = [
+    "delete", "export", "gallery", "generate", "import_data", "open_data_set", "register", "repair", "verify", "watch",
+]  # fmt: skip
+
+
+def test_the_public_names_are_these() -> None:
+    assert rlhfblender_core.__all__ == PUBLIC
+    assert all(callable(getattr(rlhfblender_core, name)) for name in PUBLIC)
+
+
+def test_generate_gives_the_episodes_and_what_was_made(tmp_path: Path) -> None:
+    data = rlhfblender_core.generate(
+        env="CartPole-v1", random=True, num_episodes=2, no_render=True, data_root=str(tmp_path), workers=0
+    )
+    assert data.report is not None
+    assert (data.report.made, len(data)) == (2, 2)
+    assert data.report.checkpoints[0].mean_return == sum(episode.episode_return for episode in data) / 2
+
+
+@pytest.mark.parametrize("name", ["num_episode", "envs", "runner", "options"])
+def test_a_misspelt_flag_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidParameterError, match=f"'{name}' is no part of a request"):
+        rlhfblender_core.generate(env="CartPole-v1", random=True, data_root=str(tmp_path / "data"), **{name: 3})
+    assert not (tmp_path / "data").exists()
