@@ -18,7 +18,7 @@ from rlhfblender_core.dataset.manifests import ArtifactRecord, Manifest, parse_m
 from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError, one_line
 from rlhfblender_core.registry import EpisodeRecord, Registry
-from rlhfblender_core.storage import DataRoot, fetch_file, list_sizes, read_each, storage_errors
+from rlhfblender_core.storage import DataRoot, fetch_file, find_sizes, read_each, storage_errors
 
 #: What the episode consists of: where one of these came out otherwise, it is another episode.
 _EPISODE_ITSELF = (ArtifactKind.EPISODES, ArtifactKind.REWARDS, ArtifactKind.UNCERTAINTY)
@@ -59,7 +59,7 @@ class _Places:
         self.root = root
         paths = {key: {kind: artifact_path(kind, key) for kind in ArtifactKind} for key in keys}
         manifests = {key: manifest_path(key) for key in paths}
-        existing = _existing(root, [*manifests.values(), *(path for own in paths.values() for path in own.values())])
+        existing = find_sizes(root, [*manifests.values(), *(path for own in paths.values() for path in own.values())])
         contents = read_each(root, [path for path in manifests.values() if path in existing])
         self.contents = {key: contents.get(path) for key, path in manifests.items()}
         self.sizes = {
@@ -76,24 +76,6 @@ class _Places:
         except DataNotUsableError:
             return None
         return manifest if _key(manifest) == key else None
-
-
-def _existing(root: DataRoot, paths: Iterable[str]) -> dict[str, int]:
-    """Sizes in bytes of the files that exist: on object storage by one listing per folder, not a request per file."""
-    if root.is_local:
-        with storage_errors(root):
-            files = {path: root.local_folder / path for path in paths}
-            return {path: file.lstat().st_size for path, file in files.items() if file.exists() or file.is_symlink()}
-    folders: dict[str, dict[str, str]] = {}
-    for path in paths:
-        folder, _, name = path.rpartition("/")
-        folders.setdefault(folder, {})[name] = path
-    return {
-        names[name]: size
-        for folder, names in folders.items()
-        for name, size in list_sizes(root, folder).items()
-        if name in names
-    }
 
 
 @dataclass(frozen=True)
@@ -157,8 +139,8 @@ class _Comparison:
         return all(kind in made.artifacts and not self._is_broken(kind, made) for kind in kinds)
 
     def _row(self) -> EpisodeRecord | None:
-        rows = self.registry.list_episodes(self.key.experiment, self.key.checkpoint)
-        return next((row for row in rows if row.number == self.key.episode), None)
+        rows = self.registry.find_episodes(self.key.experiment, self.key.checkpoint, [self.key.episode])
+        return next(iter(rows), None)
 
     def _mended(self, before: Manifest) -> StagedEpisode:
         broken = {kind for kind in before.artifacts if self._is_broken(kind, before)}

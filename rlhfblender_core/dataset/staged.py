@@ -41,6 +41,7 @@ class StagedShard:
         key: experiment and checkpoint.
         episodes: those to publish.
         failures: message by number of those that the environment or the policy broke off.
+        seconds: how long making them took.
         replace: whether they replace episodes that exist, which otherwise are only repaired.
         ours: numbers of those that a run had claimed which died: files of theirs without a manifest are ours.
         present: numbers of those in whose places something lay when the run was planned, or was left by a dead run.
@@ -51,6 +52,7 @@ class StagedShard:
     key: CheckpointKey
     episodes: tuple[StagedEpisode, ...]
     failures: Mapping[int, str]
+    seconds: float = 0.0
     replace: bool = False
     ours: frozenset[int] = frozenset()
     present: frozenset[int] = frozenset()

@@ -66,7 +66,10 @@ def _one_by_one(workers: Workers, shard: Shard, staging: Path) -> StagedShard:
             line = f"episode {episode} failed: {shard.settings.environment.env_id} ended its process ({made})"
             made = StagedShard(shard.name, shard.key, (), {episode: line})
         staged = replace(
-            staged, episodes=staged.episodes + made.episodes, failures={**staged.failures, **made.failures}
+            staged,
+            episodes=staged.episodes + made.episodes,
+            failures={**staged.failures, **made.failures},
+            seconds=staged.seconds + made.seconds,
         )
     return staged
 
