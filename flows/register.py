@@ -22,19 +22,31 @@ from flows.cli.arguments import DataRoot, make_parser
 from flows.cli.process import EXIT_DONE
 from flows.cli.secret_parameters import DatabaseUrl
 from rlhfblender_core.environments import parse_env_kwargs
+from rlhfblender_core.environments.parse import env_kwarg_text
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.locations import Locations
 from rlhfblender_core.names import checked_name
 from rlhfblender_core.register import (
+    ExperimentUpdate,
     Registered,
     RegisteredExperiment,
     RegistrationRequest,
     action_space_of,
+    delete_environment,
     dimensions_of,
+    experiments_of,
     list_registered,
     register_environment,
+    update_experiment,
 )
-from rlhfblender_core.registry import DEFAULT_PROJECT, EnvironmentRecord, open_existing_registry
+from rlhfblender_core.registry import (
+    DEFAULT_PROJECT,
+    EnvironmentRecord,
+    ExperimentRecord,
+    open_existing_registry,
+    open_registry,
+)
+from rlhfblender_core.wording import counted
 from tasks.config import resolve_locations
 
 _PIPE_WIDTH = 10_000
@@ -63,13 +75,33 @@ def register(  # noqa: PLR0913 (one per flag)
     set_action_images: Annotated[
         list[str], Field(description="pictures of the actions: up=up.png …, or one folder with <label>.png")
     ] = [],  # noqa: B006
+    exp: Annotated[str | None, Field(description="with --update: the experiment")] = None,
+    update: Annotated[
+        bool,
+        Field(
+            description="change what can't be changed otherwise, and say what depends on it: an environment's entry "
+            "point and packages; with --exp, its keyword arguments and its project"
+        ),
+    ] = False,
+    delete_env: Annotated[
+        str | None, Field(description="remove an environment that no experiment uses; its id may be in --env")
+    ] = None,
     list: Annotated[bool, Field(description="show what is registered")] = False,  # noqa: A002 (named like the flag)
     data_root: DataRoot = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Registers the environment and prints what was asked for."""
     locations = resolve_locations(data_root, database_url)
-    if env is None:
+    if delete_env is not None:
+        delete_environment(delete_env, locations.database_url)
+        print(f"Environment {delete_env} is no longer registered.")
+    elif exp is not None:
+        if not update or env is not None:
+            raise InvalidParameterError("--exp goes with --update, and without --env: an experiment keeps its own.")
+        changes = ExperimentUpdate(exp, project, env_kwargs)
+        for line in _update_lines(update_experiment(changes, locations.database_url, locations.trust()), locations):
+            print(line)
+    elif env is None:
         if not list or set_action_labels or set_action_images or get_action_dims:
             raise InvalidParameterError("Give --env with a Gymnasium id, or --list to see what is registered.")
     else:
@@ -84,9 +116,10 @@ def register(  # noqa: PLR0913 (one per flag)
             action_labels=set_action_labels,
             action_images=set_action_images,
             needs_dimensions=get_action_dims,
+            update=update,
         )
         environment = register_environment(request, locations.open_root(), locations.database_url, locations.trust())
-        for line in _registered_lines(environment, request):
+        for line in (*_registered_lines(environment, request), *_dependent_lines(request, locations)):
             print(line)
     if list:
         # A pipe has no width: names stay whole, for grep and awk.
@@ -103,6 +136,33 @@ def _registered_lines(environment: EnvironmentRecord, request: RegistrationReque
         yield f"Action labels: {', '.join(environment.action_names or ())}"
     if request.action_images:
         yield "Action images: stored."
+
+
+def _dependent_lines(request: RegistrationRequest, locations: Locations) -> Iterator[str]:
+    if request.env_kwargs:
+        yield "Keyword arguments belong to experiments: give them to generate.py, too."
+    if request.update:
+        with open_registry(locations.database_url, create=False) as registry:
+            studies = experiments_of(registry, request.env)
+        yield from (_dependent(name, episodes) for name, episodes in studies.items())
+
+
+def _update_lines(record: ExperimentRecord, locations: Locations) -> Iterator[str]:
+    kwargs = " ".join(env_kwarg_text(name, value) for name, value in record.env_kwargs.items())
+    yield (
+        f"Experiment {record.name} is one of {record.project}, its environment {record.env_id} {kwargs}".rstrip() + "."
+    )
+    with open_registry(locations.database_url, create=False) as registry:
+        yield _dependent(record.name, len(registry.list_episodes(record.name)))
+
+
+def _dependent(name: str, episodes: int) -> str:
+    if not episodes:
+        return f"Experiment {name} has no episodes yet."
+    return (
+        f"Experiment {name} has {counted(episodes, 'episode')} made before, which stay. "
+        "Where they were made otherwise, more of them need --overwrite."
+    )
 
 
 def _registered(locations: Locations, project: str | None) -> Registered:
@@ -153,13 +213,24 @@ def _print_table(console: Console, headings: Sequence[str], rows: Iterable[Seque
 def main() -> int:
     """The command line; returns the exit code."""
     parser = make_parser(register, "Register an environment, label its actions, list what is registered.", _EXAMPLES)
-    arguments: Mapping[str, Any] = vars(parser.parse_args())
+    arguments: Mapping[str, Any] = vars(parser.parse_args(_with_deleted_id(sys.argv[1:])))
     register(**{**arguments, "env_kwargs": parse_env_kwargs(arguments["env_kwargs"] or [])})
     return EXIT_DONE
+
+
+def _with_deleted_id(words: Sequence[str]) -> Sequence[str]:
+    """``--env E --delete-env`` as ``--delete-env E``."""
+    found = [number for number, word in enumerate(words) if word == "--delete-env"]
+    if not found or "--env" not in words[:-1] or (words[found[0] + 1 :] and not words[found[0] + 1].startswith("-")):
+        return words
+    return ["--delete-env", words[words.index("--env") + 1]]
 
 
 _EXAMPLES = """examples:
   python flows/register.py --env MyEnv-v0 --env-gym-entrypoint my_package.envs:MyEnv --get-action-dims
   python flows/register.py --env CartPole-v1 --set-action-labels left right --set-action-images left=l.png right=r.png
+  python flows/register.py --env MyEnv-v0 --env-gym-entrypoint my_package.new:MyEnv --update
+  python flows/register.py --exp my-study --env-kwargs size:9 --update
+  python flows/register.py --delete-env MyEnv-v0
   python flows/register.py --list
 """

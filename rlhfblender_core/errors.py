@@ -120,18 +120,20 @@ class EpisodeError(RLHFBlenderError):
         episode: the episode's number.
         step: the step (from 0) at which it happened; -1 while it was being reset.
         cause: one line about what was raised.
+        trace: where it was raised, as Python shows it.
     """
 
-    def __init__(self, episode: int, step: int, cause: str) -> None:
+    def __init__(self, episode: int, step: int, cause: str, trace: str = "") -> None:
         self.episode = episode
         self.step = step
         self.cause = cause
+        self.trace = trace
         where = "reset" if step < 0 else f"step {step}"
         super().__init__(f"episode {episode} failed at {where}: {cause}")
 
-    def __reduce__(self) -> tuple[type["EpisodeError"], tuple[int, int, str]]:
+    def __reduce__(self) -> tuple[type["EpisodeError"], tuple[int, int, str, str]]:
         """Survives the way back from a worker process, which pickles by ``args``."""
-        return type(self), (self.episode, self.step, self.cause)
+        return type(self), (self.episode, self.step, self.cause, self.trace)
 
 
 class EpisodesFailedError(RLHFBlenderError):
@@ -141,17 +143,25 @@ class EpisodesFailedError(RLHFBlenderError):
         checkpoint: label of their checkpoint.
         failures: message by episode number.
         published: numbers of the others.
+        traces: where those that failed did, as Python shows it, by episode number.
     """
 
-    def __init__(self, checkpoint: str, failures: Mapping[int, str], published: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        failures: Mapping[int, str],
+        published: Iterable[int] = (),
+        traces: Mapping[int, str] | None = None,
+    ) -> None:
         self.checkpoint = checkpoint
         self.failures = dict(failures)
         self.published = tuple(published)
+        self.traces = dict(traces or {})
         super().__init__(f"{len(self.failures)} at {checkpoint}: {'; '.join(self.failures.values())}")
 
-    def __reduce__(self) -> tuple[type["EpisodesFailedError"], tuple[str, dict[int, str], tuple[int, ...]]]:
+    def __reduce__(self) -> tuple[type["EpisodesFailedError"], tuple[object, ...]]:
         """Survives pickling, which is by ``args`` otherwise."""
-        return type(self), (self.checkpoint, self.failures, self.published)
+        return type(self), (self.checkpoint, self.failures, self.published, self.traces)
 
 
 class RunStoppedError(RLHFBlenderError):
@@ -179,6 +189,18 @@ def one_line(error: BaseException) -> str:
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
+
+def trace_of(error: BaseException) -> str:
+    """Where an error of somebody else was raised, as Python shows it; control characters are written as escapes."""
+    try:
+        lines = "".join(traceback.format_exception(error)).splitlines()
+    except Exception:  # noqa: BLE001 (the error's own text can't be had)
+        lines = "".join(traceback.format_tb(error.__traceback__)).splitlines()
+    return "\n".join(map(_printable, lines))[-_LONGEST_TRACE:]
+
+
+#: Characters of a traceback that are kept, from its end.
+_LONGEST_TRACE = 20_000
 
 #: Characters of a text that is shown whole.
 _LONG = 200

@@ -7,13 +7,25 @@ RLHF-Blender's documentation uses, and starts that.
 import runpy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.dataset.action_labels import check_pictured, find_pictures, read_picture, store_pictures
-from rlhfblender_core.environments import ONLY_DECLARED, Space, Trust, action_dimensions, space_from_description
+from rlhfblender_core.environments import (
+    ONLY_DECLARED,
+    EnvironmentSpec,
+    Space,
+    Trust,
+    action_dimensions,
+    describe_environment,
+    space_from_description,
+    split_env_kwargs,
+)
+from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, locate
+from rlhfblender_core.names import checked_name
+from rlhfblender_core.planning.environment import described, fitting_names, requested_environment, spec_of, stated_spec
 from rlhfblender_core.planning.plan import plan_generation
 from rlhfblender_core.planning.request import GenerationRequest
 from rlhfblender_core.registry import (
@@ -39,6 +51,7 @@ class RegistrationRequest:
         action_labels: one per action of a Discrete space, one per dimension of a flat Box.
         action_images: ``label=file`` each, or one folder.
         needs_dimensions: refuse an environment whose actions have no plain dimensions.
+        update: entry point and packages take the values that are given, whatever was registered.
     """
 
     env: str
@@ -51,6 +64,7 @@ class RegistrationRequest:
     action_labels: Sequence[str] = ()
     action_images: Sequence[str] = ()
     needs_dimensions: bool = False
+    update: bool = False
 
 
 def register(
@@ -108,7 +122,7 @@ def register_environment(
         pictures = {label: read_picture(file) for label, file in files.items()}
     with open_registry(database_url) as registry:
         registry.ensure_project(request.project)
-        registered = registry.ensure_environment(wanted)
+        registered = registry.update_environment(wanted) if request.update else registry.ensure_environment(wanted)
     store_pictures(root, registered.env_id, pictures)
     return registered
 
@@ -129,8 +143,92 @@ def _planned(request: RegistrationRequest, database_url: str, trust: Trust) -> E
         registry = open_existing_registry(database_url)
         if registry is not None:
             stack.enter_context(registry)
+        if request.update:
+            return _updated(generation, request.env, registry, trust)
         # No checkpoint, so nothing to cache.
         return plan_generation(generation, registry, cache=Path(), trust=trust).environment
+
+
+def _updated(request: GenerationRequest, env_id: str, registry: Registry | None, trust: Trust) -> EnvironmentRecord:
+    """What is registered, with what is asked for in its place.
+
+    Raises:
+        RequestError: it isn't registered, or can't be made like this.
+    """
+    known = registry.find_environment(env_id) if registry else None
+    if known is None:
+        raise InvalidParameterError(f"There is no environment {env_id!r} to update. Register it without --update.")
+    wanted = requested_environment(request, env_id)
+    names = ("display_name", "description", "entry_point", "additional_packages", "action_names")
+    given = {name: value for name in names if (value := getattr(wanted, name))}
+    updated = replace(known, **given)
+    trust.admit(stated_spec(updated, request.env_kwargs), stated_spec(wanted, request.env_kwargs))
+    description = describe_environment(spec_of(updated, request.env_kwargs))
+    updated = described(updated, description, request, {})
+    return replace(updated, action_names=fitting_names(updated, description))
+
+
+@dataclass(frozen=True)
+class ExperimentUpdate:
+    """What is changed of an experiment; None and empty change nothing.
+
+    Attributes:
+        exp: its name.
+        project: the one that it goes to.
+        env_kwargs: keyword arguments that its environment is made with from now on.
+    """
+
+    exp: str
+    project: str | None = None
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def update_experiment(request: ExperimentUpdate, database_url: str, trust: Trust = ONLY_DECLARED) -> ExperimentRecord:
+    """The experiment as registered afterwards; its environment is made once, to see that it can be.
+
+    Raises:
+        RequestError: with what is wrong and what to do.
+    """
+    with open_registry(database_url, create=False) as registry:
+        record = registry.find_experiment(checked_name(request.exp, "experiment"))
+        environment = registry.find_environment(record.env_id) if record else None
+        if record is None or environment is None:
+            raise InvalidParameterError(f"No experiment {request.exp!r} is registered. See register.py --list.")
+        changes: dict[str, Any] = {}
+        if request.project is not None:
+            changes["project"] = checked_name(request.project, "project")
+        if request.env_kwargs:
+            named = EnvironmentSpec(record.env_id, None, (), *split_env_kwargs(request.env_kwargs))
+            trust.admit(stated_spec(environment, request.env_kwargs), named)
+            description = describe_environment(spec_of(environment, request.env_kwargs))
+            changes |= {
+                "env_kwargs": dict(request.env_kwargs),
+                "observation_space": description.observation_space,
+                "action_space": description.action_space,
+            }
+        if not changes:
+            raise InvalidParameterError("Nothing to update. Give --project or --env-kwargs with the new values.")
+        return registry.update_experiment(request.exp, changes)
+
+
+def experiments_of(registry: Registry, env_id: str) -> dict[str, int]:
+    """Number of episodes of each experiment that studies the environment, by name."""
+    studies = [record.name for record in registry.list_experiments() if record.env_id == env_id]
+    return {name: len(registry.list_episodes(name)) for name in studies}
+
+
+def delete_environment(env_id: str, database_url: str) -> None:
+    """Deletes an environment that no experiment studies from the registry; pictures of its actions stay.
+
+    Raises:
+        InvalidParameterError: it isn't registered.
+        RegistryConflictError: experiments study it.
+    """
+    with open_registry(database_url, create=False) as registry:
+        if registry.find_environment(env_id) is None:
+            known = ", ".join(record.env_id for record in registry.list_environments()[:8]) or "none"
+            raise InvalidParameterError(f"There is no environment {env_id!r}. Registered are: {known}.")
+        registry.delete_environment(env_id)
 
 
 def action_space_of(environment: EnvironmentRecord) -> Space:

@@ -7,6 +7,7 @@ What is done in which order is in :mod:`rlhfblender_core.generate`. The flows pa
 import contextlib
 import functools
 import itertools
+import logging
 import queue
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,8 @@ from rlhfblender_core.runs.folders import Run, open_run
 from rlhfblender_core.step_runner import tried_again
 from rlhfblender_core.workers.pool import Workers, available_cores
 from rlhfblender_core.workers.processes import start_fork_server
+
+_logger = logging.getLogger(__name__)
 
 #: What concerns all shards, not the one that met it first.
 _OF_THE_RUN = (RequestError, RunStoppedError, OutOfReachError, StorageUnavailableError, RegistryUnavailableError)
@@ -241,6 +244,8 @@ def shard_result(pending: PendingShard, result: PublishedShard | BaseException) 
     if isinstance(result, EpisodesFailedError):
         # Of the others it isn't known whether they exist by now; they are asked for again.
         tried = {*result.published, *result.failures}
+        for episode, trace in result.traces.items():
+            _logger.debug("%s, %s\n%s", pending.shard.key.checkpoint, result.failures.get(episode), trace)
         others = tuple(n for n in pending.shard.episodes if n not in tried)
         return ShardResult(pending, tuple(result.published), result.failures, others)
     if isinstance(result, _OF_THE_RUN) or not isinstance(result, Exception):

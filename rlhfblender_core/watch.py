@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from rlhfblender_core.checkpoints.select import wanted_as
 from rlhfblender_core.errors import (
     CheckpointNotUsableError,
     InvalidParameterError,
@@ -246,4 +247,4 @@ def _marked(experiment: str, rows: Sequence[WatchRow], locations: Locations) -> 
 
 
 def _wanted(labels: Sequence[str]) -> list[int | str]:
-    return [int(label) if label.isascii() and label.isdigit() else label for label in labels]
+    return [wanted_as(label) for label in labels]

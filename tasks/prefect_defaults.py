@@ -15,6 +15,8 @@ _DEFAULTS = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
+    # Where errors come from, at the level DEBUG.
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "rlhfblender_core",
     # By these the server notices that a run was lost (deployments/automations.yaml).
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # The first start makes its database, which takes 12 s on a free machine and longer on a busy one.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
-from flows.cli.process import EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail
+from flows.cli.process import EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail, show_tracebacks
 from flows.cli.secret_parameters import Secret
 from flows.cli.temporary_server import server_settings
 from rlhfblender_core.errors import OutOfReachError, one_line
@@ -77,6 +77,7 @@ def make_parser(function: Callable[..., Any], description: str, epilog: str | No
         description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     hints = get_type_hints(function, include_extras=True)
+    parser.add_argument("--verbose", action=_Verbose, nargs=0, help="show where errors come from, as tracebacks")
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             _add_flag(parser, name, hints[name], parameter.default)
@@ -85,6 +86,16 @@ def make_parser(function: Callable[..., Any], description: str, epilog: str | No
             nargs = "?" if optional else None
             parser.add_argument(name, metavar=name.upper(), nargs=nargs, help=_help(hints[name]))
     return parser
+
+
+class _Verbose(argparse.Action):
+    """Concerns the terminal, not the flow: it is obeyed where it is read."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(default=argparse.SUPPRESS, **{**options, "dest": argparse.SUPPRESS})
+
+    def __call__(self, *_: object) -> None:
+        show_tracebacks()
 
 
 def _help(annotated: Any) -> str:

@@ -30,6 +30,11 @@ EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST = 0, 1, 2
 #: A command that was stopped by a signal exits with this and the signal's number: 130 for Ctrl-C.
 EXIT_STOPPED = 128
 
+#: Where the core says where errors come from, at the level DEBUG.
+core_logger = logging.getLogger("rlhfblender_core")
+_terminal = logging.StreamHandler()
+_LEVEL = "PREFECT_LOGGING_LEVEL"
+
 #: How long a stopped command may take to clean up, in seconds.
 _GRACE_S = 10
 _STOPPED = "Stopped. What is published stays; run the same command again to finish."
@@ -107,6 +112,8 @@ def run_command(module: str, *, is_flow: bool = True) -> NoReturn:
 def _exit_code(module: str, *, is_flow: bool) -> int:
     try:
         silence_libraries()
+        if os.environ.get(_LEVEL, "").upper() == "DEBUG":
+            show_tracebacks()
         command = importlib.import_module(module)
         silence_libraries()  # those that were loaded now
         if not gc.isenabled():  # see start_command
@@ -115,10 +122,10 @@ def _exit_code(module: str, *, is_flow: bool) -> int:
         if is_flow:
             start_temporary_server()
         code: int = command.main()
-    except (TransientError, OutOfReachError, DiskFullError) as error:
-        fail(one_line(error), EXIT_INCOMPLETE)
     except RLHFBlenderError as error:
-        fail(one_line(error), EXIT_WRONG_REQUEST)
+        core_logger.debug("", exc_info=True)
+        is_request = not isinstance(error, TransientError | OutOfReachError | DiskFullError)
+        fail(one_line(error), EXIT_WRONG_REQUEST if is_request else EXIT_INCOMPLETE)
     except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
         sys.stderr.close()
         return EXIT_INCOMPLETE
@@ -203,9 +210,21 @@ def _hide_flows_folder() -> None:
     sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or os.curdir) != folder]
 
 
+def show_tracebacks() -> None:
+    """Has the terminal show where errors come from: what ``--verbose`` asks for."""
+    core_logger.setLevel(logging.DEBUG)
+    core_logger.addHandler(_terminal)  # once, however often this is called
+    core_logger.propagate = False  # Prefect's own handler would show them a second time
+
+
 def silence_libraries() -> None:
-    """Keeps the terminal for what the command itself has to say. Prefect's logs still go to its server."""
+    """Keeps the terminal for what the command itself has to say, unless the user has set Prefect's logging level.
+
+    Prefect's logs still go to its server.
+    """
     warnings.filterwarnings("ignore")
+    if _LEVEL in os.environ:
+        return
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # in processes started from here
     for name in ("", "prefect", "prefect._internal", "uvicorn", "fastapi"):
         for handler in logging.getLogger(name).handlers:

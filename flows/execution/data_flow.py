@@ -9,6 +9,7 @@ from prefect.states import Failed
 
 import flows.ui.log_filters  # noqa: F401 (its import is what it is for)
 from flows.cli.arguments import REFUSED
+from flows.cli.process import core_logger
 from flows.execution.crashed_task_runs import end_crashed_task_runs
 from flows.ui.parameter_forms import shown_as_form
 from rlhfblender_core.errors import DiskFullError, RequestError, RLHFBlenderError, one_line
@@ -33,13 +34,12 @@ def data_flow(name: str, run_name: Callable[[], str]) -> Callable[[Callable[P, S
             end_crashed_task_runs()
             try:
                 return function(*args, **kwargs)
-            except DiskFullError as error:
-                return Failed(message=one_line(error))
-            except RequestError as error:
+            except RLHFBlenderError as error:
+                core_logger.debug("", exc_info=True)
+                if not isinstance(error, RequestError) or isinstance(error, DiskFullError):
+                    return Failed(message=one_line(error))
                 get_run_logger().error("%s", one_line(error))
                 return Failed(name=REFUSED, message=one_line(error))
-            except RLHFBlenderError as error:
-                return Failed(message=one_line(error))
 
         return shown_as_form(flow(name=name, flow_run_name=run_name)(run))
 

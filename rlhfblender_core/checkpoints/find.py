@@ -1,7 +1,7 @@
 """Finds the checkpoints in a folder of RL Zoo's, Stable-Baselines3's or any other trainer, local or on any storage.
 
-RL Zoo's and Stable-Baselines3's own names are believed; of other files a few bytes are read (:mod:`.looking`). What a
-name says is in :mod:`.naming`, which checkpoints are wanted in :mod:`.select`, fetching and reading in :mod:`.fetch`.
+Which files are models is in :mod:`.models`, what a name says in :mod:`.naming`, which checkpoints are wanted in
+:mod:`.select`, fetching and reading in :mod:`.fetch`.
 """
 
 import difflib
@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rlhfblender_core.checkpoints.listing import Folder, is_folder, not_a_checkpoint, open_folder
-from rlhfblender_core.checkpoints.looking import UNZIPPED, kinds_of, unzipped_models
+from rlhfblender_core.checkpoints.looking import UNZIPPED, kinds_of
+from rlhfblender_core.checkpoints.models import MEANT, Model, models_in, zips_in
 from rlhfblender_core.checkpoints.naming import (
     BEST_MODEL,
     NamedModel,
@@ -19,23 +20,14 @@ from rlhfblender_core.checkpoints.naming import (
     callback_step,
     final_model,
     named_models,
+    own_step,
     stem_of,
 )
 from rlhfblender_core.dataset.layout import FINAL
 from rlhfblender_core.errors import CheckpointNotUsableError
 from rlhfblender_core.names import path_segment
-from rlhfblender_core.untrusted.file_kinds import FileKind
 
 _VECNORMALIZE = ("vecnormalize.pkl", "vec_normalize.pkl")
-#: Files of other names that are looked into: all zips of a long training, some of the rest.
-_MOST_ZIPS, _MOST_OTHERS, _MOST_FOLDERS = 10_000, 200, 200
-#: What is never a model, whatever is in it.
-_NO_MODELS = (
-    ".csv", ".gif", ".html", ".json", ".jsonl", ".log", ".md", ".mp4", ".npy", ".npz", ".onnx", ".pkl", ".png", ".pt",
-    ".pth", ".py", ".toml", ".txt", ".yaml", ".yml",
-)  # fmt: skip
-#: A file of these kinds was meant as a model: what is the matter with it is told when it is fetched.
-_MEANT = (FileKind.MODEL, FileKind.INCOMPLETE, FileKind.POINTER, FileKind.BARE_POLICY, FileKind.BASELINES2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +112,7 @@ def _with_extension(path: str, storage_options: Mapping[str, Any] | None) -> str
         folder = open_folder(parent, storage_options)
         if f"{name}.zip" in folder.files:
             return f"{path}.zip"
-        close = difflib.get_close_matches(name, [*_zips(folder), *sorted(folder.folders)], n=1)
+        close = difflib.get_close_matches(name, [*zips_in(folder), *sorted(folder.folders)], n=1)
         if close:
             raise CheckpointNotUsableError(f"There is nothing at {path!r}. Did you mean {folder.url(close[0])!r}?")
     raise CheckpointNotUsableError(f"There is nothing at {path!r}. Check the path of the model.")
@@ -141,30 +133,38 @@ def _single(
         if not folder.subfolder(name).files >= UNZIPPED:
             raise CheckpointNotUsableError(f"Checkpoint {url!r} is a folder, not a file. {_zips_of(folder)}")
     elif name not in folder.files:
-        close = difflib.get_close_matches(name, _zips(folder), n=1)
+        close = difflib.get_close_matches(name, zips_in(folder), n=1)
         meant = f" Did you mean {close[0]!r}?" if close else ""
         raise CheckpointNotUsableError(f"Checkpoint {url!r} is missing. {_zips_of(folder)}{meant}")
-    elif not name.endswith(".zip") and kinds_of(folder, [name])[name] not in _MEANT:
+    elif not name.endswith(".zip") and kinds_of(folder, [name])[name] not in MEANT:
         raise CheckpointNotUsableError(not_a_checkpoint(url))
-    return _checkpoint(folder, name, _named_alone(folder, name, environment_id, pattern), environment_id)
+    named = _named_alone(folder, name, environment_id, pattern)
+    return _Companionship(environment_id).checkpoint(Model(name, (folder,)), named)
 
 
 def _named_alone(folder: Folder, name: str, environment_id: str, pattern: str | None) -> NamedModel:
     try:
-        among = named_models([*_models(folder), *([] if name.endswith(".zip") else [name])], environment_id, pattern)
+        names = {name, *(model.name for model in models_in(folder, environment_id, levels=0))}
+        among = named_models(sorted(names), environment_id, pattern)
     except CheckpointNotUsableError:  # about the others; this one was chosen
-        among = named_models([name], environment_id, pattern)
-    return among.get(name) or NamedModel(FINAL, None)
+        names, among = {name}, named_models([name], environment_id, pattern)
+    named = among.get(name) or NamedModel(FINAL, None)
+    if len(names) > 1 or named.label != FINAL or final_model([name], environment_id):
+        return named
+    step = own_step(folder.path.rpartition("/")[2])  # 10000/model.zip
+    return named if step is None else NamedModel(str(step), step)
 
 
 def _zips_of(folder: Folder) -> str:
-    return f"Its folder has {', '.join(_zips(folder)[:8]) or 'no zip files'}."
+    return f"Its folder has {', '.join(zips_in(folder)[:8]) or 'no zip files'}."
 
 
 def _in_folder(folder: Folder, environment_id: str, pattern: str | None) -> tuple[CheckpointFile, ...]:
+    models = {model.name: model for model in models_in(folder, environment_id)}
+    companionship = _Companionship(environment_id)
     found: dict[str, CheckpointFile] = {}
-    for name, named in named_models(_models(folder), environment_id, pattern).items():
-        checkpoint = _checkpoint(folder, name, named, environment_id)
+    for name, named in named_models(models, environment_id, pattern).items():
+        checkpoint = companionship.checkpoint(models[name], named)
         other = found.setdefault(checkpoint.label, checkpoint)
         if other is not checkpoint:
             raise CheckpointNotUsableError(
@@ -174,52 +174,64 @@ def _in_folder(folder: Folder, environment_id: str, pattern: str | None) -> tupl
     return tuple(sorted(found.values(), key=lambda found: (found.step is None, found.step or 0, found.label)))
 
 
-def _models(folder: Folder) -> list[str]:
-    """The models of a folder: zips and others, whole or still being written, and folders that hold one unzipped."""
-    believed = [name for name in _zips(folder) if stem_of(name) == BEST_MODEL or callback_step(stem_of(name))]
-    zips = [name for name in _zips(folder) if name not in believed][:_MOST_ZIPS]
-    visible = sorted(name for name in folder.files if not name.startswith(".") and not name.endswith(".zip"))
-    others = [name for name in visible if not name.lower().endswith(_NO_MODELS)][:_MOST_OTHERS]
-    kinds = kinds_of(folder, [*zips, *others])
-    found = believed + [name for name in zips if kinds[name] in _MEANT]
-    found += [name for name in others if kinds[name] in (FileKind.MODEL, FileKind.INCOMPLETE) and folder.sizes[name]]
-    # A hub's repository has the same model zipped and unzipped.
-    stems = {stem_of(name) for name in found}
-    unzipped = [name for name in sorted(folder.folders) if name not in stems and not name.startswith(".")]
-    return sorted(found + unzipped_models(folder, unzipped[:_MOST_FOLDERS]))
+class _Companionship:
+    """Finds what lies beside models. Each folder is listed once: trainings leave thousands of checkpoints."""
 
+    def __init__(self, environment_id: str) -> None:
+        self._environment_id = environment_id
+        self._listed: dict[str, Folder] = {}
+        self._named_like: dict[str, list[str]] = {}
 
-def _checkpoint(folder: Folder, name: str, named: NamedModel, environment_id: str) -> CheckpointFile:
-    companions = _companions(folder, name, environment_id)
-    steps = callback_step(stem_of(name))
-    if steps is not None:
-        # SB3's CheckpointCallback: <prefix>_vecnormalize_<step>_steps.pkl belongs to this step.
-        own = "_".join(part for part in (steps["prefix"], "vecnormalize", steps["step"], "steps.pkl") if part)
-        if own in folder.files:
-            companions = replace(companions, vecnormalize=folder.url(own))
-    return CheckpointFile(named.label, named.step, folder.url(name), companions)
+    def checkpoint(self, model: Model, named: NamedModel) -> CheckpointFile:
+        """The model with its companions."""
+        companions, folder = self._companions(model), model.folders[0]
+        steps = callback_step(stem_of(model.own_name))
+        if steps is not None:
+            # SB3's CheckpointCallback: <prefix>_vecnormalize_<step>_steps.pkl belongs to this step.
+            own = "_".join(part for part in (steps["prefix"], "vecnormalize", steps["step"], "steps.pkl") if part)
+            if own in folder.files:
+                companions = replace(companions, vecnormalize=folder.url(own))
+        return CheckpointFile(named.label, named.step, model.url, companions)
 
+    def _companions(self, model: Model) -> Companions:
+        """The agent's settings: nearest to the model, from its own folder to the one that was searched."""
+        by_folder = [self._places(folder, stem_of(model.own_name)) for folder in model.folders]
+        places = [place for held in by_folder for place in held]
+        pickles = (
+            [place.url(file) for place in held for file in sorted(place.files) if file.endswith(".pkl")]
+            for held in by_folder
+        )
+        return Companions(
+            args=_first(places, "args.yml"),
+            config=_first(places, "config.yml"),
+            env_kwargs=_first(places, "env_kwargs.yml"),
+            vecnormalize=_first(places, *_VECNORMALIZE),
+            pickles=tuple(next(filter(None, pickles), [])),
+        )
 
-def _companions(folder: Folder, name: str, environment_id: str) -> Companions:
-    """The agent's settings: in the subfolder named after the model or the environment, else beside the zip."""
-    stems = [stem_of(name), path_segment(environment_id)]
-    final = _final_among(folder, environment_id)
-    stems += [stem_of(final)] if final else []
-    # RL Zoo's own folder of settings, where the environment asked for has another name: Pong-v4_1/Pong-v4/.
-    stems.append(re.sub(r"_\d{1,9}$", "", folder.path.rpartition("/")[2]))
-    places = [folder.subfolder(stem) for stem in dict.fromkeys(stems) if stem in folder.folders]
-    places.append(folder)
-    return Companions(
-        args=_first(places, "args.yml"),
-        config=_first(places, "config.yml"),
-        env_kwargs=_first(places, "env_kwargs.yml"),
-        vecnormalize=_first(places, *_VECNORMALIZE),
-        pickles=tuple(place.url(file) for place in places for file in sorted(place.files) if file.endswith(".pkl")),
-    )
+    def _places(self, folder: Folder, stem: str) -> list[Folder]:
+        """The subfolder named after the model or the environment, and the folder itself."""
+        if folder.path not in self._named_like:
+            final = _final_among(folder, self._environment_id)
+            # RL Zoo's own folder of settings, where the environment asked for has another name: Pong-v4_1/Pong-v4/.
+            own = re.sub(r"_\d{1,9}$", "", folder.path.rpartition("/")[2])
+            self._named_like[folder.path] = [
+                path_segment(self._environment_id),
+                *([stem_of(final)] if final else []),
+                own,
+            ]
+        names = dict.fromkeys([stem, *self._named_like[folder.path]])
+        return [*(self._subfolder(folder, name) for name in names if name in folder.folders), folder]
+
+    def _subfolder(self, folder: Folder, name: str) -> Folder:
+        url = folder.url(name)
+        if url not in self._listed:
+            self._listed[url] = folder.subfolder(name)
+        return self._listed[url]
 
 
 def _final_among(folder: Folder, environment_id: str) -> str | None:
-    others = [name for name in _zips(folder) if stem_of(name) != BEST_MODEL and not callback_step(stem_of(name))]
+    others = [name for name in zips_in(folder) if stem_of(name) != BEST_MODEL and not callback_step(stem_of(name))]
     try:
         return final_model(others, environment_id) or (others[0] if len(others) == 1 else None)
     except CheckpointNotUsableError:  # told where the folder's checkpoints are listed
@@ -232,7 +244,7 @@ def _first(places: Sequence[Folder], *names: str) -> str | None:
 
 def _agent_folder(folder: Folder, environment_id: str) -> Folder:
     """The folder itself, or of RL Zoo's ``<env>_<n>`` in it the one with the highest n."""
-    if _zips(folder):
+    if zips_in(folder):
         return folder
     base = base_of(path_segment(environment_id))
     runs: list[tuple[bool, int, int, str]] = []
@@ -244,12 +256,8 @@ def _agent_folder(folder: Folder, environment_id: str) -> Folder:
     return folder.subfolder(max(runs)[-1]) if runs else folder
 
 
-def _zips(folder: Folder) -> list[str]:
-    return sorted(file for file in folder.files if file.endswith(".zip") and not file.startswith("."))
-
-
 def _nothing_found(folder: Folder, environment_id: str, pattern: str | None) -> str:
-    held = _zips(folder) or [f"{name}/" for name in sorted(folder.folders)]
+    held = zips_in(folder) or [f"{name}/" for name in sorted(folder.folders)]
     found = f"it holds {', '.join(held[:8])}" if held else "it holds no zip files"
     names = f"rl_model_<step>_steps.zip, {path_segment(environment_id)}.zip and best_model.zip"
     looked_for = f"names like {pattern}" if pattern else f"{names}, and other names in which one number varies,"

@@ -52,11 +52,6 @@ def pickled_classes(folder: Folder, names: Sequence[str]) -> dict[str, str]:
     return {name: pickled_class(head) for name, head in heads.items()}
 
 
-def unzipped_models(folder: Folder, names: Sequence[str]) -> list[str]:
-    """Those of a folder's subfolders that hold an unzipped model each."""
-    return [name for name in names if folder.subfolder(name).files >= UNZIPPED]
-
-
 def _kinds(folder: Folder, names: Sequence[str]) -> dict[str, FileKind]:
     sizes = {name: folder.sizes.get(name, 0) for name in names}
     tails = _read(folder, {name: (max(0, size - TAIL_BYTES), size) for name, size in sizes.items() if size})

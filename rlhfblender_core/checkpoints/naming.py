@@ -5,24 +5,37 @@ that varies. Pure: nothing is opened here.
 """
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from rlhfblender_core.dataset.layout import BEST, FINAL
+from rlhfblender_core.dataset.layout import BEST, FINAL, RANDOM
 from rlhfblender_core.errors import CheckpointNotUsableError, InvalidParameterError
-from rlhfblender_core.names import path_segment
+from rlhfblender_core.names import checked_name, path_segment
 
 BEST_MODEL = "best_model"
 #: Where the steps stand in a pattern of a user.
 STEP_FIELD = "{step}"
 
 _STEPS = re.compile(r"(?P<prefix>.*?)_?(?P<step>\d{1,15})_steps")
-#: 10000, 500k, 1.5M.
-_NUMBER = re.compile(r"(?P<digits>\d+(?:\.\d+(?=[kKmM](?![A-Za-z0-9])))?)(?P<unit>[kKmM](?![A-Za-z0-9]))?")
+#: 10_000, 1e6, 10000, 500k, 1.5M.
+_NUMBER = re.compile(
+    r"(?<!\d)(?<!\d[_,])(?P<grouped>\d{1,3}(?:[_,]000)+)(?!\d)"
+    r"|(?<![A-Za-z0-9.])(?P<power>\d+(?:\.\d+)?[eE]\+?\d{1,2})(?![A-Za-z0-9])"
+    r"|(?P<digits>\d+(?:\.\d+(?=[kKmM](?![A-Za-z0-9])))?)(?P<unit>[kKmM](?![A-Za-z0-9]))?"
+)
 _UNITS = {"k": 10**3, "m": 10**6}
+_STEPS_BEFORE = re.compile(r"(?i)(?:^|[^a-z])(?:time)?steps?[ _=-]*$")
+_STEPS_AFTER = re.compile(r"(?i)[ _-]*(?:time)?steps?(?![a-z])")
+#: A day, where nothing says that it is a number of steps: ppo_20240105.zip.
+_DAY = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
+_EXTENSION = re.compile(r"(?i)\.(zip|pkl|pth?)$")
 _VERSION = re.compile(r"-v\d+$")
 _MOST_DIGITS = 15
+_DEEPEST = 99
+#: Labels that mean something by themselves.
+_TAKEN = (BEST, FINAL, RANDOM, "all")
 #: A number that stands alone among a model's neighbours: below, it is rather a seed or the number of a run.
 _LEAST_LONE_STEP = 1000
 _WORDS = {"best": BEST, "final": FINAL, "last": FINAL, "latest": FINAL}
@@ -42,8 +55,8 @@ class NamedModel:
 
 
 def stem_of(name: str) -> str:
-    """A model's name without ``.zip``; ``model.v2`` and the like stay whole."""
-    return name.removesuffix(".zip")
+    """A model's name without ``.zip`` and the like; ``model.v2`` stays whole."""
+    return _EXTENSION.sub("", name)
 
 
 def callback_step(stem: str) -> re.Match[str] | None:
@@ -52,12 +65,12 @@ def callback_step(stem: str) -> re.Match[str] | None:
 
 
 def named_models(models: Collection[str], environment_id: str, pattern: str | None = None) -> dict[str, NamedModel]:
-    """What the models of one folder are; those that are nothing of an experiment's are left out.
+    """What the models of one folder are; those whose names say nothing are called by them.
 
     Args:
-        models: names of files, or of folders that hold a model each.
+        models: paths in the folder, of files or of folders that hold a model each.
         environment_id: the environment that the agent is wanted for.
-        pattern: the user's, with ``{step}`` in it; None to find the steps.
+        pattern: the user's, with ``{step}`` in it, which leaves out models without; None to find the steps.
 
     Raises:
         CheckpointNotUsableError: more than one number varies in the names.
@@ -69,13 +82,33 @@ def named_models(models: Collection[str], environment_id: str, pattern: str | No
     named |= {name: NamedModel(str(step), step) for name, step in steps.items()}
     unnamed = [name for name in models if name not in named]
     for name in unnamed:
-        word = BEST if stem_of(name) == BEST_MODEL else _word(name)
+        word = _word(name)
         if word == BEST or (word == FINAL and final is None):
             named[name] = NamedModel(word, None)
     others = [name for name in models if name not in named]
     if pattern is None and len(others) == 1 and not any(known.label == FINAL for known in named.values()):
         named[others[0]] = NamedModel(FINAL, None)
-    return named
+    elif pattern is None:
+        named |= {name: _by_its_name(name) for name in others}
+    return _nearest(named)
+
+
+def _nearest(named: Mapping[str, NamedModel]) -> dict[str, NamedModel]:
+    """Of several of one label the nearest keeps it: ``backup/best_model.zip`` isn't the folder's best."""
+    depths: dict[str, int] = {}
+    for name, known in named.items():
+        depths[known.label] = min(name.count("/"), depths.get(known.label, _DEEPEST))
+    return {
+        name: known if name.count("/") == depths[known.label] else _by_its_name(name) for name, known in named.items()
+    }
+
+
+def _by_its_name(name: str) -> NamedModel:
+    plain = unicodedata.normalize("NFC", stem_of(name).replace("/", "-"))
+    label = re.sub(r"[^\w.+=@()\[\], -]", "-", plain).strip("-. ")
+    if label in _TAKEN or re.fullmatch(r"[\d:+-]*", label):
+        label = f"model {label}".rstrip()
+    return NamedModel(checked_name(label, "checkpoint"), None)
 
 
 def _steps(models: list[str], pattern: str | None) -> dict[str, int]:
@@ -94,7 +127,7 @@ def _steps(models: list[str], pattern: str | None) -> dict[str, int]:
         stem = stem_of(name)
         if conventional := callback_step(stem):
             steps[name] = int(conventional["step"])
-        elif stem != BEST_MODEL and (numbers := _numbers(stem)):
+        elif numbers := _numbers(stem):
             families[_NUMBER.sub("\0", stem)][name] = numbers
     for family in families.values():
         steps |= _lone_step(*family) if len(family) == 1 else _varying_number(family)
@@ -104,14 +137,31 @@ def _steps(models: list[str], pattern: str | None) -> dict[str, int]:
 def _lone_step(name: str) -> dict[str, int]:
     """The number in a name without neighbours, if it can only be a number of steps."""
     stem = stem_of(name)
-    if stem.isascii() and stem.isdigit():
-        return {name: int(stem)} if len(stem) <= _MOST_DIGITS else {}
+    alone = [part for part in stem.split("/") if part.isascii() and part.isdigit()]
+    if len(alone) == 1:
+        return {name: int(alone[0])} if len(alone[0]) <= _MOST_DIGITS else {}
+    told = _called_steps(stem)
+    if told is not None:
+        return {name: _numbers(stem)[told]} if _numbers(stem) else {}
     apart = [number for number in _NUMBER.finditer(stem) if not _touches_letters(stem, number)]
-    large = [value for number in apart if (value := _value(number)) >= _LEAST_LONE_STEP]
-    after_word = re.search(r"(?i)(?:^|[^a-z])steps?[_-]?(\d{1,15})$", stem)
-    if after_word:
-        return {name: int(after_word[1])}
+    large = [
+        value for number in apart if (value := _value(number)) >= _LEAST_LONE_STEP and not _DAY.fullmatch(number[0])
+    ]
     return {name: large[0]} if len(large) == 1 else {}
+
+
+def own_step(name: str) -> int | None:
+    """The steps that a name tells without neighbours, as that of a folder around a model; None for none."""
+    conventional = callback_step(name)
+    return int(conventional["step"]) if conventional else _lone_step(name).get(name)
+
+
+def _called_steps(stem: str) -> int | None:
+    """Which number is called steps, None if none is or several are: the first in ``step=100-loss=3``."""
+    numbers = list(enumerate(_NUMBER.finditer(stem)))
+    before = [n for n, number in numbers if _STEPS_BEFORE.search(stem[: number.start()])]
+    found = before or [n for n, number in numbers if _STEPS_AFTER.match(stem[number.end() :])]
+    return found[0] if len(found) == 1 else None
 
 
 def _touches_letters(stem: str, number: re.Match[str]) -> bool:
@@ -128,6 +178,9 @@ def _varying_number(family: Mapping[str, list[int]]) -> dict[str, int]:
     columns = list(zip(*family.values(), strict=True))
     varying = [column for column in columns if len(set(column)) > 1]
     if len(varying) > 1:
+        told = _called_steps(stem_of(next(iter(family))))
+        if told is not None:
+            return dict(zip(family, columns[told], strict=True))
         some = " and ".join(repr(name) for name in sorted(family)[:2])
         raise CheckpointNotUsableError(
             f"The names {some} differ in {len(varying)} numbers: which are the training steps? Say it with "
@@ -164,10 +217,14 @@ def step_pattern(pattern: str) -> re.Pattern[str]:
 
 def _numbers(stem: str) -> list[int]:
     found = list(_NUMBER.finditer(stem))
-    return [_value(number) for number in found] if all(len(n["digits"]) <= _MOST_DIGITS for n in found) else []
+    return [_value(number) for number in found] if all(len(number[0]) <= _MOST_DIGITS for number in found) else []
 
 
 def _value(number: re.Match[str]) -> int:
+    if number["grouped"] is not None:
+        return int(re.sub("[_,]", "", number["grouped"]))
+    if number["power"] is not None:
+        return round(float(number["power"]))
     if number["unit"] is None:
         return int(number["digits"])
     return round(float(number["digits"]) * _UNITS[number["unit"].lower()])

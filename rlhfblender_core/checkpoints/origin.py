@@ -39,12 +39,12 @@ def origin_of(settings: str | None, urls: Iterable[str | None]) -> Origin:
     for url in urls:
         if url is not None:
             for part in reversed(url.rstrip("/").split("/")[-1 - _FOLDERS_ABOVE :]):
-                names |= dict.fromkeys(_ids_in(part))
+                names |= dict.fromkeys(ids_in(part))
     return Origin(settings, tuple(names))
 
 
-def _ids_in(name: str) -> list[str]:
-    """``ppo-Ant-v3_1`` may mean ``ppo-Ant-v3``, and ``Ant-v3`` behind a prefix."""
+def ids_in(name: str) -> list[str]:
+    """Ids of environments that a name may hold: ``ppo-Ant-v3_1`` means it, or ``Ant-v3`` behind a prefix."""
     match = _ID.match(name)
     if match is None:
         return []

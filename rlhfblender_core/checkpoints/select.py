@@ -90,6 +90,13 @@ def parse_wanted(values: Iterable[int | str]) -> tuple[int | str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
+def wanted_as(label: str) -> int | str:
+    """How the checkpoint of a label is asked for: 0 alone means the random baseline."""
+    if label == "0":
+        return ":0"
+    return int(label) if label.isascii() and label.isdigit() else label
+
+
 def select_checkpoints(found: Sequence[CheckpointFile], wanted: Sequence[int | str]) -> tuple[CheckpointFile, ...]:
     """The wanted ones in the order they are wanted, each once.
 
@@ -183,12 +190,18 @@ def _missing(found: Sequence[CheckpointFile], what: str) -> CheckpointNotUsableE
 
 def _latest(found: Sequence[CheckpointFile]) -> CheckpointFile:
     def rank(checkpoint: CheckpointFile) -> tuple[int, int]:
-        order = {FINAL: 2, BEST: 0}
-        return order.get(checkpoint.label, 1), checkpoint.step or 0
+        order = {FINAL: 3, BEST: 1}
+        return order.get(checkpoint.label, 0 if checkpoint.step is None else 2), checkpoint.step or 0
 
     if not found:
         raise CheckpointNotUsableError("There are no checkpoints to choose from.")
-    return max(found, key=rank)
+    latest = max(found, key=rank)
+    if rank(latest) == (0, 0) and len(found) > 1:
+        names = ", ".join(file.label for file in found[:8])
+        raise CheckpointNotUsableError(
+            f"Which one is the latest isn't known: {names}. Name some with --checkpoints, or all."
+        )
+    return latest
 
 
 def _is_open(want: int | str) -> bool:

@@ -12,8 +12,8 @@ from rlhfblender_core.errors import CheckpointNotUsableError
 from rlhfblender_core.untrusted.limits import MAX_PICKLE_BYTES
 
 _CLASS = "VecNormalize"
-#: Pickles of a folder that are looked into.
-_MOST_PICKLES = 200
+#: Pickles of a folder that are looked into; replay buffers are among them.
+_MOST_PICKLES = 20_000
 
 
 def statistics_url(
@@ -36,16 +36,16 @@ def statistics_url(
         return chosen.replace("{step}", file.label), None
     if file.companions.vecnormalize is not None:
         return file.companions.vecnormalize, None
-    known = _statistics_among(file.companions.pickles, storage_options)
+    # Its own first: a training may have left a thousand of them.
+    known = _statistics_among([url for url in file.companions.pickles if _belongs_to(url, file)], storage_options)
+    if len(known) != 1:
+        known = _statistics_among(file.companions.pickles, storage_options)
     if len(known) > 1:
-        own = [url for url in known if _belongs_to(url, file)]
-        if len(own) != 1:
-            names = ", ".join(repr(url) for url in known[:4])
-            raise CheckpointNotUsableError(
-                f"Checkpoint {file.url!r} has several files of statistics beside it: {names}. Say which is its own: "
-                "--vecnormalize FILE."
-            )
-        known = own
+        names = ", ".join(repr(url) for url in known[:4])
+        raise CheckpointNotUsableError(
+            f"Checkpoint {file.url!r} has several files of statistics beside it: {names}. Say which is its own: "
+            "--vecnormalize FILE."
+        )
     if not known:
         return None, None
     name = known[0].rpartition("/")[2]

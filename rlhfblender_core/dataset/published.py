@@ -18,7 +18,7 @@ from rlhfblender_core.dataset.layout import (
 )
 from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
 from rlhfblender_core.errors import DataNotUsableError
-from rlhfblender_core.storage import DataRoot, list_many, list_sizes, read_many
+from rlhfblender_core.storage import DataRoot, list_many, list_sizes, read_many, sizes_of
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,26 @@ def read_published(root: DataRoot, key: CheckpointKey, known: Mapping[int, Manif
         manifests=manifests,
         sizes={kind: list_numbers(root, kind, key) for kind in ArtifactKind},
     )
+
+
+def read_some(root: DataRoot, key: CheckpointKey, numbers: Iterable[int]) -> Published:
+    """What is published of some episodes of a checkpoint: their own files are asked for, nothing is listed.
+
+    Raises:
+        DataNotUsableError: a manifest can't be read.
+    """
+    keys = {number: EpisodeKey(key.experiment, key.checkpoint, number) for number in numbers}
+    paths = {manifest_path(own): number for number, own in keys.items()}
+    contents = read_many(root, paths)
+    manifests = {paths[path]: parse_manifest(content, path) for path, content in contents.items()}
+    files = {
+        artifact_path(kind, keys[number]): (kind, number) for number, own in manifests.items() for kind in own.artifacts
+    }
+    sizes: dict[ArtifactKind, dict[int, int]] = {kind: {} for kind in ArtifactKind}
+    for path, size in sizes_of(root, files).items():
+        kind, number = files[path]
+        sizes[kind][number] = size
+    return Published(key, manifests, sizes)
 
 
 def list_numbers(root: DataRoot, kind: ArtifactKind, key: CheckpointKey) -> dict[int, int]:

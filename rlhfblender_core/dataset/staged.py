@@ -1,7 +1,7 @@
 """Episodes whose files lie complete in a run's folder and wait to be published."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlhfblender_core.dataset.episode_writer import staged_path
@@ -41,6 +41,7 @@ class StagedShard:
         key: experiment and checkpoint.
         episodes: those to publish.
         failures: message by number of those that the environment or the policy broke off.
+        traces: where they did, as Python shows it, by number, where that is known.
         seconds: how long making them took.
         replace: whether they replace episodes that exist, which otherwise are only repaired.
         ours: numbers of those that a run had claimed which died: files of theirs without a manifest are ours.
@@ -52,6 +53,7 @@ class StagedShard:
     key: CheckpointKey
     episodes: tuple[StagedEpisode, ...]
     failures: Mapping[int, str]
+    traces: Mapping[int, str] = field(default_factory=dict)
     seconds: float = 0.0
     replace: bool = False
     ours: frozenset[int] = frozenset()

@@ -1,8 +1,8 @@
-"""What an export folder keeps about itself: the numbers that the server knows things by, and what was exported.
+"""What an export folder keeps about itself: lock, unfinished files, and the numbers that the server goes by.
 
 The ids of experiments, the numbers of checkpoints and the names of environments are written before the first file: a
 run that dies half-way must not leave a folder that another experiment gets later. What was exported of a checkpoint is
-written after its files.
+in :mod:`rlhfblender_core.export.exported`.
 """
 
 import json
@@ -16,7 +16,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError
 from rlhfblender_core.storage import DataRoot, full_disk_errors, make_folder, publish_bytes, read_bytes, storage_errors
 
@@ -39,14 +38,6 @@ class Numbers:
     environments: dict[str, str] = field(default_factory=dict)
     experiments: dict[str, int] = field(default_factory=dict)
     checkpoints: dict[str, dict[str, int]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Exported:
-    """One exported episode: the digest of what it was made from, and the sizes of its files by path."""
-
-    source: str
-    sizes: Mapping[str, int]
 
 
 @contextmanager
@@ -86,11 +77,11 @@ def read_numbers(target: DataRoot) -> Numbers:
     Raises:
         DataNotUsableError: the file isn't ours.
     """
-    content = _read(target, _NUMBERS)
+    content = read_json(target, _NUMBERS)
     try:
         return Numbers(**content)
     except TypeError as error:
-        raise _damaged(target, _NUMBERS) from error
+        raise damaged(target, _NUMBERS) from error
 
 
 def write_numbers(target: DataRoot, numbers: Numbers) -> None:
@@ -98,49 +89,33 @@ def write_numbers(target: DataRoot, numbers: Numbers) -> None:
     _write(target, _NUMBERS, vars(numbers))
 
 
-def read_exported(target: DataRoot, key: CheckpointKey) -> dict[int, Exported]:
-    """What was exported of a checkpoint, by episode."""
-    content = _read(target, _exported_path(key))
-    try:
-        return {int(number): Exported(**record) for number, record in content.items()}
-    except (TypeError, ValueError) as error:
-        raise _damaged(target, _exported_path(key)) from error
-
-
-def write_exported(target: DataRoot, key: CheckpointKey, exported: Mapping[int, Exported]) -> None:
-    """Keeps what was exported; nothing is written where nothing has changed."""
-    content = {
-        str(number): {"source": exported[number].source, "sizes": dict(exported[number].sizes)}
-        for number in sorted(exported)
-    }
-    _write(target, _exported_path(key), content)
-
-
 _NUMBERS = f"{FOLDER}/numbers.json"
 
 
-def _exported_path(key: CheckpointKey) -> str:
-    return f"{FOLDER}/episodes/{key.experiment}/{key.checkpoint}.json"
+def read_json(target: DataRoot, path: str) -> dict[str, Any]:
+    """The object in one of the export's own JSON files; empty where there is none.
 
-
-def _read(target: DataRoot, path: str) -> dict[str, Any]:
+    Raises:
+        DataNotUsableError: it is none.
+    """
     try:
         content = json.loads(read_bytes(target, path))
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise _damaged(target, path) from error
+        raise damaged(target, path) from error
     if not isinstance(content, dict):
-        raise _damaged(target, path)
+        raise damaged(target, path)
     return content
 
 
 def _write(target: DataRoot, path: str, content: Mapping[str, Any]) -> None:
-    if content != _read(target, path):
+    if content != read_json(target, path):
         publish_bytes(target, path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def _damaged(target: DataRoot, path: str) -> DataNotUsableError:
+def damaged(target: DataRoot, path: str) -> DataNotUsableError:
+    """The line about a file of ours in the export that can't be read."""
     return DataNotUsableError(
         f"{target.display_url(path)} is damaged, so it isn't known what was exported. Export to a new folder."
     )

@@ -1,7 +1,7 @@
 """What is exported: experiments with their environments and checkpoints, looked up before anything is written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,7 @@ from rlhfblender_core.dataset.layout import CheckpointKey, manifest_folder
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.names import checked_name
 from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, JsonDict, Registry
-from rlhfblender_core.storage import DataRoot, check_writable, list_sizes, open_data_root
+from rlhfblender_core.storage import DataRoot, check_writable, list_names, open_data_root
 
 #: What the file of rewards holds: RLHF-Blender of 2026 writes values per step, that of 2025 their cumulative sum.
 RewardsKind = Literal["per-step", "cumulative"]
@@ -50,6 +50,7 @@ class CheckpointExport:
         existing: episodes that were there already.
         left_out: number of episodes by the reason why they can't be exported.
         place: where they are, as a person would use it.
+        stateless: number of episodes by the reason why they have no states that can be put back; what was asked for.
     """
 
     key: CheckpointKey
@@ -57,6 +58,7 @@ class CheckpointExport:
     existing: int
     left_out: dict[str, int]
     place: str
+    stateless: dict[str, int] = field(default_factory=dict)
 
 
 def open_target(out: str | None, root: DataRoot) -> DataRoot:
@@ -107,8 +109,12 @@ def _find(root: DataRoot, registry: Registry, name: str) -> ExperimentSource:
         known = ", ".join(experiment.name for experiment in registry.list_experiments()[:8]) or "none"
         raise InvalidParameterError(f"There is no experiment {name!r}. Registered are: {known}.")
     checkpoints = registry.list_checkpoints(name)
-    published = (checkpoint for checkpoint in checkpoints if list_sizes(root, manifest_folder(_key(checkpoint))))
+    published = (checkpoint for checkpoint in checkpoints if _has_episodes(root, _key(checkpoint)))
     return ExperimentSource(record, environment, tuple(published))
+
+
+def _has_episodes(root: DataRoot, key: CheckpointKey) -> bool:
+    return next(list_names(root, manifest_folder(key)), None) is not None
 
 
 def _key(checkpoint: CheckpointRecord) -> CheckpointKey:

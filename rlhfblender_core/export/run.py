@@ -47,6 +47,9 @@ class ExportReport:
             for reason, count in report.left_out.items():
                 episodes = counted(count, "episode")
                 yield f"left out: {report.key.experiment} at {report.key.checkpoint}, {episodes}, each {reason}"
+            for reason, count in report.stateless.items():
+                where = f"{report.key.experiment} at {report.key.checkpoint}, {counted(count, 'episode')}"
+                yield f"without states for demonstrations: {where}, each: {reason}"
         made, existing = sum(report.made for report in self.checkpoints), sum(r.existing for r in self.checkpoints)
         yield f"{counted(made, 'episode')} exported, {existing} there already, in {self.folder}"
         for name in self.left_behind:
@@ -61,6 +64,7 @@ def export(  # noqa: PLR0913 (one per flag)
     to: ExportFormat = "rlhfblender",
     exp: Sequence[str] = (),
     rewards: RewardsKind = "per-step",
+    env_states: bool | None = None,
     data_root: str = DEFAULT_DATA_ROOT,
     database_url: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -72,6 +76,7 @@ def export(  # noqa: PLR0913 (one per flag)
         to: the format.
         exp: experiments; none for all that have episodes.
         rewards: what RLHF-Blender's plots of rewards show.
+        env_states: whether its demonstrations can start in the middle of episodes; None where that costs little.
         data_root: folder or fsspec URL.
         database_url: of the registry; None for SQLite beside the data.
         storage_options: for fsspec.
@@ -81,7 +86,7 @@ def export(  # noqa: PLR0913 (one per flag)
         TransientError: the storage or the registry is gone.
     """
     locations = locate(data_root, database_url, storage_options)
-    return export_all(out, to, exp, ExportOptions(rewards), LocalRunner(), locations)
+    return export_all(out, to, exp, ExportOptions(rewards, env_states), LocalRunner(), locations)
 
 
 def export_all(

@@ -124,8 +124,8 @@ def _fitting_names(names: tuple[str, ...] | None, action_space: JsonDict) -> tup
 def _from_arrays(source: SourceExperiment) -> tuple[JsonDict, JsonDict]:
     """Spaces with the shapes and dtypes of the first episode that can be read; empty for what that doesn't tell."""
     for checkpoint in source.checkpoints:
-        for episode in checkpoint.episodes().values():
-            file = episode.files.get(ArtifactKind.EPISODES)
+        for number in checkpoint.numbers():
+            file = checkpoint.episode(number).files.get(ArtifactKind.EPISODES)
             try:
                 if file is not None:
                     with open_members(file, file.name) as members:

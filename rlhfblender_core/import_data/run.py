@@ -1,12 +1,13 @@
 """Importing: every file of a source is checked, converted and published, then its experiment is registered."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlhfblender_core.dataset.manifests import canonical_digest
 from rlhfblender_core.dataset.publish import episode_record
-from rlhfblender_core.dataset.published import read_published
+from rlhfblender_core.dataset.published import read_some
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.import_data.episodes import ImportedBatch, ImportTarget, import_episodes
 from rlhfblender_core.import_data.labels import import_action_labels
@@ -14,7 +15,7 @@ from rlhfblender_core.import_data.plan import ImportPlan, ImportRequest, check_l
 from rlhfblender_core.import_data.sources import SourceCheckpoint, source_folder
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
 from rlhfblender_core.registry import DEFAULT_PROJECT, open_registry, registry_if_any
-from rlhfblender_core.runs.claims import IMPORTED, open_claims
+from rlhfblender_core.runs.claims import RunClaims, open_claims, this_machine
 from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.step_runner import LocalRunner, StepRunner
 from rlhfblender_core.steps import register_environment, register_experiment
@@ -24,6 +25,8 @@ from rlhfblender_core.workers.pool import available_cores
 
 #: Episodes in one step: their videos are decoded, which takes a second or so each.
 _BATCH = 8
+#: Rows written in one transaction.
+_INDEXED_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -124,12 +127,7 @@ def make_import_plan(request: ImportRequest, locations: Locations) -> ImportPlan
 def import_all(request: ImportRequest, runner: StepRunner, locations: Locations) -> Imported:
     """Imports by the runner's steps, see :func:`import_data`."""
     plan = make_import_plan(request, locations)
-    calls = (
-        {"source": source, "numbers": numbers, "target": target, "locations": locations}
-        for source, target in plan.work
-        for numbers in _batches(source.episodes())
-    )
-    batches = tuple(runner.do_each(import_batch, calls, available_cores()))
+    batches = _import_batches(plan, runner, locations)
     if any(batch.made or batch.existing for batch in batches):
         runner.do(register_environment, plan.environment, locations)
         runner.do(register_experiment, plan.experiment, plan.checkpoint_records(), locations, replace=False)
@@ -145,24 +143,41 @@ def import_all(request: ImportRequest, runner: StepRunner, locations: Locations)
     )
 
 
-def _batches(numbers: Iterable[int]) -> Iterator[tuple[int, ...]]:
-    ordered = sorted(numbers)
-    for start in range(0, len(ordered), _BATCH):
-        yield tuple(ordered[start : start + _BATCH])
+def _import_batches(plan: ImportPlan, runner: StepRunner, locations: Locations) -> tuple[ImportedBatch, ...]:
+    url, experiment = locations.database_url, plan.experiment.name
+    open_registry(url).close()  # made on first use: claims come before files
+    # Two imports from one folder make the same bytes and may share the work; from two, files would mix.
+    origin = f"imported from {canonical_digest([this_machine(), str(plan.folder.resolve())])}"
+    digests = {target.key.checkpoint: origin for _, target in plan.work}
+    with open_run(locations.open_root()) as run, open_claims(url, run.folder, experiment, digests) as claims:
+        calls = (
+            {"source": source, "numbers": numbers, "target": target, "claims": claims, "locations": locations}
+            for source, target in plan.work
+            for numbers in batched(source.numbers(), _BATCH)
+        )
+        return tuple(runner.do_each(import_batch, calls, available_cores()))
+
+
+def batched(numbers: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
+    """The numbers in their order, some at a time."""
+    for start in range(0, len(numbers), size):
+        yield tuple(numbers[start : start + size])
 
 
 def import_batch(
-    source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, locations: Locations
+    source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, claims: RunClaims, locations: Locations
 ) -> ImportedBatch:
     """Checks, converts and publishes these episodes of a checkpoint."""
-    root, url, key = locations.open_root(), locations.database_url, target.key
-    open_registry(url).close()  # made on first use: claims come before files
-    asked = {key.checkpoint: IMPORTED}
-    with open_run(root) as run, open_claims(url, run.folder, key.experiment, asked) as claims:
-        # What another import has claimed is converted all the same: from one source comes the same.
-        claimed = claims.claim(key, numbers)
-        batch = import_episodes(root, source, numbers, target, run.folder)
-        claims.release(key, claimed.free)
+    root = locations.open_root()
+    # What another import has claimed is converted all the same: from one source comes the same.
+    claimed = claims.claim(target.key, numbers)
+    target = replace(target, left_over=claimed.taken_over)
+    with (
+        open_run(root) as run,
+        open_registry(locations.database_url, create=False, reached_before=True) as registry,
+    ):
+        batch = import_episodes(root, source, numbers, target, run.folder, registry)
+    claims.release(target.key, claimed.free)
     return batch
 
 
@@ -172,12 +187,10 @@ def import_labels(plan: ImportPlan, locations: Locations) -> tuple[int, tuple[st
 
 
 def index_imported(plan: ImportPlan, locations: Locations) -> None:
-    """Registers the checkpoints' published episodes."""
+    """Registers the published episodes, some at a time: memory doesn't grow with their number."""
     root = locations.open_root()
-    records = [
-        episode_record(manifest)
-        for _, target in plan.work
-        for manifest in read_published(root, target.key).manifests.values()
-    ]
     with open_registry(locations.database_url) as registry:
-        registry.record_episodes(records)
+        for source, target in plan.work:
+            for numbers in batched(source.numbers(), _INDEXED_AT_ONCE):
+                manifests = read_some(root, target.key, numbers).manifests.values()
+                registry.record_episodes([episode_record(manifest) for manifest in manifests])

@@ -6,6 +6,7 @@ server
     ``<kind>/<env>/<env>_<id>_<checkpoint>/…`` with names such as ``benchmark_<n>.npz``, as its server keeps them.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -69,16 +70,23 @@ class SourceCheckpoint:
     name: str
     layout: Layout
 
-    def episodes(self) -> dict[int, SourceEpisode]:
-        """Its episodes by number: every number that any file has."""
-        found: dict[int, dict[ArtifactKind, Path]] = {}
+    def numbers(self) -> list[int]:
+        """Of its episodes, ascending: every number that any file has."""
+        found: set[int] = set()
         for kind, names in _NAMES[self.layout].items():
-            for prefix, extension in reversed(names):  # the usual name wins
-                for file in _files(self.folder / kind / self.path):
-                    number = _number(file.name, prefix, extension)
-                    if number is not None:
-                        found.setdefault(number, {})[kind] = file
-        return {number: SourceEpisode(number, files, self._usual(number)) for number, files in sorted(found.items())}
+            for name in _file_names(self.folder / kind / self.path):
+                found.update(number for affixes in names if (number := _number(name, *affixes)) is not None)
+        return sorted(found)
+
+    def episode(self, number: int) -> SourceEpisode:
+        """An episode by its number: the names that its files may have are looked for, nothing is listed."""
+        files = {}
+        for kind, names in _NAMES[self.layout].items():
+            candidates = (self.folder / kind / self.path / f"{pre}{number}{ext}" for pre, ext in names)
+            file = next((file for file in candidates if file.is_file()), None)
+            if file is not None:
+                files[kind] = file
+        return SourceEpisode(number, files, self._usual(number))
 
     def unknown_files(self) -> list[Path]:
         """Files beside the episodes' whose names have no number that an episode could have."""
@@ -157,7 +165,7 @@ def find_source_experiments(folder: Path) -> list[SourceExperiment]:
             tuple(checkpoints[path] for path in sorted(checkpoints)),
         )
         for (name, number), checkpoints in sorted(found.items(), key=lambda entry: (entry[0][0], entry[0][1] or 0))
-        if any(checkpoint.episodes() for checkpoint in checkpoints.values())
+        if any(checkpoint.numbers() for checkpoint in checkpoints.values())
     ]
 
 
@@ -178,6 +186,12 @@ def _number(name: str, prefix: str, extension: str) -> int | None:
 def _folders(folder: Path) -> Iterator[Path]:
     if folder.is_dir():
         yield from sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _file_names(folder: Path) -> Iterator[str]:
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            yield from (entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -67,8 +67,6 @@ def find_waiting(
     found: dict[str, list[str]] = {"complete": [], "ready": [], "unsettled": []}
     pattern, statistics = (experiment.settings.get(name) for name in ("checkpoint_pattern", "vecnormalize"))
     for file in find_checkpoints(experiment.model_path, experiment.env_id, options, pattern=pattern):
-        if file.step == 0:  # can't be asked for: 0 is the random baseline
-            continue
         existing = find_existing(root, registry, CheckpointKey(experiment.name, file.label))
         if not existing.missing(range(num_episodes)):
             state = "complete"

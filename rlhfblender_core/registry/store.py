@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -154,6 +155,27 @@ class Registry(ClaimsStore):
             labels = None if names is None else list(names)
             return upserts.update_environment(session, env_id, {"action_names": labels})
 
+    def update_environment(self, record: EnvironmentRecord) -> EnvironmentRecord:
+        """The environment as registered, with the record's values in place of what it had.
+
+        Raises:
+            EnvironmentNotUsableError: it isn't registered.
+        """
+        names = ("display_name", "description", "entry_point", "observation_space", "action_space", "action_names")
+        changes = {name: getattr(record, name) for name in names}
+        with self._write() as session:
+            packages = list(record.additional_packages)
+            return upserts.update_environment(session, record.env_id, {**changes, "additional_packages": packages})
+
+    def delete_environment(self, env_id: str) -> None:
+        """Deletes an environment. No error if it is gone.
+
+        Raises:
+            RegistryConflictError: experiments study it.
+        """
+        with self._write() as session:
+            upserts.delete_environment(session, env_id)
+
     def find_environment(self, env_id: str) -> EnvironmentRecord | None:
         """The environment of that id; None if it isn't registered."""
         with self._read() as session:
@@ -200,6 +222,11 @@ class Registry(ClaimsStore):
                 return registered
         with self._write() as session:
             return upserts.ensure_experiment(session, record, replace_settings=replace_settings)
+
+    def update_experiment(self, name: str, changes: Mapping[str, Any]) -> ExperimentRecord:
+        """The experiment with these columns changed, ``project`` by its name."""
+        with self._write() as session:
+            return upserts.update_experiment(session, name, dict(changes))
 
     def find_experiment(self, name: str) -> ExperimentRecord | None:
         """The experiment of that name; None if it isn't registered."""

@@ -50,6 +50,10 @@ class RolloutAgent(Protocol):
         """Whether it needs torch, and a distribution's mode means something."""
 
     @property
+    def takes_masks(self) -> bool:
+        """Whether it can choose among allowed actions."""
+
+    @property
     def env_kwargs(self) -> Mapping[str, Any]:
         """Keyword arguments of the environment that it was trained with."""
 
@@ -97,6 +101,7 @@ class RandomAgent:
     sha256 = None
     algorithm = None
     is_trained = False
+    takes_masks = True
     distributions: tuple[str, ...] = ()
 
     @property
@@ -168,6 +173,11 @@ class CheckpointAgent:
         return self.ref.algorithm
 
     @property
+    def takes_masks(self) -> bool:
+        """See :class:`RolloutAgent`."""
+        return self.ref.algorithm == Algorithm.MASKABLE_PPO
+
+    @property
     def env_kwargs(self) -> Mapping[str, Any]:
         """See :class:`RolloutAgent`."""
         return {name: value for name, value in self.ref.settings.env_kwargs.items() if name != RENDER_MODE_KWARG}
@@ -234,7 +244,7 @@ class CheckpointAgent:
 
     def action_masks(self, env: gym.Env[Any, Any], options: RolloutOptions) -> ActionMasks | None:
         """See :class:`RolloutAgent`."""
-        if self.ref.algorithm != Algorithm.MASKABLE_PPO:
+        if not self.takes_masks:
             return None
         masks = action_mask_source(env, options.action_mask_method)
         if masks is None and options.action_mask_method != NO_MASK:

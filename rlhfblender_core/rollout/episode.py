@@ -16,7 +16,7 @@ from rlhfblender_core.dataset.episode_writer import EpisodeFiles, EpisodeSummary
 from rlhfblender_core.dataset.video import Frame, frame_fault
 from rlhfblender_core.environments import close_environment, flatten_observation
 from rlhfblender_core.environments.contained import contained, end_forked_copy, is_interrupt
-from rlhfblender_core.errors import EnvironmentNotUsableError, EpisodeError, RLHFBlenderError, one_line
+from rlhfblender_core.errors import EnvironmentNotUsableError, EpisodeError, RLHFBlenderError, one_line, trace_of
 from rlhfblender_core.policies.protocol import Policy
 from rlhfblender_core.rollout.seeding import episode_seed, seed_spaces, seeded_globals
 from rlhfblender_core.storage import full_disk_errors
@@ -153,7 +153,7 @@ def roll_out_episode(
         is_ours = isinstance(error, RLHFBlenderError) and not isinstance(error, EnvironmentNotUsableError)
         if is_ours or is_interrupt(error):
             raise
-        raise EpisodeError(episode, progress.step, one_line(error)) from error
+        raise EpisodeError(episode, progress.step, one_line(error), trace_of(error)) from error
 
 
 class _Progress:

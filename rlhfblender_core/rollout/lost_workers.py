@@ -70,6 +70,7 @@ def _one_by_one(workers: Workers, shard: Shard, staging: Path) -> StagedShard:
             episodes=staged.episodes + made.episodes,
             failures={**staged.failures, **made.failures},
             seconds=staged.seconds + made.seconds,
+            traces={**staged.traces, **made.traces},
         )
     return staged
 

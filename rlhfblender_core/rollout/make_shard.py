@@ -92,7 +92,7 @@ def make_shard(
         raise OutOfReachError(one_line(error)) from error
     _release(claims, shard.key, set(claimed.free).difference(published.episodes))
     if published.failures:
-        raise EpisodesFailedError(published.key.checkpoint, published.failures, published.episodes)
+        raise EpisodesFailedError(published.key.checkpoint, published.failures, published.episodes, staged.traces)
     return replace(published, held=held)
 
 

@@ -11,7 +11,13 @@ from rlhfblender_core.dataset.layout import CheckpointKey, EpisodeKey
 from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.environments import close_environment, make_environment
 from rlhfblender_core.environments.describe import DEFAULT_FPS
-from rlhfblender_core.errors import CheckpointNotUsableError, EnvironmentNotUsableError, EpisodeError, one_line
+from rlhfblender_core.errors import (
+    CheckpointNotUsableError,
+    EnvironmentNotUsableError,
+    EpisodeError,
+    one_line,
+    trace_of,
+)
 from rlhfblender_core.rollout.episode import Agent, EpisodeTerms, RawRecorder, Stage, roll_out_episode
 from rlhfblender_core.rollout.manifest import describe_episode
 from rlhfblender_core.rollout.seeding import episode_seed, is_torch_loaded, seeded_globals
@@ -77,14 +83,15 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
     started = time.perf_counter()
     staged: list[StagedEpisode] = []
     failures: dict[int, str] = {}
+    traces: dict[int, str] = {}
     for episode in shard.episodes:
         try:
             staged.append(_stage_episode(shard, episode, staging))
         except EpisodeError as error:
-            failures[episode] = str(error)
+            failures[episode], traces[episode] = str(error), error.trace
         end_without_lifelines()
         count_progress(episodes=1)
-    return StagedShard(shard.name, shard.key, tuple(staged), failures, time.perf_counter() - started)
+    return StagedShard(shard.name, shard.key, tuple(staged), failures, traces, time.perf_counter() - started)
 
 
 def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
@@ -167,7 +174,7 @@ class _Session:
         except EnvironmentNotUsableError as error:
             if self._agent is None:
                 raise
-            raise EpisodeError(episode, -1, one_line(error)) from error
+            raise EpisodeError(episode, -1, one_line(error), trace_of(error)) from error
         try:
             if self._agent is None:
                 policy = settings.agent.make_policy(stage, settings.options)

@@ -53,6 +53,19 @@ def read_objects(root: DataRoot, paths: Iterable[str]) -> dict[str, bytes]:
     return {path: content for path, content in side_by_side(read, paths) if content is not None}
 
 
+def object_sizes(root: DataRoot, paths: Iterable[str]) -> dict[str, int]:
+    """Sizes in bytes of those that exist, by path."""
+
+    def ask(path: str) -> tuple[str, int | None]:
+        try:
+            with storage_errors(root):
+                return path, int(root.fs.info(root.full_path(path))["size"])
+        except FileNotFoundError:
+            return path, None
+
+    return {path: size for path, size in side_by_side(ask, paths) if size is not None}
+
+
 def upload_files(root: DataRoot, files: Mapping[str, Path]) -> None:
     """Uploads local files to their paths with one PUT each; each is removed here once it is there."""
 

@@ -5,13 +5,13 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlhfblender_core.errors import StorageNotUsableError
 from rlhfblender_core.storage.failures import cause_of, storage_errors
-from rlhfblender_core.storage.objects import read_objects, side_by_side
+from rlhfblender_core.storage.objects import object_sizes, read_objects, side_by_side
 from rlhfblender_core.storage.root import DataRoot
 
 
@@ -114,29 +114,6 @@ def list_entries(root: DataRoot, folder: str) -> Entries:
     return Entries(sizes, tuple(sorted(folders)))
 
 
-def find_sizes(root: DataRoot, paths: Iterable[str]) -> dict[str, int]:
-    """Sizes in bytes of those files that exist, by path; on object storage a request each, however much lies there."""
-
-    def find(path: str) -> tuple[str, int | None]:
-        try:
-            with storage_errors(root):
-                return path, _local_size(root, path) if root.is_local else int(
-                    root.fs.info(root.full_path(path))["size"]
-                )
-        except FileNotFoundError:
-            return path, None
-
-    found = map(find, paths) if root.is_local else side_by_side(find, paths)
-    return {path: size for path, size in found if size is not None}
-
-
-def _local_size(root: DataRoot, path: str) -> int:
-    try:
-        return (root.local_folder / path).lstat().st_size
-    except NotADirectoryError:
-        raise FileNotFoundError(path) from None
-
-
 def list_many(root: DataRoot, folders: Iterable[str]) -> dict[str, Entries]:
     """What lies right in each of the folders, by folder; asked for side by side on object storage."""
     folders = list(folders)
@@ -148,6 +125,36 @@ def list_many(root: DataRoot, folders: Iterable[str]) -> dict[str, Entries]:
 def list_sizes(root: DataRoot, folder: str) -> Mapping[str, int]:
     """Sizes in bytes of the files right in a folder, by name; empty if there is no such folder."""
     return list_entries(root, folder).sizes
+
+
+def sizes_of(root: DataRoot, paths: Iterable[str]) -> dict[str, int]:
+    """Sizes in bytes of those files that exist, by path: a request each on object storage, so for a few of many."""
+    if not root.is_local:
+        return object_sizes(root, paths)
+    sizes = {}
+    with storage_errors(root):
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                status = (root.local_folder / path).stat()
+                if _is_file(status):
+                    sizes[path] = status.st_size
+    return sizes
+
+
+def list_names(root: DataRoot, folder: str) -> Iterator[str]:
+    """Names of the files right in a folder, in any order, as they are found; nothing if there is no such folder.
+
+    On a local disk no file is asked for its size, and memory doesn't grow with their number.
+    """
+    if not root.is_local:
+        yield from list_sizes(root, folder)
+        return
+    with (
+        storage_errors(root),
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        os.scandir(root.local_folder / folder) as entries,
+    ):
+        yield from (entry.name for entry in entries if entry.is_file())
 
 
 def list_folders(root: DataRoot, folder: str) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhfblender_core.checkpoints.select import wanted_as
 from rlhfblender_core.dataset.layout import RANDOM, CheckpointKey, EpisodeKey
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.environments import ONLY_DECLARED, EnvironmentSpec, Trust, describe_environment
@@ -127,11 +128,7 @@ def reconstruct_settings(key: CheckpointKey, sources: Sources) -> RolloutSetting
     registered = sources.registry.find_experiment(key.experiment)
     if registered is None:
         raise DataNotUsableError("the experiment is not registered, and none of its manifests says how it was made.")
-    label: int | str = key.checkpoint
-    if key.checkpoint == RANDOM:
-        label = RANDOM_BASELINE
-    elif key.checkpoint.isascii() and key.checkpoint.isdigit():
-        label = int(key.checkpoint)
+    label = RANDOM_BASELINE if key.checkpoint == RANDOM else wanted_as(key.checkpoint)
     request = GenerationRequest(
         exp=key.experiment, checkpoints=(label,), trust_checkpoint=sources.trust_checkpoint, num_episodes=1
     )
@@ -235,6 +232,8 @@ def _experiment_record(
     }
     settings = RolloutOptions.merged({}, asked).to_json()
     kind: ExperimentKind = "trained" if trained else "random"
+    if manifest.policy.kind == "agent":
+        kind, settings["agent"] = "agent", manifest.policy.algorithm
     return ExperimentRecord(
         name=experiment,
         env_id=manifest.environment.id,

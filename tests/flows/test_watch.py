@@ -120,3 +120,11 @@ def test_a_folder_that_is_gone_is_a_problem_of_its_experiment(experiment: str, m
     state = look(data_root)
     assert state.is_failed()
     assert "study: There is nothing at" in state.message
+
+
+def test_a_checkpoint_of_step_0_has_its_episodes_too(
+    experiment: str, models: Path, trained_cartpole: Path, data_root: Path
+) -> None:
+    shutil.copy(trained_cartpole / "rl_model_128_steps.zip", models / "rl_model_0_steps.zip")
+    assert look(data_root, settle_seconds=0).message == "2 checkpoints filled: study/0, study/128"
+    assert made(data_root) == ["0", "128"]

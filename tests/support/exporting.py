@@ -41,8 +41,14 @@ class DataSet:
             **kwargs,
         )
 
-    def export(self, out: Path, experiments: Sequence[str] = (), rewards: Any = "per-step") -> list[CheckpointExport]:
+    def export(
+        self,
+        out: Path,
+        experiments: Sequence[str] = (),
+        rewards: Any = "per-step",
+        env_states: bool | None = None,
+    ) -> list[CheckpointExport]:
         """Exports to RLHF-Blender's layout, as the flow would."""
         locations = locations_of(self.root, self.url)
-        options = ExportOptions(rewards)
+        options = ExportOptions(rewards, env_states)
         return list(export_all(str(out), "rlhfblender", experiments, options, LocalRunner(), locations).checkpoints)

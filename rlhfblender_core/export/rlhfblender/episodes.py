@@ -8,35 +8,39 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from rlhfblender_core.dataset.layout import RANDOM, ArtifactKind, CheckpointKey
+from rlhfblender_core.dataset.layout import RANDOM, ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.dataset.npz import WholeArray, write_npy
-from rlhfblender_core.dataset.published import Published, read_published
 from rlhfblender_core.dataset.video import even, read_frames
 from rlhfblender_core.errors import DataNotUsableError
-from rlhfblender_core.export.index import Exported, read_exported, staging_folder, write_exported
+from rlhfblender_core.export.exported import Exported, ExportedEpisodes, exported_episodes
+from rlhfblender_core.export.index import staging_folder
 from rlhfblender_core.export.request import CheckpointExport, RewardsKind
 from rlhfblender_core.export.rlhfblender import names
 from rlhfblender_core.export.rlhfblender.arrays import server_rewards, server_uncertainty, write_server_episode
-from rlhfblender_core.storage import DataRoot, fetch_file, publish_files, remove_files
+from rlhfblender_core.export.rlhfblender.states import StatesPlan, StateWriter, open_state_writer
+from rlhfblender_core.export.source import DAMAGED, CheckpointSource, SourceEpisode, size_of
+from rlhfblender_core.rollout.replay import ReplayedStates
+from rlhfblender_core.storage import DataRoot, fetch_file, publish_bytes, publish_files, remove_files
 from rlhfblender_core.untrusted.pictures import PHOTOS, open_picture
 
 #: Part of what decides whether an episode is up to date; raised when the same episode would be other files.
 _RECIPE = 2
+#: The same for its states.
+_STATES_RECIPE = "states 1"
 _JPEG_QUALITY = 90
-#: Episodes that a killed export may have to write again.
-_REMEMBER_EVERY = 50
 
 NO_VIDEO = "has no video, and RLHF-Blender shows none without one; generate it without --no-render"
-DAMAGED = "is damaged; run `python flows/verify.py --repair`"
 UNEVEN = "has a video of another length than its steps"
 
 
@@ -51,6 +55,7 @@ class ServerCheckpoint:
         experiment_id: the server's.
         number: the server's name of the checkpoint.
         rewards: what the file of rewards holds.
+        states: whether and how states of the environment are exported.
     """
 
     key: CheckpointKey
@@ -59,6 +64,7 @@ class ServerCheckpoint:
     experiment_id: int
     number: int
     rewards: RewardsKind
+    states: StatesPlan | None = None
 
     @property
     def folder(self) -> str:
@@ -72,6 +78,8 @@ class ServerCheckpoint:
         paths = {"episode": f"{names.DATA}/{names.EPISODES}/{self.folder}/{array}"}
         if projections != self.folder:
             paths["projection"] = f"{names.DATA}/{names.EPISODES}/{projections}/{array}"
+        states = names.states_folder(self.env_id, self.experiment_id, self.number)
+        paths["states"] = f"{names.DATA}/{names.ENV_STATES}/{states}/env_states_{episode}.npy"
         return paths | {
             "rewards": f"{names.DATA}/{names.REWARDS}/{self.folder}/rewards_{episode}.npy",
             "uncertainty": f"{names.DATA}/{names.UNCERTAINTY}/{self.folder}/uncertainty_{episode}.npy",
@@ -88,80 +96,133 @@ def export_server_checkpoint(root: DataRoot, target: DataRoot, checkpoint: Serve
         target: the export, locked by the caller.
         checkpoint: which one.
     """
-    published = read_published(root, checkpoint.key)
-    before = read_exported(target, checkpoint.key)
-    reasons = {number: _obstacle(published, number) for number in sorted(published.manifests)}
-    wanted = {number: _source(published.manifests[number], checkpoint) for number, why in reasons.items() if not why}
-    there = {number: before[number] for number, source in wanted.items() if _is_there(target, before, number, source)}
-    _remove(target, (before[number] for number in before.keys() - wanted.keys()))
-    _remove(target, (before[number] for number in (before.keys() & wanted.keys()) - there.keys()), only=".mp4")
-    write_exported(target, checkpoint.key, there)
-    exported = dict(there)
-    try:
-        for number in sorted(wanted.keys() - there.keys()):
-            sizes = _export_episode(root, target, checkpoint, published.manifests[number])
-            exported[number] = Exported(wanted[number], sizes)
-            if len(exported) % _REMEMBER_EVERY == 0:
-                write_exported(target, checkpoint.key, exported)
-    finally:  # what is exported needn't be again, whatever stopped us
-        write_exported(target, checkpoint.key, exported)
+    source = CheckpointSource(root, checkpoint.key)
+    with ExitStack() as stack:
+        exported = stack.enter_context(exported_episodes(target, checkpoint.key))
+        export = _Export(target, checkpoint, source, exported, _state_writer(source, checkpoint, stack))
+        export.remove_gone()
+        for block in source.blocks():
+            export.update(block)
     return CheckpointExport(
         checkpoint.key,
-        made=len(exported) - len(there),
-        existing=len(there),
-        left_out=dict(Counter(why for why in reasons.values() if why)),
+        made=export.made,
+        existing=export.existing,
+        left_out=dict(export.left_out),
         place=f"{names.DATA}/{names.RENDERS}/{checkpoint.folder}",
+        stateless=dict(export.stateless),
     )
 
 
-def _obstacle(published: Published, number: int) -> str | None:
-    """Why an episode can't be exported."""
-    manifest = published.manifests[number]
-    if not published.is_complete(number):
-        return DAMAGED
-    if ArtifactKind.RENDERS not in manifest.artifacts:
-        return NO_VIDEO
-    return UNEVEN if manifest.frames != manifest.episode_length else None
+def _state_writer(source: CheckpointSource, checkpoint: ServerCheckpoint, stack: ExitStack) -> StateWriter | None:
+    """Who writes states; None where none are wanted."""
+    plan = checkpoint.states
+    first = next((episode for block in source.blocks() for episode in block), None) if plan else None
+    with contextlib.suppress(DataNotUsableError):  # a damaged manifest is told when its episode is met
+        if plan is not None and first is not None and plan.is_wanted(first.manifest):
+            return stack.enter_context(open_state_writer(plan))
+    return None
 
 
-def _source(manifest: Manifest, checkpoint: ServerCheckpoint) -> str:
-    """Digest of all that decides the exported files."""
-    identity = (_RECIPE, checkpoint.rewards, checkpoint.folder, manifest.sha256)
-    return hashlib.sha256(repr(identity).encode()).hexdigest()
+@dataclass
+class _Export:
+    """The export of one checkpoint, one block of its episodes after the other."""
 
+    target: DataRoot
+    checkpoint: ServerCheckpoint
+    source: CheckpointSource
+    exported: ExportedEpisodes
+    states: StateWriter | None = None
+    made: int = 0
+    existing: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    stateless: Counter[str] = field(default_factory=Counter)
 
-def _is_there(target: DataRoot, before: Mapping[int, Exported], number: int, source: str) -> bool:
-    exported = before.get(number)
-    if exported is None or exported.source != source:
-        return False
-    files = {target.local_folder / path: size for path, size in exported.sizes.items()}
-    return all(file.is_file() and file.stat().st_size == size for file, size in files.items())
+    def remove_gone(self) -> None:
+        """Removes what was exported of episodes that are no more."""
+        for number in [number for number in self.exported.numbers() if not self.source.has(number)]:
+            self._remove(number, self.exported.between(number, number)[number])
 
+    def update(self, block: Sequence[SourceEpisode]) -> None:
+        """Brings some episodes up to date."""
+        before = self.exported.between(block[0].number, block[-1].number) if block else {}
+        for episode in block:
+            there = before.get(episode.number)
+            digest = self._digest(episode)
+            is_known = there is not None and there.source == digest
+            obstacle = self._obstacle(episode.number, episode.facts if is_known else episode.manifest.model_dump())
+            if obstacle is not None:
+                self.left_out[obstacle] += 1
+            if obstacle is not None and there is not None:
+                self._remove(episode.number, there)
+            elif obstacle is None and there is not None and is_known and _is_whole(self.target, there):
+                self.existing += 1
+            elif obstacle is None:
+                self._export(episode, there, digest)
 
-def _remove(target: DataRoot, doomed: Iterable[Exported], only: str = "") -> None:
-    for exported in doomed:
+    def _digest(self, episode: SourceEpisode) -> str:
+        """Of all that decides the exported files."""
+        identity: tuple[object, ...] = (_RECIPE, self.checkpoint.rewards, self.checkpoint.folder, episode.sha256)
+        if self.states is not None:
+            identity += (_STATES_RECIPE,)
+        return hashlib.sha256(repr(identity).encode()).hexdigest()
+
+    def _obstacle(self, number: int, facts: Mapping[str, Any]) -> str | None:
+        """Why an episode can't be exported."""
+        if not self.source.is_complete(facts, number):
+            return DAMAGED
+        if ArtifactKind.RENDERS not in facts["artifacts"]:
+            return NO_VIDEO
+        return UNEVEN if facts["frames"] != facts["episode_length"] else None
+
+    def _export(self, episode: SourceEpisode, before: Exported | None, digest: str) -> None:
+        if before is not None:  # without its video there is no episode while its files change
+            remove_files(self.target, [path for path in before.sizes if path.endswith(".mp4")])
+            self.exported.remove([episode.number])
+        sizes, states = _export_episode(self.source.root, self.target, self.checkpoint, episode.manifest, self.states)
+        if before is not None:
+            remove_files(self.target, [path for path in before.sizes if path not in sizes])
+        if states is not None and states.obstacle is not None:
+            self.stateless[states.obstacle] += 1
+        self.exported.add(episode.number, Exported(digest, sizes, None if states is None else states.proved))
+        self.made += 1
+
+    def _remove(self, number: int, doomed: Exported) -> None:
         # The video first: without it there is no episode.
-        paths = sorted(exported.sizes, key=lambda path: not path.endswith(".mp4"))
-        remove_files(target, [path for path in paths if path.endswith(only)])
+        remove_files(self.target, sorted(doomed.sizes, key=lambda path: not path.endswith(".mp4")))
+        self.exported.remove([number])
+
+
+def _is_whole(target: DataRoot, exported: Exported) -> bool:
+    return all(size_of(target.local_folder / path) == size for path, size in exported.sizes.items())
 
 
 def _export_episode(
-    root: DataRoot, target: DataRoot, checkpoint: ServerCheckpoint, manifest: Manifest
-) -> dict[str, int]:
+    root: DataRoot,
+    target: DataRoot,
+    checkpoint: ServerCheckpoint,
+    manifest: Manifest,
+    writer: StateWriter | None = None,
+) -> tuple[dict[str, int], ReplayedStates | None]:
     with staging_folder(target) as folder:
-        _stage(root, manifest, folder, checkpoint.rewards)
+        arrays = _stage(root, manifest, folder, checkpoint.rewards)
         paths = checkpoint.paths(manifest.episode)
+        states = None if writer is None else writer.write(manifest, arrays, folder / "states")
+        if states is None or not states.written:
+            del paths["states"]
+        elif manifest.episode == 0:
+            file = names.initial_state_file(checkpoint.env_id, checkpoint.experiment_id)
+            publish_bytes(target, file, states.initial)
         if "projection" in paths:
             link_or_copy(folder / "episode", folder / "projection")
         sizes = {path: (folder / name).stat().st_size for name, path in paths.items()}
         video = {paths.pop("video"): folder / "video"}
         publish_files(target, {path: folder / name for name, path in paths.items()})
         publish_files(target, video)
-    return sizes
+    return sizes, states
 
 
-def _stage(root: DataRoot, manifest: Manifest, folder: Path, rewards: RewardsKind) -> None:
-    """Writes the server's files of an episode into a folder."""
+def _stage(root: DataRoot, manifest: Manifest, folder: Path, rewards: RewardsKind) -> Path:
+    """Writes the server's files of an episode into a folder; returns our own arrays."""
     fetch = partial(_fetch, root, manifest, folder)
     arrays = fetch(ArtifactKind.EPISODES)
     write_server_episode(arrays, folder / "episode", is_random=manifest.policy.kind == RANDOM)
@@ -177,10 +238,12 @@ def _stage(root: DataRoot, manifest: Manifest, folder: Path, rewards: RewardsKin
         folder / "thumbnail", "JPEG", quality=_JPEG_QUALITY
     )
     link_or_copy(video, folder / "video")
+    return arrays
 
 
 def _fetch(root: DataRoot, manifest: Manifest, folder: Path, kind: ArtifactKind) -> Path:
-    path = manifest.artifacts[kind].path
+    # Where the layout has it, whatever path a manifest of somebody's names.
+    path = artifact_path(kind, EpisodeKey(manifest.experiment, manifest.checkpoint, manifest.episode))
     try:
         return fetch_file(root, path, folder)
     except FileNotFoundError as error:

@@ -29,6 +29,6 @@ def import_all(source: Path, target: Path, tmp_path: Path) -> ImportAll:
         staging = tmp_path / "staging"
         staging.mkdir(exist_ok=True)
         plan = plan_import(ImportRequest(**request), None)
-        return [import_episodes(root, found, sorted(found.episodes()), to, staging) for found, to in plan.work]
+        return [import_episodes(root, found, found.numbers(), to, staging) for found, to in plan.work]
 
     return run

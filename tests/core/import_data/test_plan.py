@@ -197,7 +197,7 @@ def test_files_that_are_no_episodes_are_named(source: Path) -> None:
     for name in ("._benchmark_0.npz", ".DS_Store"):  # what file managers leave everywhere
         (folder / name).touch()
     planned = plan(source)
-    assert [len(found.episodes()) for found, _ in planned.work] == [1]
+    assert [len(found.numbers()) for found, _ in planned.work] == [1]
     assert len(planned.notes) == 5
     assert f"episodes/{ENV}/{ENV}_1_5000/benchmark_007.npz: left out" in " ".join(planned.notes)
     for number in range(40):

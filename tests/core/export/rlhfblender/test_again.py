@@ -1,6 +1,7 @@
 """The export to RLHF-Blender, run again: what is new is written, what is gone goes, ids and numbers stay."""
 
 import importlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.dataset.published import read_published
 from rlhfblender_core.delete import delete_checkpoint, plan_deletion
-from rlhfblender_core.export.index import read_exported, read_numbers
+from rlhfblender_core.errors import DataNotUsableError
+from rlhfblender_core.export.exported import Exported, exported_episodes
+from rlhfblender_core.export.index import read_numbers
 from rlhfblender_core.register import RegistrationRequest, register_environment
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import open_data_root
@@ -19,6 +22,18 @@ from tests.support.exporting import DataSet
 from tests.support.generating import locations_of
 
 Snapshot = Callable[[Path], dict[str, str]]
+
+
+def remembered(out: Path, checkpoint: str = "random", experiment: str = "E") -> dict[int, Exported]:
+    with exported_episodes(open_data_root(str(out)), CheckpointKey(experiment, checkpoint)) as exported:
+        return exported.between(0, 10**9)
+
+
+def contents(out: Path, snapshot: Snapshot) -> tuple[dict[str, str], dict[int, Exported]]:
+    """The export's files, and the rows of its index, whose file depends on the order in which it was written."""
+    files = snapshot(out)
+    del files[".rlhfblender-export/index.sqlite"]
+    return files, remembered(out)
 
 
 def test_a_second_run_changes_nothing(data: DataSet, out: Path, snapshot: Snapshot) -> None:
@@ -34,7 +49,7 @@ def test_two_exports_have_the_same_bytes(data: DataSet, tmp_path: Path, snapshot
     data.counting()
     for name in ("one", "two"):
         data.export(tmp_path / name)
-    assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
+    assert contents(tmp_path / "one", snapshot) == contents(tmp_path / "two", snapshot)
 
 
 def test_only_new_episodes_are_written(data: DataSet, out: Path) -> None:
@@ -169,13 +184,11 @@ def test_an_export_stopped_half_way_is_finished_by_the_next(
     data.counting(episodes=3)
     data.export(tmp_path / "whole")
     real, calls = module.publish_files, []
-    monkeypatch.setattr(module, "_REMEMBER_EVERY", 1)
 
     def stops(*arguments: Any) -> None:
         calls.append(arguments)
         if len(calls) == 4:
-            remembered = read_exported(arguments[0], CheckpointKey("E", "random"))
-            assert list(remembered) == [0], "a killed process has no time to write"
+            assert list(remembered(tmp_path / "out")) == [0], "a killed process has no time to write"
             raise KeyboardInterrupt
         real(*arguments)
 
@@ -189,4 +202,33 @@ def test_an_export_stopped_half_way_is_finished_by_the_next(
     left.parent.mkdir()
     left.touch()
     assert [(report.made, report.existing) for report in data.export(tmp_path / "out")] == [(2, 1)]
-    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "whole")
+    assert contents(tmp_path / "out", snapshot) == contents(tmp_path / "whole", snapshot)
+
+
+def test_the_index_of_an_export_of_before_is_taken_over(data: DataSet, out: Path) -> None:
+    data.counting(episodes=3)
+    data.export(out)
+    before = {path: path.stat().st_mtime_ns for path in (out / "data").rglob("*") if path.is_file()}
+    as_of_before(out)
+    data.counting(episodes=4)
+    assert [(report.made, report.existing) for report in data.export(out)] == [(1, 3)]
+    assert all(path.stat().st_mtime_ns == moment for path, moment in before.items())
+    assert not list((out / ".rlhfblender-export").rglob("random.json")), "read once"
+    assert [(report.made, report.existing) for report in data.export(out)] == [(0, 4)]
+
+
+def test_a_damaged_index_is_one_line(data: DataSet, out: Path) -> None:
+    data.counting()
+    data.export(out)
+    (out / ".rlhfblender-export/index.sqlite").write_bytes(b"not a database, by far" * 100)
+    with pytest.raises(DataNotUsableError, match=r"index\.sqlite is damaged.*new folder"):
+        data.export(out)
+
+
+def as_of_before(out: Path) -> None:
+    """Makes the index what exports kept until they had rows: a JSON text per checkpoint."""
+    rows = {str(number): {"source": one.source, "sizes": dict(one.sizes)} for number, one in remembered(out).items()}
+    (out / ".rlhfblender-export/index.sqlite").unlink()
+    folder = out / ".rlhfblender-export/episodes/E"
+    folder.mkdir(parents=True)
+    (folder / "random.json").write_text(json.dumps(rows, indent=1) + "\n")

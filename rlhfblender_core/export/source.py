@@ -1,0 +1,132 @@
+"""The published episodes of a checkpoint, in blocks: memory stays the same however many there are.
+
+Manifests are read one block at a time. A manifest that was exported before was checked then: its digest tells.
+"""
+
+import hashlib
+import os
+import stat
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rlhfblender_core.dataset.layout import (
+    ArtifactKind,
+    CheckpointKey,
+    EpisodeKey,
+    artifact_path,
+    manifest_folder,
+    manifest_path,
+    parse_episode_number,
+)
+from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
+from rlhfblender_core.dataset.published import list_numbers
+from rlhfblender_core.storage import DataRoot, list_names, read_many
+from rlhfblender_core.untrusted.json_values import parse_json
+from rlhfblender_core.untrusted.limits import MAX_MANIFEST_BYTES
+
+#: Manifests in memory at a time.
+_BLOCK = 256
+
+DAMAGED = "is damaged; run `python flows/verify.py --repair`"
+
+
+@dataclass(frozen=True)
+class SourceEpisode:
+    """A published episode to export.
+
+    Attributes:
+        number: from 0.
+        path: of its manifest.
+        content: the manifest's bytes.
+    """
+
+    number: int
+    path: str
+    content: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the manifest, in hex: names the episode's bytes, all of them."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest.
+
+        Raises:
+            DataNotUsableError: it is damaged.
+        """
+        return parse_manifest(self.content, self.path)
+
+    @cached_property
+    def facts(self) -> Mapping[str, Any]:
+        """What the manifest says, unchecked: for one whose digest was met before, 20 times as fast."""
+        return dict(parse_json(self.content, MAX_MANIFEST_BYTES))
+
+
+class CheckpointSource:
+    """A checkpoint's published episodes.
+
+    Args:
+        root: the data root.
+        key: experiment and checkpoint.
+    """
+
+    def __init__(self, root: DataRoot, key: CheckpointKey) -> None:
+        self.root = root
+        self.key = key
+
+    @cached_property
+    def numbers(self) -> "array[int]":
+        """Of the episodes, ascending."""
+        names = list_names(self.root, manifest_folder(self.key))
+        found = (parse_episode_number(name, ".json") for name in names)
+        return array("q", sorted(number for number in found if number is not None))
+
+    def has(self, number: int) -> bool:
+        """Whether there is such an episode."""
+        place = bisect_left(self.numbers, number)
+        return place < len(self.numbers) and self.numbers[place] == number
+
+    def blocks(self) -> Iterator[list[SourceEpisode]]:
+        """The episodes in order, some at a time; those that are gone by now are left out."""
+        for start in range(0, len(self.numbers), _BLOCK):
+            numbers = self.numbers[start : start + _BLOCK]
+            keys = {number: EpisodeKey(self.key.experiment, self.key.checkpoint, number) for number in numbers}
+            paths = {number: manifest_path(key) for number, key in keys.items()}
+            contents = read_many(self.root, paths.values())
+            yield [SourceEpisode(number, path, contents[path]) for number, path in paths.items() if path in contents]
+
+    def is_complete(self, facts: Mapping[str, Any], number: int) -> bool:
+        """Whether all files that an episode's manifest names are there with the sizes recorded.
+
+        Args:
+            facts: what the manifest says.
+            number: the episode's.
+        """
+        sizes = {ArtifactKind(kind): record["size"] for kind, record in facts["artifacts"].items()}
+        if not self.root.is_local:
+            return all(self._sizes[kind].get(number) == size for kind, size in sizes.items())
+        # Where the layout has them, whatever paths a manifest of somebody's names.
+        own = EpisodeKey(self.key.experiment, self.key.checkpoint, number)
+        folder = self.root.local_folder
+        return all(size_of(folder / artifact_path(kind, own)) == size for kind, size in sizes.items())
+
+    @cached_property
+    def _sizes(self) -> dict[ArtifactKind, dict[int, int]]:
+        """On object storage: one listing per kind instead of a request per file."""
+        return {kind: list_numbers(self.root, kind, self.key) for kind in ArtifactKind}
+
+
+def size_of(file: Path) -> int | None:
+    """Bytes of a local file; None where there is none."""
+    try:
+        status = os.stat(file)  # noqa: PTH116 (asked a million times; half the time of Path's)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
