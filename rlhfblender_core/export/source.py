@@ -65,8 +65,18 @@ class SourceEpisode:
 
     @cached_property
     def facts(self) -> Mapping[str, Any]:
-        """What the manifest says, unchecked: for one whose digest was met before, 20 times as fast."""
-        return dict(parse_json(self.content, MAX_MANIFEST_BYTES))
+        """What the manifest says, without a check that it is whole: for one that is known, 20 times as fast.
+
+        Raises:
+            DataNotUsableError: it is no manifest.
+        """
+        try:
+            found = dict(parse_json(self.content, MAX_MANIFEST_BYTES))
+            if all(isinstance(record["size"], int) for record in found["artifacts"].values()):
+                return found
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass
+        return self.manifest.model_dump()
 
 
 class CheckpointSource:
