@@ -107,6 +107,9 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     max_steps_per_episode: Annotated[
         int | None, Field(ge=1, description="cut episodes off after so many steps, as truncated")
     ] = None,
+    default_max_steps_per_episode: Annotated[
+        int | None, Field(ge=1, description="the same for a new experiment only, where it isn't given; for deployments")
+    ] = None,
     algorithm: Annotated[
         str | None, Field(description="the checkpoints' algorithm, where their files don't tell, e.g. PPO")
     ] = None,

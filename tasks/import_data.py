@@ -10,15 +10,16 @@ from rlhfblender_core.import_data.plan import ImportPlan
 from rlhfblender_core.import_data.run import import_batch, import_labels, index_imported
 from rlhfblender_core.import_data.sources import SourceCheckpoint
 from rlhfblender_core.locations import Locations
+from rlhfblender_core.runs.claims import RunClaims
 from rlhfblender_core.wording import counted
 from tasks.steps import task_for
 
 
 @task_for(import_batch, "import-episodes", "import-episodes {target.key.checkpoint} {numbers}")
 def _import_batch(
-    source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, locations: Locations
+    source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, claims: RunClaims, locations: Locations
 ) -> ImportedBatch:
-    batch = import_batch(source, numbers, target, locations)
+    batch = import_batch(source, numbers, target, claims, locations)
     for line in batch.faults:
         get_run_logger().warning("%s", line)
     get_run_logger().info("%s: %s imported", target.key.checkpoint, counted(len(batch.made), "episode"))

@@ -24,12 +24,12 @@ from rlhfblender_core.storage import DataRoot, fetch_file, list_sizes, read_each
 _EPISODE_ITSELF = (ArtifactKind.EPISODES, ArtifactKind.REWARDS, ArtifactKind.UNCERTAINTY)
 
 
-def keep_intact(root: DataRoot, registry: Registry, staged: StagedShard) -> StagedShard:
+def keep_intact(root: DataRoot, registry: Registry | None, staged: StagedShard) -> StagedShard:
     """The shard with what may be published of it; the others are its failures, with what to do. May be repeated.
 
     Args:
         root: the data root.
-        registry: knows of episodes whose manifests were lost.
+        registry: knows of episodes whose manifests were lost; None where there is none.
         staged: what was made.
 
     Raises:
@@ -101,7 +101,7 @@ class _Comparison:
     """One episode that was made, and what lies in its places."""
 
     places: _Places
-    registry: Registry
+    registry: Registry | None
     episode: StagedEpisode
     shard: StagedShard
     is_ours: bool
@@ -157,6 +157,8 @@ class _Comparison:
         return all(kind in made.artifacts and not self._is_broken(kind, made) for kind in kinds)
 
     def _row(self) -> EpisodeRecord | None:
+        if self.registry is None:
+            return None
         rows = self.registry.list_episodes(self.key.experiment, self.key.checkpoint)
         return next((row for row in rows if row.number == self.key.episode), None)
 

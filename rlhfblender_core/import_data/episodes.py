@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhfblender_core.dataset.episode_writer import discard_staged, staged_path
+from rlhfblender_core.dataset.keep_intact import keep_intact
 from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.dataset.manifests import (
     ArtifactRecord,
@@ -32,7 +33,8 @@ from rlhfblender_core.import_data.pictures import (
     convert_video,
 )
 from rlhfblender_core.import_data.sources import SourceCheckpoint, SourceEpisode
-from rlhfblender_core.storage import DataRoot, full_disk_errors
+from rlhfblender_core.registry import Registry
+from rlhfblender_core.storage import DataRoot, full_disk_errors, sizes_of
 
 #: Raised whenever a conversion gives other bytes than before.
 _CONVERSION = 1
@@ -51,6 +53,7 @@ class ImportTarget:
         algorithm: of the policy; None where unknown.
         action_names: labels of the actions, where known.
         replace: whether episodes that are there, made otherwise, are replaced.
+        left_over: numbers of the episodes that a dead run had claimed: files of theirs without a manifest are ours.
     """
 
     key: CheckpointKey
@@ -59,6 +62,7 @@ class ImportTarget:
     algorithm: str | None
     action_names: tuple[str, ...] | None
     replace: bool = False
+    left_over: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,12 @@ class ImportedBatch:
 
 
 def import_episodes(
-    root: DataRoot, source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, staging: Path
+    root: DataRoot,
+    source: SourceCheckpoint,
+    numbers: Sequence[int],
+    target: ImportTarget,
+    staging: Path,
+    registry: Registry | None = None,
 ) -> ImportedBatch:
     """Imports these episodes of a checkpoint; what is wrong with one doesn't concern the others.
 
@@ -91,8 +100,10 @@ def import_episodes(
         numbers: which of its episodes.
         target: what they become.
         staging: folder for unfinished files, on the data root's disk where that is local.
+        registry: knows of episodes whose manifests were lost; None where there is none.
     """
     published = read_some(root, target.key, numbers)
+    present = published.manifests.keys() | _lying_there(root, target.key, numbers)
     made, existing, faults, notes = [], [], [], []
     for number in numbers:
         importing = _Importing(root, source, source.episode(number), target, staging)
@@ -101,13 +112,20 @@ def import_episodes(
                 existing.append(number)
                 continue
             with full_disk_errors(staging):
-                importing.publish()
+                importing.publish(registry, is_present=number in present)
         except DataNotUsableError as error:
             faults.append(one_line(error))
             continue
         made.append(number)
         notes += importing.notes
     return ImportedBatch(target.key, tuple(made), tuple(existing), tuple(faults), tuple(notes))
+
+
+def _lying_there(root: DataRoot, key: CheckpointKey, numbers: Sequence[int]) -> set[int]:
+    """Those among the episodes in whose places some file lies, whosever it is."""
+    keys = {number: EpisodeKey(key.experiment, key.checkpoint, number) for number in numbers}
+    paths = {artifact_path(kind, own): number for number, own in keys.items() for kind in ArtifactKind}
+    return {paths[path] for path in sizes_of(root, paths)}
 
 
 @dataclass
@@ -158,13 +176,34 @@ class _Importing:
         files = {kind.value: file_digest(file) for kind, file in self.episode.files.items()}
         return canonical_digest({"conversion": _CONVERSION, "files": files, "environment": self.target.environment.id})
 
-    def publish(self) -> None:
-        """Converts and publishes it."""
+    def publish(self, registry: Registry | None, *, is_present: bool) -> None:
+        """Converts and publishes it.
+
+        Args:
+            registry: knows of episodes whose manifests were lost; None where there is none.
+            is_present: whether anything lies in its place.
+
+        Raises:
+            DataNotUsableError: it can't be converted, or an unknown file lies in its place.
+        """
         folder = self.staging / hashlib.sha256(repr(self.key).encode()).hexdigest()[:16]
         folder.mkdir(exist_ok=True)
+        number = frozenset({self.episode.number})
+        is_ours = self._is_in_place() or number <= self.target.left_over
         try:
-            staged = StagedEpisode(self._converted(folder), folder)
-            publish_shard(self.root, StagedShard(str(self.key), self.target.key, (staged,), {}))
+            staged = StagedShard(
+                str(self.key),
+                self.target.key,
+                (StagedEpisode(self._converted(folder), folder),),
+                {},
+                replace=True,  # what is there was asked for in is_there
+                ours=number if is_ours else frozenset(),
+                present=number if is_present else frozenset(),
+            )
+            kept = keep_intact(self.root, registry, staged)
+            for line in kept.failures.values():
+                raise DataNotUsableError(line)
+            publish_shard(self.root, kept)
         finally:
             discard_staged(folder)
 

@@ -1,10 +1,11 @@
 """Importing: every file of a source is checked, converted and published, then its experiment is registered."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlhfblender_core.dataset.manifests import canonical_digest
 from rlhfblender_core.dataset.publish import episode_record
 from rlhfblender_core.dataset.published import read_some
 from rlhfblender_core.errors import InvalidParameterError
@@ -14,7 +15,7 @@ from rlhfblender_core.import_data.plan import ImportPlan, ImportRequest, check_l
 from rlhfblender_core.import_data.sources import SourceCheckpoint, source_folder
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
 from rlhfblender_core.registry import DEFAULT_PROJECT, open_registry, registry_if_any
-from rlhfblender_core.runs.claims import IMPORTED, open_claims
+from rlhfblender_core.runs.claims import RunClaims, open_claims, this_machine
 from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.step_runner import LocalRunner, StepRunner
 from rlhfblender_core.steps import register_environment, register_experiment
@@ -126,12 +127,7 @@ def make_import_plan(request: ImportRequest, locations: Locations) -> ImportPlan
 def import_all(request: ImportRequest, runner: StepRunner, locations: Locations) -> Imported:
     """Imports by the runner's steps, see :func:`import_data`."""
     plan = make_import_plan(request, locations)
-    calls = (
-        {"source": source, "numbers": numbers, "target": target, "locations": locations}
-        for source, target in plan.work
-        for numbers in batched(source.numbers(), _BATCH)
-    )
-    batches = tuple(runner.do_each(import_batch, calls, available_cores()))
+    batches = _import_batches(plan, runner, locations)
     if any(batch.made or batch.existing for batch in batches):
         runner.do(register_environment, plan.environment, locations)
         runner.do(register_experiment, plan.experiment, plan.checkpoint_records(), locations, replace=False)
@@ -147,6 +143,21 @@ def import_all(request: ImportRequest, runner: StepRunner, locations: Locations)
     )
 
 
+def _import_batches(plan: ImportPlan, runner: StepRunner, locations: Locations) -> tuple[ImportedBatch, ...]:
+    url, experiment = locations.database_url, plan.experiment.name
+    open_registry(url).close()  # made on first use: claims come before files
+    # Two imports from one folder make the same bytes and may share the work; from two, files would mix.
+    origin = f"imported from {canonical_digest([this_machine(), str(plan.folder.resolve())])}"
+    digests = {target.key.checkpoint: origin for _, target in plan.work}
+    with open_run(locations.open_root()) as run, open_claims(url, run.folder, experiment, digests) as claims:
+        calls = (
+            {"source": source, "numbers": numbers, "target": target, "claims": claims, "locations": locations}
+            for source, target in plan.work
+            for numbers in batched(source.numbers(), _BATCH)
+        )
+        return tuple(runner.do_each(import_batch, calls, available_cores()))
+
+
 def batched(numbers: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
     """The numbers in their order, some at a time."""
     for start in range(0, len(numbers), size):
@@ -154,17 +165,19 @@ def batched(numbers: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
 
 
 def import_batch(
-    source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, locations: Locations
+    source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, claims: RunClaims, locations: Locations
 ) -> ImportedBatch:
     """Checks, converts and publishes these episodes of a checkpoint."""
-    root, url, key = locations.open_root(), locations.database_url, target.key
-    open_registry(url).close()  # made on first use: claims come before files
-    asked = {key.checkpoint: IMPORTED}
-    with open_run(root) as run, open_claims(url, run.folder, key.experiment, asked) as claims:
-        # What another import has claimed is converted all the same: from one source comes the same.
-        claimed = claims.claim(key, numbers)
-        batch = import_episodes(root, source, numbers, target, run.folder)
-        claims.release(key, claimed.free)
+    root = locations.open_root()
+    # What another import has claimed is converted all the same: from one source comes the same.
+    claimed = claims.claim(target.key, numbers)
+    target = replace(target, left_over=claimed.taken_over)
+    with (
+        open_run(root) as run,
+        open_registry(locations.database_url, create=False, reached_before=True) as registry,
+    ):
+        batch = import_episodes(root, source, numbers, target, run.folder, registry)
+    claims.release(target.key, claimed.free)
     return batch
 
 

@@ -105,7 +105,7 @@ def plan_generation(
     wanted_environment = requested_environment(request, env_id)
     known = registry.find_environment(env_id) if registry else None
     environment = merged_environment(known, wanted_environment)
-    options = RolloutOptions.merged(registered.settings if registered else {}, request.options)
+    options = RolloutOptions.merged(registered.settings if registered else request.defaults, request.options)
     experiment = None if kind is None else _experiment_record(request, registered, env_id, kind, options)
     if registry and experiment and registered is None:
         check_free(experiment.name, registry)

@@ -28,6 +28,8 @@ class GenerationRequest:
 
     Attributes:
         options: those of :class:`~rlhfblender_core.rollout.options.RolloutOptions` that are asked for, by name.
+        default_max_steps_per_episode: of an experiment that isn't registered yet, where the options don't say. A
+            registered one keeps what it has: asking for something else would be a conflict.
 
     Raises:
         RequestError: a value that no request can have.
@@ -48,6 +50,7 @@ class GenerationRequest:
     action_names: Sequence[str] | None = None
     register_only: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    default_max_steps_per_episode: int | None = None
     overwrite: bool = False
     trust_checkpoint: bool = False
 
@@ -58,6 +61,7 @@ class GenerationRequest:
         if self.env is not None:
             path_segment(self.env)
         check_at_least("--num-episodes", self.num_episodes, 1)
+        check_at_least("--default-max-steps-per-episode", self.default_max_steps_per_episode, 1)
         RolloutOptions.merged({}, self.options)  # refuses values that none can have
         if self.model_path is not None and not self.model_path.strip():
             raise InvalidParameterError("--model-path is empty. Give a checkpoint or a folder of them.")
@@ -71,6 +75,11 @@ class GenerationRequest:
             raise InvalidParameterError(
                 "--checkpoints is empty. Give steps, -1 for the latest, 0 for a random baseline."
             )
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Options of an experiment that is new, by name."""
+        return {"max_steps_per_episode": self.default_max_steps_per_episode}
 
 
 #: Of the request's parts, but for the options.

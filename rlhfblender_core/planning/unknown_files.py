@@ -45,10 +45,10 @@ def check_unknown_files(published: Published, wanted: Iterable[int], env_id: str
 def _refusal(paths: list[str], experiment: str, env_id: str) -> str:
     shown = ", ".join(paths[:_MOST_NAMED]) + (", …" if len(paths) > _MOST_NAMED else "")
     lie = "lies" if len(paths) == 1 else "lie"
-    command = f"python flows/import_data.py --exp {quote(experiment)} --env {quote(env_id)}"
+    take_in = f"`python flows/import_data.py --exp {quote(experiment)} --env {quote(env_id)}` takes in"
     return (
         f"{shown} ({counted(len(paths), 'file')}) {lie} where episodes of {experiment!r} go, and no run known here has "
-        f"made that. `{command}` takes it in where it was laid there by hand, `verify.py --quarantine` moves it off."
+        f"made that. {take_in} what was laid there by hand; `python flows/verify.py --quarantine` moves it away."
     )
 
 

@@ -8,16 +8,14 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Float, and_, cast, delete, extract, func, inspect, select, text
+from sqlalchemy import ColumnElement, Float, and_, cast, delete, extract, func, inspect, select
 from sqlalchemy.orm import Session
 
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.registry.models import Claim, Run
 from rlhfblender_core.registry.records import Claimed, EpisodeRecord, RunRecord
-from rlhfblender_core.registry.upserts import insert_into
+from rlhfblender_core.registry.upserts import insert_into, is_sqlite, lock_name
 
-#: "RLHF" in ASCII: sets our advisory locks apart from others' on the same PostgreSQL database.
-_ADVISORY_LOCKS = 0x524C4846
 #: Values in one statement, which databases limit.
 _AT_ONCE = 1000
 
@@ -31,7 +29,7 @@ def enter_run(session: Session, record: RunRecord, is_dead: IsDead) -> None:
     Raises:
         InvalidParameterError: a live run makes the same experiment and checkpoint with another digest.
     """
-    _lock(session, record.experiment)
+    lock_name(session, record.experiment)
     others = [run for run in list_runs(session, record.experiment) if run.id != record.id]
     dead = [run.id for run in others if is_dead(run)]
     for run in others:
@@ -101,7 +99,7 @@ def claim(session: Session, run_id: str, key: tuple[str, str], numbers: Iterable
         is_dead: whether another run is dead.
     """
     wanted = sorted(set(numbers))
-    _lock(session, key[0])
+    lock_name(session, key[0])
     holders = _holders(session, key, wanted)
     live = _live_ids(session, key[0], set(holders.values()) - {run_id}, is_dead)
     held = frozenset(number for number, holder in holders.items() if holder in live)
@@ -181,22 +179,11 @@ def _parts(values: Sequence[_Value]) -> Iterator[Sequence[_Value]]:
 
 def _now(session: Session) -> ColumnElement[float]:
     """This moment by the database's clock, in seconds since 1970. Not the transaction's start: it may have waited."""
-    if _is_sqlite(session):
+    if is_sqlite(session):
         return (func.julianday("now") - 2440587.5) * 86400.0
     return cast(extract("epoch", func.clock_timestamp()), Float(53))
 
 
-def _lock(session: Session, experiment: str) -> None:
-    """Keeps other runs on the experiment from deciding anything until the transaction ends."""
-    if not _is_sqlite(session):
-        statement = text("SELECT pg_advisory_xact_lock(:ours, hashtext(:experiment))")
-        session.execute(statement, {"ours": _ADVISORY_LOCKS, "experiment": experiment})
-
-
 def _has_tables(session: Session) -> bool:
     """False for an older registry on a read-only disk, which isn't migrated and on which no run can be under way."""
-    return not _is_sqlite(session) or inspect(session.connection()).has_table(Run.__tablename__)
-
-
-def _is_sqlite(session: Session) -> bool:
-    return session.get_bind().dialect.name == "sqlite"
+    return not is_sqlite(session) or inspect(session.connection()).has_table(Run.__tablename__)

@@ -6,7 +6,7 @@ Rows are inserted with ``ON CONFLICT``, never after asking whether they are ther
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import delete, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -31,6 +31,8 @@ from rlhfblender_core.registry.models import (
 from rlhfblender_core.registry.records import CheckpointRecord, EnvironmentRecord, EpisodeRecord, ExperimentRecord
 from rlhfblender_core.wording import counted
 
+#: "RLHF" in ASCII: sets our advisory locks apart from others' on the same PostgreSQL database.
+_ADVISORY_LOCKS = 0x524C4846
 _EPISODE_FIELDS = (
     "number",
     "seed",
@@ -115,7 +117,8 @@ def ensure_experiment(session: Session, wanted: ExperimentRecord, *, replace_set
 
     Raises:
         EnvironmentNotUsableError: its environment isn't registered.
-        RegistryConflictError: it is registered with something else that may not change.
+        RegistryConflictError: it is registered with something else that may not change, or another name is that
+            differs in case only.
     """
     registered_environment(session, wanted.env_id)
     if not queries.find_experiments(session, name=wanted.name):
@@ -153,6 +156,9 @@ def _registered_experiment(session: Session, name: str) -> ExperimentRecord:
 
 
 def _insert_experiment(session: Session, wanted: ExperimentRecord) -> None:
+    lock_name(session, wanted.name.casefold())  # two runs may register names at once that differ in case only
+    if conflict := conflicts.name_conflict(wanted.name, queries.find_experiments(session)):
+        raise RegistryConflictError(conflict)
     ensure_project(session, wanted.project)
     experiment = insert_into(session, Experiment).values(
         name=wanted.name,
@@ -264,3 +270,15 @@ def insert_into(session: Session, table: type[Base]) -> sqlite.Insert | postgres
     if session.get_bind().dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)
+
+
+def lock_name(session: Session, name: str) -> None:
+    """Keeps others that lock the name from deciding anything until the transaction ends."""
+    if not is_sqlite(session):  # whose transactions lock all of it
+        statement = text("SELECT pg_advisory_xact_lock(:ours, hashtext(:name))")
+        session.execute(statement, {"ours": _ADVISORY_LOCKS, "name": name})
+
+
+def is_sqlite(session: Session) -> bool:
+    """Whether the registry is SQLite's; else it is PostgreSQL's."""
+    return session.get_bind().dialect.name == "sqlite"

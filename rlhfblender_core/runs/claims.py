@@ -29,8 +29,8 @@ HEARTBEAT_S = 20.0
 #: Three heartbeats and a retry of the database's; below the 90 s after which a dead run must be out of the way.
 EXPIRY_S = 75.0
 
-#: In the place of a digest: the episodes are being deleted, or imported.
-DELETED, IMPORTED = "deleted", "imported"
+#: In the place of a digest: the episodes are being deleted.
+DELETED = "deleted"
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,12 @@ with open_run(open_data_root(root)) as run, open_claims(url, run.folder, experim
 
 
 @contextlib.contextmanager
-def under_way(root: DataRoot, database_url: str, experiment: str, digest: str = "a request") -> Iterator[RunClaims]:
-    """A run of this process that makes the experiment's random episodes."""
+def under_way(
+    root: DataRoot, database_url: str, experiment: str, digest: str = "a request", checkpoint: str = "random"
+) -> Iterator[RunClaims]:
+    """A run of this process that makes a checkpoint's episodes."""
     open_registry(database_url).close()
-    with open_run(root) as run, open_claims(database_url, run.folder, experiment, {"random": digest}) as claims:
+    with open_run(root) as run, open_claims(database_url, run.folder, experiment, {checkpoint: digest}) as claims:
         yield claims
 
 

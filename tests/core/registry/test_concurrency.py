@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
-from rlhfblender_core.registry import open_registry
+from rlhfblender_core.errors import RegistryConflictError
+from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord, open_registry
 
 RACE = Path(__file__).with_name("race.py")
 PROCESSES = 16
@@ -28,3 +30,34 @@ def test_sqlite_leaves_no_journal_files_behind(new_sqlite_url: str) -> None:
     subprocess.run(race, capture_output=True, timeout=120, check=True)
     folder = Path(new_sqlite_url.removeprefix("sqlite:///")).parent
     assert [file.name for file in folder.iterdir()] == ["rlhfblender.db"]
+
+
+def register(url: str, name: str, start: threading.Barrier, answers: list[str]) -> None:
+    with open_registry(url) as registry:
+        start.wait()
+        try:
+            registry.ensure_experiment(ExperimentRecord(name=name, env_id="Race-v0", kind="random", project="Races"))
+        except RegistryConflictError as error:
+            answers.append(str(error))
+
+
+def test_of_names_that_differ_in_case_only_one_is_registered_however_many_try_at_once(new_url: str) -> None:
+    with open_registry(new_url) as registry:
+        registry.ensure_environment(EnvironmentRecord(env_id="Race-v0"))
+    for word in ("straße", "study", "race"):
+        names = [word, word.upper(), word.capitalize(), word.title() + " 2"]
+        start, answers = threading.Barrier(len(names)), list[str]()
+        threads = [threading.Thread(target=register, args=(new_url, name, start, answers)) for name in names]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with open_registry(new_url) as registry:
+            found = [
+                record.name
+                for record in registry.list_experiments()
+                if record.name.casefold()[:4] == word.casefold()[:4]
+            ]
+        assert len(found) == 2  # one of each
+        assert len(answers) == len(names) - 2
+        assert all("differs from it in case only" in line for line in answers)

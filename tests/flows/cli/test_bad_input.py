@@ -270,7 +270,7 @@ def test_a_disk_that_gets_full_on_the_way(generate: Command, small_disk: Path, t
     assert f"The disk {small_disk} is full" in result.err
 
 
-def test_episodes_laid_there_by_hand_are_not_in_the_way_of_a_run_that_would_replace_them(
+def test_a_run_that_would_replace_what_was_laid_there_by_hand(
     refused: Callable[..., str], data_root: Path, snapshot: Callable[[Path], dict[str, str]]
 ) -> None:
     for path in ("episodes/my study/random/1.npz", "renders/my study/random/1.mp4"):
