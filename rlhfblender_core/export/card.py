@@ -49,20 +49,20 @@ class Card:
         self.lengths = merged(self.lengths, statistics_of(np.array([len(columns)])))
 
 
-def card_text(card: Card, statistics: FeatureStatistics, settings: str, loading: str) -> str:
+def card_text(card: Card, statistics: FeatureStatistics, loading: str, settings: str = "") -> str:
     """The card as Markdown with the Hub's front matter.
 
     Args:
         card: the figures.
         statistics: of its features.
-        settings: what else stands in the front matter, as YAML.
         loading: how to load it, with ``{place}`` for its folder or its name on the Hub.
+        settings: what else stands in the front matter, as YAML lines.
     """
     title = f"{card.job.source.record.env_id}, {card.job.key.experiment} at {card.job.key.checkpoint}"
     return "\n".join(
         [
             *("---", f"pretty_name: {json.dumps(title)}", "tags:", *(f"- {tag}" for tag in card.tags)),
-            *(settings.rstrip(), "---", "", f"# {_plain(title)}", "", *_figures(card), ""),
+            *(*settings.splitlines(), "---", "", f"# {_plain(title)}", "", *_figures(card), ""),
             *("## Loading", "", loading.replace("{place}", card.job.path).rstrip(), ""),
             *("## Features", "", *_feature_table(statistics.results()), ""),
         ]

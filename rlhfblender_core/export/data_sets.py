@@ -1,7 +1,7 @@
 """Data sets in the forms of others, one per checkpoint: built aside, in their place once they are whole.
 
-What a data set was made from is a digest over its episodes' manifests, kept in the export's own folder: where nothing has
-changed, nothing is built. Episodes come one after the other; a build holds one of them in memory.
+What a data set was made from is a digest over its episodes' manifests, kept in the export's own folder: where nothing
+has changed, nothing is built. Episodes come one after the other; a build holds one of them in memory.
 """
 
 import hashlib
@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from rlhfblender_core.dataset.layout import CheckpointKey
+from rlhfblender_core.dataset.selection import EpisodeSelection
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.export.columns import EpisodeColumns, read_columns
 from rlhfblender_core.export.index import FOLDER, read_json, staging_folder
 from rlhfblender_core.export.request import CheckpointExport, ExperimentSource
-from rlhfblender_core.export.source import DAMAGED, CheckpointSource, SourceEpisode
+from rlhfblender_core.export.source import CheckpointSource, complete_episodes
 from rlhfblender_core.names import path_segment
 from rlhfblender_core.reading.episode import Episode
 from rlhfblender_core.registry import CheckpointRecord
@@ -91,7 +91,7 @@ class Build:
 
     def episodes(self) -> Iterator[Episode]:
         """The episodes, without their arrays; those that are damaged are left out."""
-        for episode in _complete(self.source, Counter()):
+        for episode in complete_episodes(self.source, Counter()):
             yield Episode.from_manifest(episode.manifest, self.source.root)
 
     def columns(self) -> Iterator[EpisodeColumns]:
@@ -134,12 +134,15 @@ def check_installed(form: DataSetFormat) -> None:
         for module in form.modules:
             import_module(module)
     except ImportError as error:
+        install = f"pip install 'rlhfblender-data[{form.name}]'"
         raise InvalidParameterError(
-            f"--to {form.name} needs a package that is missing. Install it: pip install 'rlhfblender-data[{form.name}]'."
+            f"--to {form.name} needs a package that is missing. Install it: {install}."
         ) from error
 
 
-def export_data_set(form: DataSetFormat, root: DataRoot, target: DataRoot, job: DataSetJob) -> CheckpointExport:
+def export_data_set(
+    form: DataSetFormat, root: DataRoot, target: DataRoot, job: DataSetJob, selection: EpisodeSelection
+) -> CheckpointExport:
     """Brings a checkpoint's data set up to date.
 
     Args:
@@ -147,13 +150,16 @@ def export_data_set(form: DataSetFormat, root: DataRoot, target: DataRoot, job: 
         root: the data root.
         target: folder of the data sets, locked by the caller.
         job: which one.
+        selection: the episodes that it has.
 
     Raises:
         DataNotUsableError: what lies in its place isn't an export of ours, or an episode can't be read.
     """
-    source = CheckpointSource(root, job.key)
+    source = CheckpointSource(root, job.key, selection)
     left_out: Counter[str] = Counter()
     digest, count = _digest(form, source, left_out)
+    if not count:
+        return CheckpointExport(job.key, 0, 0, left_out=dict(left_out), place=job.path)
     place, record_path = target.local_folder / job.path, f"{FOLDER}/data_sets/{job.path}.json"
     record = read_json(target, record_path)
     if place.exists() and not record:
@@ -177,19 +183,10 @@ def export_data_set(form: DataSetFormat, root: DataRoot, target: DataRoot, job: 
 def _digest(form: DataSetFormat, source: CheckpointSource, left_out: "Counter[str]") -> tuple[str, int]:
     """Of all that decides the data set's bytes, and how many episodes are whole."""
     digest, count = hashlib.sha256(f"{form.name} {form.recipe}".encode()), 0
-    for episode in _complete(source, left_out):
+    for episode in complete_episodes(source, left_out):
         digest.update(f"{episode.number} {episode.sha256}\n".encode())
         count += 1
     return digest.hexdigest(), count
-
-
-def _complete(source: CheckpointSource, left_out: "Counter[str]") -> Iterator[SourceEpisode]:
-    for block in source.blocks():
-        for episode in block:
-            if source.is_complete(episode.facts, episode.number):
-                yield episode
-            else:
-                left_out[DAMAGED] += 1
 
 
 def _put_in_place(new: Path, place: Path, old: Path) -> None:

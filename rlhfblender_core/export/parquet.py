@@ -37,7 +37,7 @@ def arrow_last(row: NDArray[Any], length: int) -> pa.Array:
         length: how many rows.
     """
     if row.dtype.kind == "U":
-        return pa.array([None] * (length - 1) + storable_texts(row[None]), pa.string())
+        return pa.array([None] * (length - 1) + storable_texts(np.asarray(row)[None]), pa.string())
     value = pa.array([row.tolist()], _list_type(pa.from_numpy_dtype(row.dtype), row.ndim))
     return pa.concat_arrays([pa.nulls(length - 1, value.type), value])
 
@@ -68,16 +68,15 @@ class ParquetFiles:
         self._waiting: list[pa.Table] = []
         self._bytes = 0
         self.number = 0
-        self.written = 0
 
     def add(self, columns: Mapping[str, pa.Array]) -> int:
         """Adds rows; returns the number of the file that they are in."""
         if self._bytes >= _FILE_BYTES:
-            self._next()
+            self.close()
+            self.number, self._bytes = self.next_number, 0
         table = pa.table(dict(columns))
         self._waiting.append(table)
         self._bytes += table.nbytes
-        self.written += 1
         if sum(map(len, self._waiting)) >= _GROUP_ROWS or sum(t.nbytes for t in self._waiting) >= _GROUP_BYTES:
             self._flush()
         return self.number
@@ -92,10 +91,10 @@ class ParquetFiles:
             self._writer.write_table(table)
             self._waiting = []
 
-    def _next(self) -> None:
-        self.close()
-        self.number += 1
-        self._bytes = 0
+    @property
+    def next_number(self) -> int:
+        """Of the file that the next rows go to."""
+        return self.number + (self._bytes >= _FILE_BYTES)
 
     def close(self) -> None:
         """Finishes the file that is being written."""

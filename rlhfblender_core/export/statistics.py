@@ -83,8 +83,9 @@ class FeatureStatistics:
         self._features: dict[str, Statistics] = {}
 
     def add(self, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Adds (T, …) rows by feature; texts have no statistics."""
-        for name, rows in columns.items():
+        """Adds (T, …) rows by feature; texts have no statistics, arrays of several axes have them by the last one."""
+        for name, column in columns.items():
+            rows = column.reshape(-1, column.shape[-1]) if column.ndim > 2 else column  # noqa: PLR2004 (rows of vectors)
             if rows.dtype.kind in "biuf" and rows.size:
                 self._features[name] = merged(self._features.get(name), statistics_of(rows))
 

@@ -1,9 +1,11 @@
 """A folder that ``datasets.load_dataset`` reads, a row per step, with a folder for ``imitation`` in it.
 
-``data/steps-00000.parquet …``, ``README.md`` (which says so to the library), ``meta/stats.json``. ``trajectories/`` is
-what ``imitation.data.serialize.load`` takes: ``Dataset.save_to_disk``'s layout, a row per episode with T+1 observations;
-only plain spaces have it. Formats: https://huggingface.co/docs/datasets/repository_structure and imitation 1.0's
-``huggingface_utils``.
+``data/train-00000-of-00001.parquet …``, ``meta/stats.json``, ``README.md``. The library knows a data set again by such
+names and the files' times; told by ``README.md`` where its files are, it gives one folder ``random`` from its cache for
+another. ``trajectories/`` is what
+``imitation.data.serialize.load`` takes: ``Dataset.save_to_disk``'s layout, a row per episode with T+1
+observations; only plain spaces have it.
+Formats: https://huggingface.co/docs/datasets/repository_structure and imitation 1.0's ``huggingface_utils``.
 """
 
 import json
@@ -28,7 +30,7 @@ _OBJECT_MARK = "py/"
 
 def write_datasets(build: Build, place: Path) -> None:
     """Writes a build's data set; see :class:`~rlhfblender_core.export.data_sets.DataSetFormat`."""
-    files = ParquetFiles(str(place / "data" / "steps-{:05d}.parquet"))
+    files = ParquetFiles(str(place / "data" / "train-{:05d}.parquet"))
     trajectories = _Trajectories(place / "trajectories")
     statistics, card = FeatureStatistics(), Card.of(build)
     for columns in build.columns():
@@ -38,19 +40,19 @@ def write_datasets(build: Build, place: Path) -> None:
         card.add(columns)
         trajectories.add(columns)
     files.close()
+    _name_shards(place / "data")
     trajectories.close()
     (place / "meta").mkdir(parents=True, exist_ok=True)
     (place / "meta" / "stats.json").write_text(as_json(statistics))
-    (place / "README.md").write_text(card_text(card, statistics, _CONFIGS, _LOADING), encoding="utf-8")
+    (place / "README.md").write_text(card_text(card, statistics, _LOADING), encoding="utf-8")
 
 
-#: What README.md says to the library.
-_CONFIGS = """configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/*.parquet
-"""
+def _name_shards(folder: Path) -> None:
+    shards = sorted(folder.iterdir())
+    for number, file in enumerate(shards):
+        file.rename(folder / f"train-{number:05d}-of-{len(shards):05d}.parquet")
+
+
 _LOADING = """```python
 import datasets
 
@@ -130,7 +132,7 @@ class _Trajectories:
 
 
 _ARROW = "data-00000-of-00001.arrow"
-_STATE = {
+_STATE: Mapping[str, object] = {
     "_data_files": [{"filename": _ARROW}],
     "_fingerprint": "0" * 16,
     "_format_columns": None,

@@ -1,12 +1,13 @@
 """One HDF5 file per checkpoint, with the keys of D4RL: all steps of all episodes in a row.
 
-``observations``, ``next_observations``, ``actions``, ``rewards``, ``terminals``, ``timeouts``, ``infos/…``; observations
-of Dict and Tuple spaces are groups. An episode ends where ``terminals`` or ``timeouts`` says so: one that was cut off by
-nobody has a timeout in its last step. Format: D4RL (Fu et al. 2020), https://github.com/Farama-Foundation/D4RL/wiki/Tasks.
+``observations``, ``next_observations``, ``actions``, ``rewards``, ``terminals``, ``timeouts``, ``infos/…``; of Dict and
+Tuple spaces ``observations`` is a group. An episode ends where ``terminals`` or ``timeouts`` says so: one that was cut
+off by nobody has a timeout in its last step. Format: D4RL (Fu et al. 2020), https://github.com/Farama-Foundation/D4RL.
 """
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from rlhfblender_core.export.statistics import FeatureStatistics
 
 #: Rows that are written at once.
 _BUFFER_ROWS = 4096
+#: HDF5's attributes have 64 KiB with their names.
+_ATTRIBUTE_BYTES = 60 << 10
 #: Of the infos, as they are; those that are numbers in every step are arrays of their own beside it.
 _INFO_TEXTS = "infos/json"
 #: D4RL's names for what a policy says of a step, where it has some.
@@ -41,7 +44,9 @@ def write_hdf5(build: Build, place: Path) -> None:
         rows.flush()
         facts.flush()
         for name, found in statistics.results().items():
-            file[name].attrs.update({"min": found.minimum, "max": found.maximum, "mean": found.mean, "std": found.std})
+            if found.mean.nbytes <= _ATTRIBUTE_BYTES:
+                numbers = {"min": found.minimum, "max": found.maximum, "mean": found.mean, "std": found.std}
+                file[name].attrs.update(numbers)
         file.attrs.update(_attributes(build))
 
 
@@ -136,7 +141,7 @@ class _Rows:
     def flush(self) -> None:
         """Writes what waits."""
         for name, parts in self._waiting.items():
-            rows = sum(parts, []) if isinstance(parts[0], list) else np.concatenate(parts)
+            rows = list(chain(*parts)) if isinstance(parts[0], list) else np.concatenate(parts)
             if name not in self._file:
                 self._create(name, rows)
             array = self._file[name]
