@@ -46,6 +46,7 @@ def run_name() -> str:
     """``generate CartPole-v1 random``, ``generate my-study 1000 2000``: what a person reads in Prefect's UI."""
     parameters = current_run.parameters
     who = "random" if parameters.get("random") else ("trained" if parameters.get("model_path") else None)
+    who = parameters.get("agent") or who
     if parameters.get("register_only"):
         who = "register only"
     wanted = [str(step) for step in parameters.get("checkpoints") or () if step != LATEST]
@@ -69,6 +70,12 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     model_path: Annotated[
         str | None, Field(description="folder of checkpoints (local or any fsspec URL), or one .zip")
     ] = None,
+    agent: Annotated[
+        str | None, Field(description="module:factory of an agent of your own code, e.g. my_package.agents:make")
+    ] = None,
+    agent_kwargs: Annotated[
+        dict[str, Any], Field(description="keyword arguments of that factory, e.g. path:runs/agent.pt")
+    ] = {},  # noqa: B006
     checkpoints: Annotated[
         list[int | str],
         Field(
@@ -187,6 +194,7 @@ def main() -> int:
         make_parser(generate.fn, "Generate episodes of an agent for human feedback.", _EXAMPLES).parse_args()
     )
     arguments["env_kwargs"] = parse_env_kwargs(arguments["env_kwargs"] or [])
+    arguments["agent_kwargs"] = parse_env_kwargs(arguments["agent_kwargs"] or [], "--agent-kwargs")
     display = TerminalDisplay()
     current_display.set(display)
     choice = RunnerChoice(arguments["runner"], arguments["workers"], arguments["dask_address"])

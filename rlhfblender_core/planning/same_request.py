@@ -34,7 +34,10 @@ def _difference(manifest: Manifest, settings: RolloutSettings) -> str:
     options = settings.options
     before_and_now = {
         "another environment": (manifest.environment.id, settings.environment.env_id),
-        "another checkpoint file": (manifest.policy.checkpoint_sha256, settings.agent.sha256),
+        "another agent" if manifest.policy.kind == "agent" else "another checkpoint file": (
+            manifest.policy.checkpoint_sha256,
+            settings.agent.sha256,
+        ),
         f"--seed {manifest.run_seed}": (manifest.run_seed, options.seed),
         f"--max-steps-per-episode {manifest.max_steps}": (manifest.max_steps, options.max_steps_per_episode),
         f"fps {manifest.fps}": (manifest.fps, identity["fps"]),

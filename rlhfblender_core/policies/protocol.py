@@ -19,6 +19,8 @@ class UncertaintyKind(StrEnum):
     Q_SOFTMAX_ENTROPY = "q_softmax_entropy"
     #: Standard deviation over the quantiles of the return of the action taken.
     QUANTILE_SPREAD = "quantile_spread"
+    #: An agent of the user's own gives an uncertainty, and doesn't say of what kind.
+    OWN = "own"
     #: Largest minus smallest of the critics' values of the action taken: ``|Q1 - Q2|`` with two.
     TWIN_CRITIC_GAP = "twin_critic_gap"
 

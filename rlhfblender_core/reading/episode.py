@@ -258,7 +258,7 @@ class Episode:
     def _column(self, kind: ArtifactKind) -> NDArray[Any]:
         path = self._path(kind)
         with reading_arrays(self.root.display_url(path)):
-            return parse_npy(self._content(path))
+            return parse_npy(self._content(path)).copy()  # writable
 
     def _frame_shape(self) -> tuple[int, int]:
         height, width = self.manifest.frame_height, self.manifest.frame_width

@@ -16,7 +16,7 @@ from rlhfblender_core.names import checked_name, path_segment
 JsonDict = dict[str, Any]
 
 #: What an experiment's episodes come from.
-ExperimentKind = Literal["random", "trained"]
+ExperimentKind = Literal["random", "trained", "agent"]
 
 DEFAULT_PROJECT = "RLHF-Blender"
 
@@ -82,7 +82,7 @@ class ExperimentRecord:
     Attributes:
         name: unique over all projects.
         env_id: the environment it studies.
-        kind: random actions, or trained checkpoints.
+        kind: random actions, trained checkpoints, or an agent of the user's own code.
         project: :data:`DEFAULT_PROJECT` asks for nothing: a registered experiment stays in its own project.
         model_path: folder or file of its checkpoints; None for a random agent, or where it isn't given.
         settings: what else determines its episodes; empty where they aren't given.

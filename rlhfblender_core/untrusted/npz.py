@@ -45,7 +45,7 @@ class Arrays(Mapping[str, NDArray[Any]]):
         return name in self._names
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """The array, which may be read only.
+        """The array.
 
         Raises:
             KeyError: the file has none of that name.
@@ -100,8 +100,8 @@ def _read(archive: zipfile.ZipFile, member: str) -> NDArray[Any]:
         behind = archive.getinfo(member).file_size - stream.tell()
         if behind != header.content_bytes:
             raise DamagedArrayError(f"{member} has {behind:,} bytes, its shape {header.shape} says otherwise")
-        content = stream.read(behind + 1)  # sizes in the list of members may lie
-    if len(content) != behind:
-        raise DamagedArrayError(f"{member} has another length than recorded")
+        content = bytearray(stream.read(behind + 1))  # sizes in the list may lie; writable, as PyTorch wants arrays
+        if len(content) != behind:
+            raise DamagedArrayError(f"{member} has another length than recorded")
     flat = np.frombuffer(content, header.dtype) if content else np.empty(0, header.dtype)
     return flat.reshape(header.shape, order="F" if header.is_fortran else "C")

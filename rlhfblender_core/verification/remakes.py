@@ -232,6 +232,8 @@ def _experiment_record(
     }
     settings = RolloutOptions.merged({}, asked).to_json()
     kind: ExperimentKind = "trained" if trained else "random"
+    if manifest.policy.kind == "agent":
+        kind, settings["agent"] = "agent", manifest.policy.algorithm
     return ExperimentRecord(
         name=experiment,
         env_id=manifest.environment.id,
