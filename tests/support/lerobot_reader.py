@@ -3,7 +3,7 @@
 LeRobot itself pins versions of torch, ``datasets`` and ``huggingface_hub`` that don't go with ours: the soak test reads
 with it in a virtual environment of its own. This reader follows ``lerobot.datasets.lerobot_dataset`` and
 ``lerobot.datasets.utils`` of 0.4.4: features from ``meta/info.json``, rows by ``datasets.Dataset.from_parquet`` with
-those features, a frame at the episode's ``from_timestamp`` plus the row's ``timestamp``, within a tenth of a millisecond.
+those features, a frame at the episode's ``from_timestamp`` plus the row's ``timestamp``, within 0.1 ms.
 """
 
 import json
