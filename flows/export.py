@@ -25,6 +25,7 @@ from flows.cli.secret_parameters import DatabaseUrl
 from flows.execution.data_flow import data_flow
 from flows.execution.prefect_steps import PrefectRunner
 from rlhfblender_core.dataset.selection import parse_selection
+from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.export.formats import ExportFormat, ExportOptions
 from rlhfblender_core.export.request import RewardsKind
 from rlhfblender_core.export.run import check_export, export_all
@@ -65,18 +66,34 @@ def export(  # noqa: PLR0913 (flat parameters make a deployment's form and `--pa
         RewardsKind,
         Field(description="with rlhfblender: what its plots of rewards show (default per-step; 2025's: cumulative)"),
     ] = "per-step",
-    push_to: Annotated[
-        str | None, Field(description="copy the export to a data set on the Hub, hf://datasets/user/name (HF_TOKEN)")
-    ] = None,
+    env_states: Annotated[
+        bool,
+        Field(
+            description="with rlhfblender: states of the environment, so that demonstrations and corrections can start "
+            "in the middle of an episode; each is played again (default: where that costs less than the export)"
+        ),
+    ] = False,
+    no_env_states: Annotated[bool, Field(description="with rlhfblender: no such states")] = False,
     data_root: DataRoot = None,
     database_url: DatabaseUrl = None,
 ) -> State[Any]:
     """Exports the experiments' episodes; those that are exported already are left as they are."""
     locations = resolve_locations(data_root, database_url)
-    options = ExportOptions(rewards, tuple(map(str, checkpoints)), parse_selection(episodes, where), push_to)
+    options = ExportOptions(
+        rewards=rewards,
+        env_states=_wanted(env_states, no_env_states),
+        checkpoints=tuple(map(str, checkpoints)),
+        selection=parse_selection(episodes, where),
+    )
     report = export_all(out, to, exp, options, PrefectRunner(), locations)
     message = "\n".join(report.lines())
     return Completed(message=message) if report.is_whole else Failed(name=_INCOMPLETE, message=message)
+
+
+def _wanted(asked: bool, refused: bool) -> bool | None:  # noqa: FBT001 (two flags)
+    if asked and refused:
+        raise InvalidParameterError("Give either --env-states or --no-env-states, not both.")
+    return True if asked else False if refused else None
 
 
 def main() -> int:
@@ -87,9 +104,10 @@ def main() -> int:
     arguments = vars(parser.parse_args())
     # A wrong request is refused at once, before Prefect is started.
     locations = resolve_locations(arguments["data_root"], arguments["database_url"])
+    _wanted(arguments["env_states"], arguments["no_env_states"])
     labels = tuple(map(str, arguments["checkpoints"]))
     selection = parse_selection(arguments["episodes"], arguments["where"])
-    options = ExportOptions(arguments["rewards"], labels, selection, arguments["push_to"])
+    options = ExportOptions(arguments["rewards"], checkpoints=labels, selection=selection)
     check_export(arguments["out"], arguments["to"], arguments["exp"], options, locations)
     state = run_flow(export, **arguments)
     if not state.is_completed() and state.name != _INCOMPLETE:
@@ -101,6 +119,7 @@ def main() -> int:
 _EXAMPLES = """examples:
   python flows/export.py --exp CartPole-v1_random_experiment --to rlhfblender handover
   python flows/export.py --exp MyExperiment MyOtherExperiment --to rlhfblender handover --rewards cumulative
+  python flows/export.py --exp CartPole-v1_random_experiment --to rlhfblender handover --env-states
   python flows/export.py --to minari datasets
   python flows/export.py --exp MyExperiment --checkpoints best --where 'return > 100' --to lerobot lerobot
 """

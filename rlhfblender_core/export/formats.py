@@ -10,7 +10,13 @@ from rlhfblender_core.export.data_sets import DataSetFormat, DataSetJob, export_
 from rlhfblender_core.export.minari.dataset import MinariCheckpoint, export_minari_checkpoint, plan_minari_export
 from rlhfblender_core.export.request import CheckpointExport, ExperimentSource, RewardsKind
 from rlhfblender_core.export.rlhfblender.episodes import ServerCheckpoint, export_server_checkpoint
-from rlhfblender_core.export.rlhfblender.folder import finish_server_export, left_behind, plan_server_export
+from rlhfblender_core.export.rlhfblender.folder import (
+    ServerExperiment,
+    finish_server_export,
+    left_behind,
+    plan_server_export,
+)
+from rlhfblender_core.export.rlhfblender.states import StatesPlan
 from rlhfblender_core.locations import Locations
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import DataRoot
@@ -24,15 +30,15 @@ class ExportOptions:
 
     Attributes:
         rewards: what RLHF-Blender's plots of rewards show.
+        env_states: whether its demonstrations can start in the middle of episodes; None where that costs little.
         checkpoints: labels; none for all.
         selection: which of their episodes.
-        push_to: ``hf://datasets/user/name``, where the export is copied to; None for nowhere.
     """
 
     rewards: RewardsKind = "per-step"
+    env_states: bool | None = None
     checkpoints: tuple[str, ...] = ()
     selection: EpisodeSelection = EVERYTHING
-    push_to: str | None = None
 
 
 #: A checkpoint with what its format needs to know; travels to tasks.
@@ -61,15 +67,22 @@ class Format:
 def _plan_server(
     sources: Sequence[ExperimentSource], target: DataRoot, options: ExportOptions, locations: Locations
 ) -> list[CheckpointJob]:
-    experiments = plan_server_export(target, sources, options.rewards, locations.storage_options)
+    experiments = _server_experiments(sources, target, options, locations)
     return [checkpoint for experiment in experiments for checkpoint in experiment.checkpoints]
+
+
+def _server_experiments(
+    sources: Sequence[ExperimentSource], target: DataRoot, options: ExportOptions, locations: Locations
+) -> tuple[ServerExperiment, ...]:
+    states = StatesPlan(options.env_states, locations.trust())
+    return plan_server_export(target, sources, options.rewards, states, locations.storage_options)
 
 
 def _finish_server(
     sources: Sequence[ExperimentSource], target: DataRoot, options: ExportOptions, locations: Locations
 ) -> tuple[str, ...]:
     # Planned again: the numbers are known by now, and stay.
-    experiments = plan_server_export(target, sources, options.rewards, locations.storage_options)
+    experiments = _server_experiments(sources, target, options, locations)
     finish_server_export(locations.open_root(), target, experiments)
     with open_registry(locations.database_url, create=False) as registry:
         return left_behind(target, [record.name for record in registry.list_experiments()])

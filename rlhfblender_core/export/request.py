@@ -1,7 +1,7 @@
 """What is exported: experiments with their environments and checkpoints, looked up before anything is written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +50,7 @@ class CheckpointExport:
         existing: episodes that were there already.
         left_out: number of episodes by the reason why they can't be exported.
         place: where they are, as a person would use it.
+        stateless: number of episodes by the reason why they have no states that can be put back; what was asked for.
     """
 
     key: CheckpointKey
@@ -57,6 +58,7 @@ class CheckpointExport:
     existing: int
     left_out: dict[str, int]
     place: str
+    stateless: dict[str, int] = field(default_factory=dict)
 
 
 def open_target(out: str | None, root: DataRoot) -> DataRoot:

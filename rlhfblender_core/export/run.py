@@ -49,6 +49,9 @@ class ExportReport:
             for reason, count in report.left_out.items():
                 episodes = counted(count, "episode")
                 yield f"left out: {report.key.experiment} at {report.key.checkpoint}, {episodes}, each {reason}"
+            for reason, count in report.stateless.items():
+                where = f"{report.key.experiment} at {report.key.checkpoint}, {counted(count, 'episode')}"
+                yield f"without states for demonstrations: {where}, each: {reason}"
         made, existing = sum(report.made for report in self.checkpoints), sum(r.existing for r in self.checkpoints)
         yield f"{counted(made, 'episode')} exported, {existing} there already, in {self.folder}"
         for name in self.left_behind:
@@ -66,7 +69,7 @@ def export(  # noqa: PLR0913 (one per flag)
     episodes: str | None = None,
     where: str | None = None,
     rewards: RewardsKind = "per-step",
-    push_to: str | None = None,
+    env_states: bool | None = None,
     data_root: str = DEFAULT_DATA_ROOT,
     database_url: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -81,7 +84,7 @@ def export(  # noqa: PLR0913 (one per flag)
         episodes: which of their episodes, e.g. ``3,5-9``; None for all.
         where: a condition that they meet, e.g. ``return > 100 and length < 500``; None for none.
         rewards: what RLHF-Blender's plots of rewards show.
-        push_to: a data set on the Hugging Face Hub that the export is copied to, ``hf://datasets/user/name``.
+        env_states: whether its demonstrations can start in the middle of episodes; None where that costs little.
         data_root: folder or fsspec URL.
         database_url: of the registry; None for SQLite beside the data.
         storage_options: for fsspec.
@@ -91,8 +94,7 @@ def export(  # noqa: PLR0913 (one per flag)
         TransientError: the storage or the registry is gone.
     """
     locations = locate(data_root, database_url, storage_options)
-    labels = tuple(map(str, checkpoints))
-    options = ExportOptions(rewards, labels, parse_selection(episodes, where), push_to)
+    options = ExportOptions(rewards, env_states, tuple(map(str, checkpoints)), parse_selection(episodes, where))
     return export_all(out, to, exp, options, LocalRunner(), locations)
 
 
