@@ -39,9 +39,13 @@ class DemonstrationCheckpoint(SourceCheckpoint):
         return SourceEpisode(number, {ArtifactKind.EPISODES: file}, dict.fromkeys(ArtifactKind, file))
 
     def unknown_files(self) -> list[Path]:
-        """Files whose names are no demonstration's; the server keeps a text about each beside it."""
-        folder = self.folder / self.path
-        return [file for file in sorted(folder.glob("*/*.npz")) if not _FILE.fullmatch(file.name)]
+        """See :class:`SourceCheckpoint`; the server keeps a text about each demonstration beside it."""
+        return []
+
+    @property
+    def demonstrations(self) -> tuple[Path, ...]:
+        """See :class:`SourceCheckpoint`."""
+        return self.demos
 
 
 def find_demonstrations(folder: Path) -> Iterator[tuple[str, int, DemonstrationCheckpoint]]:

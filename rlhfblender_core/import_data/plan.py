@@ -136,6 +136,7 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
         *kwargs_notes,
         *_unknown_file_notes(source, folder),
         *_other_folder_notes(folder),
+        *_other_demonstration_notes(source, folder),
     )
     return ImportPlan(folder, database, environment, experiment, work, notes)
 
@@ -168,6 +169,13 @@ def _other_folder_notes(folder: Path) -> tuple[str, ...]:
             many = "or more " if files >= _MOST_COUNTED else ""
             lines.append(f"{other.name}/: {files} {many}files left out; a data set of ours has no such kind")
     return tuple(lines)
+
+
+def _other_demonstration_notes(source: SourceExperiment, folder: Path) -> tuple[str, ...]:
+    """Demonstrations of other experiments, and files that are none."""
+    taken = {file for checkpoint in source.checkpoints for file in checkpoint.demonstrations}
+    others = [file for file in islice((folder / DEMONSTRATIONS).rglob("*.npz"), _MOST_COUNTED) if file not in taken]
+    return (f"{DEMONSTRATIONS}/: {len(others)} files left out; they are none of this experiment's",) if others else ()
 
 
 def check_locations(plan: ImportPlan, database_url: str) -> None:

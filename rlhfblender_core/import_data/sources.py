@@ -99,6 +99,11 @@ class SourceCheckpoint:
                     found.append(file)
         return found
 
+    @property
+    def demonstrations(self) -> tuple[Path, ...]:
+        """Files of episodes that people have played."""
+        return ()
+
     def _usual(self, number: int) -> dict[ArtifactKind, Path]:
         names = {kind: names[0] for kind, names in _NAMES[self.layout].items()}
         return {kind: self.folder / kind / self.path / f"{pre}{number}{ext}" for kind, (pre, ext) in names.items()}

@@ -63,7 +63,7 @@ class ServerCheckpoint:
     experiment_id: int
     number: int
     rewards: RewardsKind
-    states: StatesPlan | None = None
+    states: StatesPlan | None = field(default=None, hash=False)  # holds dictionaries
 
     @property
     def folder(self) -> str:

@@ -75,7 +75,7 @@ def test_demonstrations_are_a_checkpoint_in_the_order_of_time(source: Path, tmp_
     again = run(source, tmp_path)
     assert (again.made, again.existing) == (1, 3)
     np.testing.assert_array_equal(arrays_of(tmp_path, 2)["actions"], episode_arrays(6, 2)["actions"])
-    assert verify(data_root=str(tmp_path / "data")).problems == ()
+    assert verify(data_root=str(tmp_path / "data")).found == ()
 
 
 def test_an_experiment_may_have_demonstrations_only(source: Path, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_nothing_of_a_demonstration_is_executed(source: Path, tmp_path: Path) ->
     assert imported.made == 1, "its states aren't read"
     (fault,) = imported.faults
     assert "refused, its pickle uses" in fault
-    assert any("other.npz: left out" in note for note in imported.notes)
+    assert any("generated_demos/: 1 files left out" in note for note in imported.notes)
 
 
 @pytest.mark.parametrize("renders", [np.zeros(1), np.zeros((5, 20, 30, 3), np.uint8), np.zeros((6, 20, 30), np.uint8)])
