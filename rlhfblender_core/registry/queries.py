@@ -72,6 +72,18 @@ def list_episodes(session: Session, experiment: str, checkpoint: str | None = No
     return sorted(records, key=lambda record: (record.checkpoint, record.number))
 
 
+def episodes_from(
+    session: Session, experiment: str, checkpoint: str, first: int, last: int | None = None, most: int | None = None
+) -> list[EpisodeRecord]:
+    """A checkpoint's episodes from one number on, up to another or so many of them; by number."""
+    query = select(Episode).join(Checkpoint).join(Experiment)
+    query = query.where(Experiment.name == experiment, Checkpoint.label == checkpoint, Episode.number >= first)
+    if last is not None:
+        query = query.where(Episode.number <= last)
+    rows = session.scalars(query.order_by(Episode.number).limit(most))
+    return [_episode_record(experiment, checkpoint, row) for row in rows]
+
+
 def unusable_checkpoints(session: Session, experiment: str) -> dict[str, str]:
     """Why checkpoints in the experiment's watched folder were reported as unusable, by label."""
     query = select(UnusableCheckpoint.label, UnusableCheckpoint.reason)

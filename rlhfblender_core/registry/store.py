@@ -31,6 +31,9 @@ from rlhfblender_core.registry.records import (
 )
 from rlhfblender_core.registry.schema import ensure_schema, is_older, is_registry
 
+#: Episodes that are read in one query.
+_PAGE = 2000
+
 
 def open_registry(url: str, *, create: bool = True, reached_before: bool = False) -> "Registry":
     """The registry at a database URL, with its tables brought to today's revision.
@@ -329,6 +332,22 @@ class Registry(ClaimsStore):
         """Deletes these episodes. No error if they are gone."""
         with self._write() as session:
             upserts.forget_episodes(session, experiment, checkpoint, numbers)
+
+    def episodes_between(self, experiment: str, checkpoint: str, first: int, last: int) -> list[EpisodeRecord]:
+        """A checkpoint's episodes from one number to another, both included; by number."""
+        with self._read() as session:
+            return queries.episodes_from(session, experiment, checkpoint, first, last)
+
+    def each_episode(self, experiment: str, checkpoint: str) -> Iterator[EpisodeRecord]:
+        """A checkpoint's episodes by number; memory doesn't grow with how many there are."""
+        first = 0
+        while True:
+            with self._read() as session:
+                page = queries.episodes_from(session, experiment, checkpoint, first, most=_PAGE)
+            yield from page
+            if len(page) < _PAGE:
+                return
+            first = page[-1].number + 1
 
     def find_indexed(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> set[int]:
         """Those among the episodes that have a row."""

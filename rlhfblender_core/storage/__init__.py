@@ -18,6 +18,7 @@ from rlhfblender_core.storage.files import (
     publish_many_bytes,
     remove_files,
     remove_tree,
+    sync_tree,
 )
 from rlhfblender_core.storage.reading import (
     Entries,
@@ -74,6 +75,7 @@ __all__ = [
     "sizes_of",
     "storage_errors",
     "storage_options_for",
+    "sync_tree",
     "translated",
     "words_of",
 ]

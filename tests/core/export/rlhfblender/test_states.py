@@ -1,5 +1,6 @@
 """States of the environment: a demonstration starts where the episode was, and goes on as it did."""
 
+import ast
 import json
 import pickle
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_a_demonstration_starts_at_a_step_of_the_episode_and_goes_on_as_it_did(
         assert distance(shown, frames[step]) <= distance(shown, frames[nearest]) + 0.2
         for later in range(step, min(step + 5, length - 1)):
             observation, *_ = env_there.step(arrays["actions"][later])
-            if observation.shape == arrays["obs"][later].shape:  # MiniGrid's is without the mission there
+            if np.shape(observation) == arrays["obs"][later].shape:  # MiniGrid's is without the mission there
                 np.testing.assert_allclose(observation, arrays["obs"][later + 1], atol=1e-5)
     env_there.close()
     assert server.row(out, "Environment", "registration_id", env)["has_state_loading"] == 1
@@ -160,3 +161,27 @@ def test_states_come_and_go_with_the_flag_and_nothing_is_done_twice(data: DataSe
     data.generate(env="Acrobot-v1", exp="E", random=True, num_episodes=3, max_steps_per_episode=STEPS)
     assert run(env_states=True) == (1, 3, 1)
     assert run(env_states=False) == (3, 0, 0)
+
+
+def test_the_environment_is_made_there_as_the_agent_had_it(
+    data: DataSet, tmp_path: Path, trained_cartpole: Path
+) -> None:
+    pytest.importorskip("minigrid")
+    flat = {"env_wrapper": "gym_minigrid.wrappers.ViewSizeWrapper", "max_episode_steps": 9}
+    common = {"random": True, "num_episodes": 1, "max_steps_per_episode": 4}
+    data.generate(env="MiniGrid-Empty-5x5-v0", exp="bare", **common)
+    data.generate(env="MiniGrid-Empty-5x5-v0", exp="view", env_kwargs=flat, **common)
+    trained = {"env": "CartPole-v1", "exp": "stacked", "model_path": str(trained_cartpole), "checkpoints": [128]}
+    data.generate(
+        **{**trained, "num_episodes": 1, "max_steps_per_episode": 4, "env_kwargs": {"sutton_barto_reward": True}}
+    )
+    data.export(tmp_path / "out", env_states=True)
+    configs = {
+        name: ast.literal_eval(server.row(tmp_path / "out", "Experiment", "exp_name", name)["environment_config"])
+        for name in ("bare", "view", "stacked")
+    }
+    assert configs == {
+        "bare": {"env_wrapper": "minigrid.wrappers.ImgObsWrapper"},
+        "view": {"env_kwargs": {"max_episode_steps": 9}, "env_wrapper": "minigrid.wrappers.ViewSizeWrapper"},
+        "stacked": {"env_kwargs": {"sutton_barto_reward": True}},
+    }
