@@ -26,7 +26,6 @@ from rlhfblender_core.verification.left_over import remove_left_over
 from rlhfblender_core.verification.remakes import Refusal, Remake, Sources, plan_remakes, rebuild_index, refusal
 from rlhfblender_core.verify import (
     Verification,
-    check_registry,
     survey,
     verification,
 )
@@ -74,25 +73,25 @@ def repair_all(exp: str | None, runner: StepRunner, steps: Steps, *, trust_check
     remove_unfinished(root)
     first = now = survey(exp, runner, locations)
     notes: list[str] = []
-    problems = first.findings.problems
+    problems = first.problems
     left_over = [problem for problem in problems if problem.remedy is Remedy.REMOVE]
     broken = [problem for problem in problems if problem.remedy is Remedy.REMAKE]
     if left_over:
         runner.do(remove_left_over, left_over, locations)
     if broken:
-        notes = _mend(broken, first.findings, runner, steps, trust_checkpoint=trust_checkpoint)
+        notes = _mend(broken, first, runner, steps, trust_checkpoint=trust_checkpoint)
     if left_over or broken:
         now = survey(exp, runner, locations)
-    rows = index_problems(now.findings.problems)
+    rows = index_problems(now.problems)
     if rows:
         try:
-            runner.do(rebuild_rows, rows, now.findings.records, locations)
+            runner.do(rebuild_rows, rows, now.records, locations)
         except RequestError as error:
             notes.append(f"The registry's index can't be rebuilt: {one_line(error)}")
-        left = tuple(problem for problem in now.findings.problems if problem.remedy is not Remedy.INDEX)
-        left += runner.do(check_registry, now.listings, now.findings.records, locations)
-        now = replace(now, findings=replace(now.findings, problems=left))
-    return verification(first.findings, now.findings, notes)
+        left = tuple(problem for problem in now.problems if problem.remedy is not Remedy.INDEX)
+        left += tuple(index_problems(survey(exp, runner, locations, quick=True).problems))
+        now = replace(now, problems=left)
+    return verification(first, now, notes)
 
 
 def _mend(
