@@ -133,8 +133,9 @@ def plan_generation(
                 trust.admit_agent_kwargs(spec, agent.env_kwargs)
         rollouts = tuple(_rollout_settings(environment, env_kwargs, description, agent, options) for agent in agents)
         for rollout in rollouts:
-            _check_fit(rollout, spec, description)
+            notes += _check_fit(rollout, spec, description)
             _check_masks(rollout)
+    notes = tuple(dict.fromkeys(notes))
     return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite, notes)
 
 
@@ -283,6 +284,7 @@ def _rollout_settings(
             options,
             fps=options.fps or description.fps,
             deterministic=options.deterministic and agent.is_trained,
+            features=options.features and agent.is_trained,
             action_mask_method=options.action_mask_method if agent.takes_masks else None,
         ),
         action_names=fitting_names(environment, description),
@@ -290,17 +292,19 @@ def _rollout_settings(
     )
 
 
-def _check_fit(rollout: RolloutSettings, registered: EnvironmentSpec, description: EnvironmentDescription) -> None:
-    """Makes sure that the checkpoint's policy can see and act in the environment.
+def _check_fit(
+    rollout: RolloutSettings, registered: EnvironmentSpec, description: EnvironmentDescription
+) -> tuple[str, ...]:
+    """Makes sure that the checkpoint's policy can see and act in the environment; what to know about how it does.
 
     Raises:
         SpacesDifferError: it can't.
     """
     if not isinstance(rollout.agent, CheckpointAgent):
-        return
+        return ()
     if rollout.environment != registered:  # the agent brings kwargs of its own, which may change the spaces
         description = describe_environment(rollout.environment)
-    check_spaces(
+    return check_spaces(
         rollout.agent.ref,
         space_from_description(description.observation_space),
         space_from_description(description.action_space),

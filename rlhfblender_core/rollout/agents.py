@@ -201,7 +201,7 @@ class CheckpointAgent:
 
     def policy_record(self, options: RolloutOptions) -> PolicyRecord:
         """See :class:`RolloutAgent`."""
-        statistics = self.ref.vecnormalize
+        statistics, wrappers = self.ref.vecnormalize, self.ref.settings.wrappers
         return PolicyRecord(
             kind="checkpoint",
             algorithm=self.ref.algorithm,
@@ -209,7 +209,8 @@ class CheckpointAgent:
             vecnormalize_sha256=statistics.sha256 if statistics else None,
             deterministic=options.deterministic,
             observation=self._observation(),
-            wrappers=tuple(wrapper.name for wrapper in self.ref.settings.wrappers),
+            wrappers=tuple(wrapper.name for wrapper in wrappers),
+            wrapper_kwargs=tuple(wrapper.kwargs for wrapper in wrappers) or None,
             action_mask_method=options.action_mask_method,
         )
 
@@ -231,9 +232,10 @@ class CheckpointAgent:
         import torch
 
         from rlhfblender_core.checkpoints.load import load_agent
+        from rlhfblender_core.policies.features import PolicyWithFeatures
 
         torch.set_num_threads(1)  # workers share the cores; small networks are no faster with several
-        return load_agent(
+        policy = load_agent(
             self.ref,
             stage.observation_space,
             stage.action_space,
@@ -241,6 +243,7 @@ class CheckpointAgent:
             trust=self.trust,
             action_masks=self.action_masks(stage, options),
         )
+        return PolicyWithFeatures(policy) if options.features else policy
 
     def action_masks(self, env: gym.Env[Any, Any], options: RolloutOptions) -> ActionMasks | None:
         """See :class:`RolloutAgent`."""

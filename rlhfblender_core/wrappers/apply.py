@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 
 from rlhfblender_core.errors import CheckpointNotUsableError, RLHFBlenderError, one_line
+from rlhfblender_core.tuples import tuple_forms
 from rlhfblender_core.wrappers.specs import WrapperSpec
 from rlhfblender_core.wrappers.table import IDENTITY, TRAINING_WRAPPERS, WRAPPERS
 
@@ -27,15 +28,23 @@ def wrap_environment(env: Env, wrappers: Sequence[WrapperSpec], *, trust: bool =
         make = _resolved(spec.name, TRAINING_WRAPPERS if training else WRAPPERS, trust=trust)
         if make is None:
             continue
+        env = _wrapped(env, make, spec)
+    return env
+
+
+def _wrapped(env: Env, make: Callable[..., Env], spec: WrapperSpec) -> Env:
+    first: Exception | None = None
+    for kwargs in tuple_forms(spec.kwargs):  # Gymnasium's ResizeObservation takes no list, and YAML has no tuples
         try:
-            env = make(env, **spec.kwargs)
+            return make(env, **kwargs)
         except RLHFBlenderError:
             raise
-        except Exception as error:  # wrappers refuse environments by asserts and errors of all kinds
-            raise CheckpointNotUsableError(
-                f"The wrapper {spec.name!r} doesn't go with this environment: {one_line(error)[:200]}."
-            ) from error
-    return env
+        except Exception as error:  # noqa: BLE001 (wrappers refuse by asserts and errors of all kinds; the first is told)
+            first = first or error
+    assert first is not None, "there is always a form"  # noqa: S101 (for the type checker)
+    raise CheckpointNotUsableError(
+        f"The wrapper {spec.name!r} doesn't go with this environment: {one_line(first)[:200]}."
+    ) from first
 
 
 def _resolved(name: str, table: Mapping[str, str], *, trust: bool) -> Callable[..., Env] | None:
