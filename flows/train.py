@@ -67,7 +67,8 @@ def train(  # noqa: PLR0913 (flat parameters make a deployment's form and `--par
     total_timesteps: Annotated[
         int | None,
         Field(
-            ge=1, description="steps from the very beginning (default that of the hyperparameters); raise it to go on"
+            ge=1,
+            description="steps from the very beginning (default that of the hyperparameters); raised, it trains on",
         ),
     ] = None,
     checkpoint_every: Annotated[
@@ -168,6 +169,7 @@ def main() -> int:
     plan = plan_training(training_request_from_flags(arguments), locations, arguments["workers"])
     start_fork_server(trained=True)  # loads torch while Prefect starts
     _planned.set(plan)
+    print(f"{plan.note}.")
     state = run_flow(train, **arguments)
     if not state.is_completed() and not display.has_shown:
         fail_as(state, "the run failed")

@@ -10,7 +10,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from rlhfblender_core.export.formats import ExportOptions
@@ -128,8 +128,7 @@ def carry_out_training(plan: TrainingPlan, steps: TrainingSteps) -> TrainingRepo
                 rows |= {row.checkpoint: _joined(rows.get(row.checkpoint), row) for row in report.checkpoints}
             if plan.request.export_to and wants_episodes:
                 whole = steps.export(plan.request.export_to, plan.job.experiment).is_whole
-    notes = tuple(dict.fromkeys((plan.note, *report.notes)))
-    final = Report(report.experiment, report.data_root, tuple(rows.values()), report.has_videos, notes)
+    final = replace(report, checkpoints=tuple(rows.values()))
     return TrainingReport(final, plan.job.folder.display_url(""), tuple(checkpoint_steps(plan.job.folder)), whole)
 
 

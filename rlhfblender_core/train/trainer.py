@@ -106,7 +106,9 @@ def _resumed(job: TrainingJob, record: TrainingRecord, agent: Any, step: int, st
     agent.set_random_seed(int(np.random.SeedSequence([job.seed, step]).generate_state(1)[0]))
     entry = {"step": step, "at": datetime.now(UTC).isoformat(timespec="seconds"), "not_bit_equal": differs}
     curve = [point for point in record.curve if point.step <= step]
-    return replace(record, resumed_at=[*record.resumed_at, entry], curve=curve, versions=_versions())
+    checkpoints = {**record.checkpoints, str(step): sha256_of(model)}  # killed before the record of it was written
+    resumed = [*record.resumed_at, entry]
+    return replace(record, resumed_at=resumed, curve=curve, checkpoints=checkpoints, versions=_versions())
 
 
 def _learn_later(agent: Any, step: int) -> None:
