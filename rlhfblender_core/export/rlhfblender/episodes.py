@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from rlhfblender_core.dataset.layout import RANDOM, ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.dataset.npz import WholeArray, write_npy
-from rlhfblender_core.dataset.video import even, read_frames
+from rlhfblender_core.dataset.selection import EVERYTHING, EpisodeSelection
 from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.export.exported import Exported, ExportedEpisodes, exported_episodes
 from rlhfblender_core.export.index import staging_folder
+from rlhfblender_core.export.pictures import thumbnail_of
 from rlhfblender_core.export.request import CheckpointExport, RewardsKind
 from rlhfblender_core.export.rlhfblender import names
 from rlhfblender_core.export.rlhfblender.arrays import server_rewards, server_uncertainty, write_server_episode
@@ -32,7 +32,6 @@ from rlhfblender_core.export.rlhfblender.states import StatesPlan, StateWriter, 
 from rlhfblender_core.export.source import DAMAGED, CheckpointSource, SourceEpisode, size_of
 from rlhfblender_core.rollout.replay import ReplayedStates
 from rlhfblender_core.storage import DataRoot, fetch_file, publish_files, remove_files
-from rlhfblender_core.untrusted.pictures import PHOTOS, open_picture
 
 #: Part of what decides whether an episode is up to date; raised when the same episode would be other files.
 _RECIPE = 2
@@ -88,15 +87,18 @@ class ServerCheckpoint:
         }
 
 
-def export_server_checkpoint(root: DataRoot, target: DataRoot, checkpoint: ServerCheckpoint) -> CheckpointExport:
+def export_server_checkpoint(
+    root: DataRoot, target: DataRoot, checkpoint: ServerCheckpoint, selection: EpisodeSelection = EVERYTHING
+) -> CheckpointExport:
     """Exports the episodes that aren't up to date, and removes those that are no more.
 
     Args:
         root: the data root.
         target: the export, locked by the caller.
         checkpoint: which one.
+        selection: of its episodes; others that are exported already stay, as people may have judged them.
     """
-    source = CheckpointSource(root, checkpoint.key)
+    source = CheckpointSource(root, checkpoint.key, selection)
     with ExitStack() as stack:
         exported = stack.enter_context(exported_episodes(target, checkpoint.key))
         export = _Export(target, checkpoint, source, exported, _state_writer(source, checkpoint, stack))
@@ -236,7 +238,7 @@ def _stage(root: DataRoot, manifest: Manifest, folder: Path, rewards: RewardsKin
         uncertainty = np.load(fetch(ArtifactKind.UNCERTAINTY), allow_pickle=False)
     write_npy(folder / "uncertainty", WholeArray(server_uncertainty(uncertainty)))
     video = fetch(ArtifactKind.RENDERS)
-    _thumbnail(manifest, fetch(ArtifactKind.THUMBNAILS) if _has_thumbnail(manifest) else None, video).save(
+    thumbnail_of(manifest, fetch(ArtifactKind.THUMBNAILS) if _has_thumbnail(manifest) else None, video).save(
         folder / "thumbnail", "JPEG", quality=_JPEG_QUALITY
     )
     link_or_copy(video, folder / "video")
@@ -254,19 +256,6 @@ def _fetch(root: DataRoot, manifest: Manifest, folder: Path, kind: ArtifactKind)
 
 def _has_thumbnail(manifest: Manifest) -> bool:
     return ArtifactKind.THUMBNAILS in manifest.artifacts
-
-
-def _thumbnail(manifest: Manifest, file: Path | None, video: Path) -> Image.Image:
-    """The thumbnail as RGB; the video's first frame where an imported episode has none."""
-    if file is not None:
-        with open_picture(file, file.name, PHOTOS) as picture:
-            return picture.convert("RGB")
-    height, width = even(manifest.frame_height or 0), even(manifest.frame_width or 0)
-    frames = read_frames(video, height, width) if height and width else iter(())
-    frame = next(frames, None)
-    with contextlib.suppress(AttributeError):
-        frames.close()  # type: ignore[attr-defined]  # ends the decoder
-    return Image.new("RGB", (64, 64), "#808080") if frame is None else Image.fromarray(frame)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
