@@ -229,7 +229,7 @@ def test_sorting_and_filters_are_in_the_link(open_page: OpenPage, data_root: Pat
     again.wait_for_selector(".plot")
     assert "sort=return" in again.evaluate("location.hash")
     again.keyboard.press("Escape")
-    assert again.evaluate("location.hash") == address
+    again.wait_for_function("address => location.hash === address", arg=address)
 
 
 def test_words_in_the_link_that_mean_nothing_are_left_aside(open_page: OpenPage, data_root: Path) -> None:
