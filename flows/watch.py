@@ -19,8 +19,8 @@ from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.cli.arguments import REFUSED, DataRoot, fail_as, make_parser, run_flow, say_where_to_look
-from flows.cli.process import EXIT_DONE
+from flows.cli.arguments import REFUSED, STOPPED, DataRoot, fail_as, make_parser, run_flow, say_where_to_look
+from flows.cli.process import EXIT_DONE, StoppedBySignal
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.execution.data_flow import data_flow
@@ -71,6 +71,8 @@ def _filler(locations: Locations) -> Filler:
             return_state=True,
         )
         message = state.message or "the run failed"
+        if state.name == STOPPED:
+            raise StoppedBySignal("Ctrl-C")
         if state.name == REFUSED:
             raise InvalidParameterError(message)
         return None if state.is_completed() else message
