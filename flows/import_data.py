@@ -5,11 +5,11 @@ some are not, 2: the request was wrong.
 """
 
 if __name__ == "__main__":  # before what takes long to import
-    from flows.cli.process import start_command
+    from flows.cli.next_commands import command, flags_of, path_from_here
+from flows.cli.process import start_command
 
     start_command("flows.import_data")
 
-import shlex
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Annotated, Any
@@ -83,10 +83,9 @@ def print_imported(imported: Imported, data_root: str | None = None) -> None:
     for line in imported.faults:
         print(f"not imported: {line}")
     print(f"{imported.summary}.")
-    print(f"Data: {imported.data_root}")
+    print(f"Data: {path_from_here(imported.data_root)}")
     if imported.made or imported.existing:
-        where = "" if data_root is None else f" --data-root {shlex.quote(data_root)}"
-        print(f"Look: python flows/gallery.py --exp {shlex.quote(imported.experiment)}{where}")
+        print(f"Look: {command('gallery', '--exp', imported.experiment, *flags_of(data_root=data_root))}")
 
 
 def main() -> int:

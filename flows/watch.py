@@ -20,6 +20,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.cli.arguments import REFUSED, STOPPED, DataRoot, fail_as, make_parser, run_flow, say_where_to_look
+from flows.cli.next_commands import command, flags_of, without_registry
 from flows.cli.process import EXIT_DONE, StoppedBySignal
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
@@ -90,11 +91,14 @@ def _log(rows: Sequence[WatchRow]) -> None:
 def main() -> int:
     """The command line; returns the exit code."""
     parser = make_parser(watch.fn, "Generate episodes for checkpoints that have none yet.", _EXAMPLES)
-    current_display.set(TerminalDisplay())
-    state = run_flow(watch, **vars(parser.parse_args()))
+    arguments = vars(parser.parse_args())
+    where = flags_of(data_root=arguments["data_root"], database_url=arguments["database_url"])
+    current_display.set(TerminalDisplay(where))
+    state = run_flow(watch, **arguments)
     if not state.is_completed():
         fail_as(state, "the run failed")
     print(state.message)
+    print(f"Look: {command('gallery', *without_registry(where))}")
     say_where_to_look(state)
     return EXIT_DONE
 
