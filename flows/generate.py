@@ -112,6 +112,10 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     deterministic: Annotated[
         bool | None, Field(description="take the most probable action instead of a sample")
     ] = None,
+    features: Annotated[
+        bool | None,
+        Field(description="record what a trained policy's last layer is given, as RLHF-Blender's projections read"),
+    ] = None,
     max_steps_per_episode: Annotated[
         int | None, Field(ge=1, description="cut episodes off after so many steps, as truncated")
     ] = None,

@@ -51,6 +51,9 @@ def run_name() -> str:
 def verify(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
     *,
     exp: Annotated[str | None, Field(description="experiment (default all)")] = None,
+    quick: Annotated[
+        bool, Field(description="compare names, sizes and manifests only; no other file is opened")
+    ] = False,
     repair: Annotated[
         bool, Field(description="make broken episodes again, remove what dead runs left, rebuild the registry's index")
     ] = False,
@@ -70,11 +73,13 @@ def verify(  # noqa: PLR0913 (flat parameters make a deployment's form and `--pa
     locations = resolve_locations(data_root, database_url)
     if repair and quarantine:
         raise InvalidParameterError("Give either --repair or --quarantine; first one, then the other.")
+    if repair and quick:
+        raise InvalidParameterError("Give either --repair or --quick: what is repaired is checked in full.")
     if repair:
         steps = PrefectSteps(locations, RunnerChoice(workers=workers))
         verification = repair_all(exp, PrefectRunner(), steps, trust_checkpoint=trust_checkpoint)
     else:
-        verification = verify_all(exp, PrefectRunner(), locations, workers, quarantine=quarantine)
+        verification = verify_all(exp, PrefectRunner(), locations, workers, quick=quick, quarantine=quarantine)
     for line in verification.notes:
         get_run_logger().warning("%s", line)
     show_verification(exp, verification.sound, verification.found, verification.left)
@@ -137,5 +142,6 @@ def main() -> int:
 
 _EXAMPLES = """examples:
   python flows/verify.py
+  python flows/verify.py --quick
   python flows/verify.py --exp CartPole-v1_random_experiment --repair
 """

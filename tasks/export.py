@@ -13,8 +13,10 @@ from tasks.steps import task_for
 
 
 @task_for(find_sources, "find-experiments")
-def _find_sources(experiments: Sequence[str], locations: Locations) -> tuple[ExperimentSource, ...]:
-    return find_sources(experiments, locations)
+def _find_sources(
+    experiments: Sequence[str], options: ExportOptions, locations: Locations
+) -> tuple[ExperimentSource, ...]:
+    return find_sources(experiments, options, locations)
 
 
 @task_for(plan_export, "plan-export")
@@ -27,8 +29,10 @@ def _plan_export(
 @task_for(
     export_checkpoint, "export-checkpoint", "export-checkpoint {checkpoint.key.experiment} {checkpoint.key.checkpoint}"
 )
-def _export_checkpoint(to: ExportFormat, checkpoint: CheckpointJob, out: str, locations: Locations) -> CheckpointExport:
-    report = export_checkpoint(to, checkpoint, out, locations)
+def _export_checkpoint(
+    to: ExportFormat, checkpoint: CheckpointJob, out: str, options: ExportOptions, locations: Locations
+) -> CheckpointExport:
+    report = export_checkpoint(to, checkpoint, out, options, locations)
     written = counted(report.made, "episode")
     get_run_logger().info("%s: %s written, %d there already", report.place, written, report.existing)
     return report

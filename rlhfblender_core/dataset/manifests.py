@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rlhfblender_core.dataset.layout import ArtifactKind
-from rlhfblender_core.errors import DataNotUsableError
+from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path
+from rlhfblender_core.errors import DataNotUsableError, InvalidNameError
 from rlhfblender_core.untrusted.json_values import parse_json
 from rlhfblender_core.untrusted.limits import MAX_MANIFEST_BYTES
 
@@ -125,6 +125,16 @@ class Manifest(_Model):
             del fields["reproducible"]
         return _canonical_bytes({**fields, _OWN_DIGEST: canonical_digest(fields)})
 
+    @property
+    def names_its_own_files(self) -> bool:
+        """Whether the paths are those where the layout has the episode's files: no others are read on its word.
+
+        Raises:
+            InvalidNameError: no episode can be called so.
+        """
+        key = EpisodeKey(self.experiment, self.checkpoint, self.episode)
+        return all(record.path == artifact_path(kind, key) for kind, record in self.artifacts.items())
+
     @cached_property
     def sha256(self) -> str:
         """Sha256 in hex of the manifest's own file."""
@@ -146,7 +156,8 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
             )
         is_whole = content == _canonical_bytes(found) and found.pop(_OWN_DIGEST) == canonical_digest(found)
         manifest = Manifest.model_validate(found)
-    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
+        is_whole = is_whole and manifest.names_its_own_files
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError, InvalidNameError) as error:
         raise DataNotUsableError(f"{path} is not a manifest. Run `python flows/verify.py --repair`.") from error
     if not is_whole:
         raise DataNotUsableError(f"The manifest {path} is damaged. Run `python flows/verify.py --repair`.")

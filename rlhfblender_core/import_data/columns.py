@@ -17,10 +17,20 @@ from rlhfblender_core.import_data.arrays import FaultError, Members, is_column_n
 from rlhfblender_core.untrusted.json_values import parse_json
 from rlhfblender_core.untrusted.limits import MAX_STEPS, MAX_TEXTS_BYTES
 
+#: Of a demonstration: the pictures that the person saw, (T, height, width, 3).
+RENDERS = "renders"
 #: Handled one by one, or never read by anybody.
 _OWN = frozenset(
     {"rewards", "actions", "infos", "dones", "terminated", "truncated", "seed", "probs"}
-    | {"episode_return", "episode_length", "episode_rewards", "episode_lengths"}
+    | {
+        "episode_return",
+        "episode_length",
+        "episode_rewards",
+        "episode_lengths",
+        RENDERS,
+        "env_states",
+        "additional_metrics",
+    }
 )
 #: Checked to have as many rows as the rewards, where they are there.
 _PER_STEP = ("infos", "dones", "terminated", "truncated")

@@ -31,6 +31,7 @@ from rlhfblender_core.import_data.pictures import (
     VideoFacts,
     convert_thumbnail,
     convert_video,
+    video_of_frames,
 )
 from rlhfblender_core.import_data.sources import SourceCheckpoint, SourceEpisode
 from rlhfblender_core.registry import Registry
@@ -218,17 +219,18 @@ class _Importing:
                 write_npz(staged_path(folder, kind), columns.columns)
             finally:
                 columns.close()
+            seen = video_of_frames(members, len(columns.rewards), staged_path(folder, ArtifactKind.RENDERS))
         self.notes += [f"{self.shown(kind)}: {note}" for note in columns.notes]
         self._check_rewards(columns.rewards, columns.cumulative)
         write_npy(staged_path(folder, ArtifactKind.REWARDS), WholeArray(columns.cumulative))
         uncertainty_kind = self._convert_uncertainty(len(columns.rewards), folder)
-        video = self._convert_pictures(len(columns.rewards), folder)
+        video = self._convert_pictures(len(columns.rewards), folder, seen)
         return self._manifest(columns, uncertainty_kind, video, digest, self._artifacts(folder))
 
     def _check_rewards(self, rewards: NDArray[np.float64], cumulative: NDArray[np.float64]) -> None:
         kind = ArtifactKind.REWARDS
         if kind not in self.episode.files:
-            self.notes.append(f"{self.shown(kind)}: is missing; made from the episode's rewards")
+            self._note_missing(kind, "made from the episode's rewards")
             return
         found = read_numbers(self.episode.files[kind], self.shown(kind))
         self._check_length(kind, len(found), len(rewards))
@@ -241,19 +243,26 @@ class _Importing:
             values = read_numbers(self.episode.files[kind], self.shown(kind))
             self._check_length(kind, len(values), length)
         else:
-            self.notes.append(f"{self.shown(kind)}: is missing; uncertainty is NaN")
+            self._note_missing(kind, "uncertainty is NaN")
             values = np.full(length, np.nan)
         write_npy(staged_path(folder, kind), WholeArray(values.astype(np.float32)))
         return IMPORTED if kind in self.episode.files else "none"
+
+    def _note_missing(self, kind: ArtifactKind, instead: str) -> None:
+        if self.episode.usual[kind] != self.episode.files[ArtifactKind.EPISODES]:  # a demonstration is one file
+            self.notes.append(f"{self.shown(kind)}: is missing; {instead}")
 
     def _check_length(self, kind: ArtifactKind, found: int, length: int) -> None:
         if found != length:
             raise DataNotUsableError(f"{self.shown(kind)}: has {found} values, the episode has {length} steps")
 
-    def _convert_pictures(self, length: int, folder: Path) -> VideoFacts | None:
+    def _convert_pictures(self, length: int, folder: Path, seen: VideoFacts | None) -> VideoFacts | None:
         video, thumbnail = ArtifactKind.RENDERS, ArtifactKind.THUMBNAILS
+        if seen is not None and video not in self.episode.files:
+            thumbnail_from_video(staged_path(folder, video), staged_path(folder, thumbnail), seen.height, seen.width)
+            return seen
         if video not in self.episode.files:
-            self.notes.append(f"{self.shown(video)}: is missing; the episode has no video")
+            self._note_missing(video, "the episode has no video")
             return None
         staged = staged_path(folder, video)
         facts = convert_video(self.episode.files[video], staged, length, self.shown(video))
@@ -261,7 +270,7 @@ class _Importing:
             target = staged_path(folder, thumbnail)
             convert_thumbnail(self.episode.files[thumbnail], target, self.shown(thumbnail))
         else:
-            self.notes.append(f"{self.shown(thumbnail)}: is missing; made from the video")
+            self._note_missing(thumbnail, "made from the video")
             thumbnail_from_video(staged, staged_path(folder, thumbnail), facts.height, facts.width)
         return facts
 

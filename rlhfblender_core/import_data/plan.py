@@ -7,10 +7,12 @@ from pathlib import Path
 
 from rlhfblender_core.dataset.layout import ACTION_LABELS, FINAL, MANIFESTS, RANDOM, RUNS, ArtifactKind, CheckpointKey
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError, RegistryConflictError
+from rlhfblender_core.import_data.demonstrations import DEMO, with_demonstrations
 from rlhfblender_core.import_data.environment import env_kwargs_to_register, made_with, new_environment
 from rlhfblender_core.import_data.episodes import ImportTarget
 from rlhfblender_core.import_data.source_database import SourceFacts, database_fault, find_database, read_facts
 from rlhfblender_core.import_data.sources import (
+    DEMONSTRATIONS,
     SourceCheckpoint,
     SourceExperiment,
     data_folder,
@@ -100,12 +102,13 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
     """
     folder = data_folder(request.folder)
     database = find_database(folder)
-    source = _chosen(find_source_experiments(folder), request, database)
+    source = _chosen(with_demonstrations(find_source_experiments(folder), folder), request, database)
     facts = read_facts(database, source.experiment_id, request.env)
     known = registry.find_environment(request.env) if registry else None
     environment, notes = (known, ()) if known else new_environment(request.env, facts, source)
     env_kwargs, kwargs_notes = env_kwargs_to_register(request.env, facts)
-    is_random = facts.is_random or all(checkpoint.name == RANDOM for checkpoint in source.checkpoints)
+    played = [checkpoint for checkpoint in source.checkpoints if checkpoint.name != DEMO]
+    is_random = facts.is_random or (bool(played) and all(checkpoint.name == RANDOM for checkpoint in played))
     experiment = ExperimentRecord(
         name=request.exp,
         env_id=request.env,
@@ -133,6 +136,7 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
         *kwargs_notes,
         *_unknown_file_notes(source, folder),
         *_other_folder_notes(folder),
+        *_other_demonstration_notes(source, folder),
     )
     return ImportPlan(folder, database, environment, experiment, work, notes)
 
@@ -156,8 +160,8 @@ def _unknown_file_notes(source: SourceExperiment, folder: Path) -> tuple[str, ..
 
 
 def _other_folder_notes(folder: Path) -> tuple[str, ...]:
-    """What lies beside the episodes and isn't taken: states, projections, demonstrations, anything else."""
-    ours = {*ArtifactKind, ACTION_LABELS, MANIFESTS, RUNS, "gallery", "quarantine"}
+    """What lies beside the episodes and isn't taken: states, projections, anything else."""
+    ours = {*ArtifactKind, ACTION_LABELS, MANIFESTS, RUNS, DEMONSTRATIONS, "gallery", "quarantine"}
     lines = []
     for other in sorted(folder.iterdir()):
         if other.is_dir() and not other.is_symlink() and other.name not in ours and not other.name.startswith("."):
@@ -165,6 +169,13 @@ def _other_folder_notes(folder: Path) -> tuple[str, ...]:
             many = "or more " if files >= _MOST_COUNTED else ""
             lines.append(f"{other.name}/: {files} {many}files left out; a data set of ours has no such kind")
     return tuple(lines)
+
+
+def _other_demonstration_notes(source: SourceExperiment, folder: Path) -> tuple[str, ...]:
+    """Demonstrations of other experiments, and files that are none."""
+    taken = {file for checkpoint in source.checkpoints for file in checkpoint.demonstrations}
+    others = [file for file in islice((folder / DEMONSTRATIONS).rglob("*.npz"), _MOST_COUNTED) if file not in taken]
+    return (f"{DEMONSTRATIONS}/: {len(others)} files left out; they are none of this experiment's",) if others else ()
 
 
 def check_locations(plan: ImportPlan, database_url: str) -> None:
@@ -236,13 +247,13 @@ def _target(
     is_random: bool,
 ) -> ImportTarget:
     label = checkpoint.name
-    if checkpoint.layout == "server" and (is_random or label == _LAST):
+    if checkpoint.layout == "server" and label != DEMO and (is_random or label == _LAST):
         label = RANDOM if is_random else FINAL
     return ImportTarget(
         key=CheckpointKey(request.exp, label),
         step=int(label) if label.isascii() and label.isdigit() and len(label) <= _MOST_DIGITS else None,
         environment=made_with(environment, facts),
-        algorithm=facts.algorithm if label != RANDOM else None,
+        algorithm=facts.algorithm if label not in (RANDOM, DEMO) else None,
         action_names=environment.action_names,
         replace=request.overwrite,
     )

@@ -20,6 +20,8 @@ from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 
 Layout = Literal["documented", "server"]
 
+#: Of the server; see :mod:`rlhfblender_core.import_data.demonstrations`.
+DEMONSTRATIONS = "generated_demos"
 #: File names before and after the episode's number, the usual one first.
 _NAMES: Mapping[Layout, Mapping[ArtifactKind, tuple[tuple[str, str], ...]]] = {
     "documented": {
@@ -97,6 +99,11 @@ class SourceCheckpoint:
                     found.append(file)
         return found
 
+    @property
+    def demonstrations(self) -> tuple[Path, ...]:
+        """Files of episodes that people have played."""
+        return ()
+
     def _usual(self, number: int) -> dict[ArtifactKind, Path]:
         names = {kind: names[0] for kind, names in _NAMES[self.layout].items()}
         return {kind: self.folder / kind / self.path / f"{pre}{number}{ext}" for kind, (pre, ext) in names.items()}
@@ -143,7 +150,7 @@ def data_folder(folder: Path) -> Path:
             f"There is no folder {str(folder)!r}. Give the folder that has episodes/ and renders/."
         )
     for candidate in (folder, folder / "data"):
-        if any((candidate / kind).is_dir() for kind in ArtifactKind):
+        if any((candidate / kind).is_dir() for kind in (*ArtifactKind, DEMONSTRATIONS)):
             return candidate
     kinds = ", ".join(f"{kind}/" for kind in ArtifactKind)
     raise DataNotUsableError(f"{folder} has none of {kinds}. Give the folder that has episodes/ and renders/.")

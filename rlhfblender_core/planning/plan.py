@@ -284,6 +284,7 @@ def _rollout_settings(
             options,
             fps=options.fps or description.fps,
             deterministic=options.deterministic and agent.is_trained,
+            features=options.features and agent.is_trained,
             action_mask_method=options.action_mask_method if agent.takes_masks else None,
         ),
         action_names=fitting_names(environment, description),

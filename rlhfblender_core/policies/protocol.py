@@ -44,6 +44,8 @@ class PolicyStep:
         q_values: float32: (n,) of all actions for DQN and QR-DQN, (critics,) of the action taken for actor-critics
             with Q-functions.
         uncertainty: see :class:`UncertaintyKind`; NaN where the kind is none.
+        features: float32 (d,): what the last layer of the network that acts was given; None where they weren't asked
+            for.
     """
 
     action: Any
@@ -55,6 +57,7 @@ class PolicyStep:
     value: float | None = None
     q_values: npt.NDArray[np.float32] | None = None
     uncertainty: float = float("nan")
+    features: npt.NDArray[np.float32] | None = None
 
 
 class Policy(Protocol):

@@ -231,9 +231,10 @@ class CheckpointAgent:
         import torch
 
         from rlhfblender_core.checkpoints.load import load_agent
+        from rlhfblender_core.policies.features import PolicyWithFeatures
 
         torch.set_num_threads(1)  # workers share the cores; small networks are no faster with several
-        return load_agent(
+        policy = load_agent(
             self.ref,
             stage.observation_space,
             stage.action_space,
@@ -241,6 +242,7 @@ class CheckpointAgent:
             trust=self.trust,
             action_masks=self.action_masks(stage, options),
         )
+        return PolicyWithFeatures(policy) if options.features else policy
 
     def action_masks(self, env: gym.Env[Any, Any], options: RolloutOptions) -> ActionMasks | None:
         """See :class:`RolloutAgent`."""

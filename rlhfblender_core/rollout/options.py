@@ -38,6 +38,7 @@ class RolloutOptions:
         vecnormalize: the checkpoints' file of observation statistics; None for the one that is beside them.
         agent: ``package.module:factory`` of the user's own agent; None for checkpoints, or random actions.
         agent_kwargs: for the factory, as JSON.
+        features: whether a trained policy's last layer is recorded.
 
     Raises:
         InvalidParameterError: a value that no request can have.
@@ -54,6 +55,7 @@ class RolloutOptions:
     vecnormalize: str | None = None
     agent: str | None = None
     agent_kwargs: Mapping[str, Any] | None = field(default=None, hash=False)
+    features: bool = False
 
     def __post_init__(self) -> None:
         check_at_least("--seed", self.seed, 0)

@@ -56,6 +56,24 @@ class Arrays(Mapping[str, NDArray[Any]]):
         with reading_arrays(self._shown):
             return _read(self._archive, f"{name}{_SUFFIX}")
 
+    def rows(self, name: str) -> Iterator[NDArray[Any]]:
+        """One row of the array after the other: memory holds one at a time.
+
+        Raises:
+            DataNotUsableError: it is damaged, holds pickled objects, or isn't stored row by row.
+        """
+        with reading_arrays(self._shown), self._archive.open(f"{name}{_SUFFIX}") as stream:
+            header = read_npy_header(stream)
+            if header.dtype.hasobject or header.is_fortran or not header.shape:
+                raise DamagedArrayError(f"{name} has no rows of numbers or texts")
+            shape = header.shape[1:]
+            size = header.content_bytes // max(1, header.shape[0])
+            for _ in range(header.shape[0]):
+                content = stream.read(size)
+                if len(content) != size:
+                    raise DamagedArrayError(f"{name} ends within a row")
+                yield np.frombuffer(content, header.dtype).reshape(shape) if size else np.empty(shape, header.dtype)
+
 
 @contextlib.contextmanager
 def open_arrays(source: Path | IO[bytes], shown: str) -> Iterator[Arrays]:
