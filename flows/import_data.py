@@ -5,11 +5,11 @@ some are not, 2: the request was wrong.
 """
 
 if __name__ == "__main__":  # before what takes long to import
-    from flows.cli.next_commands import command, flags_of, path_from_here
-from flows.cli.process import start_command
+    from flows.cli.process import start_command
 
     start_command("flows.import_data")
 
+import shlex
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Annotated, Any
@@ -23,6 +23,7 @@ from pydantic import Field
 
 import tasks.import_data  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow
+from flows.cli.next_commands import command, flags_of, path_from_here
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.execution.data_flow import data_flow
@@ -83,7 +84,7 @@ def print_imported(imported: Imported, data_root: str | None = None) -> None:
     for line in imported.faults:
         print(f"not imported: {line}")
     print(f"{imported.summary}.")
-    print(f"Data: {path_from_here(imported.data_root)}")
+    print(f"Data: {shlex.quote(path_from_here(imported.data_root))}")
     if imported.made or imported.existing:
         print(f"Look: {command('gallery', '--exp', imported.experiment, *flags_of(data_root=data_root))}")
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.arguments import DataRoot, make_parser
+from flows.cli.next_commands import command, flags_of
 from flows.cli.process import EXIT_DONE
 from flows.cli.secret_parameters import DatabaseUrl
 from rlhfblender_core.environments import parse_env_kwargs
@@ -121,6 +122,9 @@ def register(  # noqa: PLR0913 (one per flag)
         environment = register_environment(request, locations.open_root(), locations.database_url, locations.trust())
         for line in (*_registered_lines(environment, request), *_dependent_lines(request, locations)):
             print(line)
+        if not (get_action_dims or update):
+            where = flags_of(data_root=data_root, database_url=database_url)
+            print(f"Generate: {command('generate', '--env', env, '--random', *where)}")
     if list:
         # A pipe has no width: names stay whole, for grep and awk.
         width = None if sys.stdout.isatty() else _PIPE_WIDTH

@@ -20,7 +20,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.cli.arguments import REFUSED, STOPPED, DataRoot, fail_as, make_parser, run_flow, say_where_to_look
-from flows.cli.next_commands import command, flags_of, without_registry
+from flows.cli.next_commands import flags_of
 from flows.cli.process import EXIT_DONE, StoppedBySignal
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
@@ -98,7 +98,6 @@ def main() -> int:
     if not state.is_completed():
         fail_as(state, "the run failed")
     print(state.message)
-    print(f"Look: {command('gallery', *without_registry(where))}")
     say_where_to_look(state)
     return EXIT_DONE
 

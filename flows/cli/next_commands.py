@@ -1,5 +1,7 @@
 """What a person does next, as lines that can be pasted where one stands."""
 
+import os
+import re
 import shlex
 import shutil
 import sys
@@ -10,10 +12,16 @@ _FLOWS = Path(__file__).parents[1]
 
 
 def path_from_here(path: str) -> str:
-    """A local path below the current folder from there, any other whole; quoted for a shell where it has to be."""
+    """A local path below the current folder from there, any other whole."""
     whole, here = Path(path), Path.cwd()
     is_below = whole.is_absolute() and whole.is_relative_to(here)
-    return shlex.quote(str(whole.relative_to(here)) if is_below else path)
+    return str(whole.relative_to(here)) if is_below else path
+
+
+def lines_from_here(text: str) -> str:
+    """The text, its absolute paths below the current folder written from there."""
+    here = os.path.join(Path.cwd(), "")  # noqa: PTH118 (the separator at its end is what a Path drops)
+    return text if here == os.sep else re.sub(rf"(?<![^\s'\"=(]){re.escape(here)}", "", text)
 
 
 def flags_of(**given: str | None) -> list[str]:
@@ -34,7 +42,7 @@ def command(flow: str, *words: str) -> str:
         flow: name of the module.
         words: its arguments, not quoted yet.
     """
-    return " ".join([_python(), path_from_here(str(_FLOWS / f"{flow}.py")), shlex.join(words)]).rstrip()
+    return shlex.join([_python(), path_from_here(str(_FLOWS / f"{flow}.py")), *words])
 
 
 def _python() -> str:

@@ -1,6 +1,7 @@
 """Results as a person reads them: a table on the terminal."""
 
 import math
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
@@ -46,7 +47,7 @@ def next_steps(report: Report, shown: Callable[[str], str] = str) -> Iterator[st
         report: what the run achieved.
         shown: how a path is written.
     """
-    yield f"Data: {shown(report.data_root)}"
+    yield f"Data: {shlex.quote(shown(report.data_root))}"
     if report.experiment is None:
         yield "The environment is registered; generate episodes with --random or --model-path."
     elif report.failed:
@@ -54,8 +55,8 @@ def next_steps(report: Report, shown: Callable[[str], str] = str) -> Iterator[st
     elif report.checkpoints:
         example = f"{report.experiment}/{report.checkpoints[0].checkpoint}/0"
         if report.has_videos:
-            yield f"Watch: {shown(f'{report.data_root}/renders/{example}.mp4')}"
-        yield f"Load: rlhfblender_core.open_data_set({report.data_root!r})"
+            yield f"Watch: {shlex.quote(shown(f'{report.data_root}/renders/{example}.mp4'))}"
+        yield f"Load: import rlhfblender_core; data = rlhfblender_core.open_data_set({shown(report.data_root)!r})"
 
 
 def _commands(report: Report, where: Sequence[str]) -> Iterator[str]:
