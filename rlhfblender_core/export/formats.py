@@ -33,12 +33,14 @@ class ExportOptions:
         env_states: whether its demonstrations can start in the middle of episodes; None where that costs little.
         checkpoints: labels; none for all.
         selection: which of their episodes.
+        push_to: repository on the Hugging Face Hub that the export goes to besides; None for none.
     """
 
     rewards: RewardsKind = "per-step"
     env_states: bool | None = None
     checkpoints: tuple[str, ...] = ()
     selection: EpisodeSelection = EVERYTHING
+    push_to: str | None = None
 
 
 #: A checkpoint with what its format needs to know; travels to tasks.
