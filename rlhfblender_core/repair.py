@@ -16,7 +16,8 @@ from rlhfblender_core.registry import (
     EpisodeRecord,
     open_registry,
 )
-from rlhfblender_core.rollout.shards import PendingShard, Shard, cut_shards
+from rlhfblender_core.rollout.pace import Pace, cut_shards
+from rlhfblender_core.rollout.shards import PendingShard, Shard
 from rlhfblender_core.runs.folders import remove_unfinished
 from rlhfblender_core.step_runner import LocalRunner, StepRunner
 from rlhfblender_core.steps import LocalSteps, Steps
@@ -130,6 +131,7 @@ def _remake(remakes: Sequence[Remake], steps: Steps) -> list[Refusal]:
     trained = any(remake.settings.agent.is_trained for remake in remakes)
     refusals: list[Refusal] = []
     with steps.open_run(missing, trained=trained) as run, run.rolling_out():
+        pace = Pace(run.concurrency, missing)
         for experiment, own in itertools.groupby(remakes, lambda remake: remake.key.experiment):
             of_experiment = []
             for remake in own:
@@ -138,16 +140,17 @@ def _remake(remakes: Sequence[Remake], steps: Steps) -> list[Refusal]:
                 except RequestError as error:
                     refusals.append(refusal(remake.key, remake.episodes, error))
             digests = {remake.key.checkpoint: remake.settings.digest for remake in of_experiment}
-            shards = (part for remake in of_experiment for part in _shards(remake, run.concurrency))
+            shards = (part for remake in of_experiment for part in _shards(remake, pace))
             with run.claiming(experiment, digests):
                 for result in run.rollout_episodes(shards):
+                    pace.record(len(result.made) + len(result.failures), result.seconds)
                     key = result.pending.shard.key
                     refusals += (Refusal(key, (number,), why) for number, why in result.failures.items())
     return refusals
 
 
-def _shards(remake: Remake, concurrency: int) -> Iterator[PendingShard]:
-    for episodes in cut_shards(remake.episodes, concurrency):
+def _shards(remake: Remake, pace: Pace) -> Iterator[PendingShard]:
+    for episodes in cut_shards(remake.episodes, pace):
         yield PendingShard(Shard(remake.key, remake.settings, episodes), frozenset(episodes), frozenset(episodes))
 
 

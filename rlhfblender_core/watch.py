@@ -165,13 +165,15 @@ def look_after(
     """Fills the experiment's checkpoints; gives a row for each that didn't have its episodes before."""
     look = _Look(experiment.name, num_episodes, locations, fill)
     try:
-        waiting = find_waiting(
-            experiment,
-            num_episodes,
-            locations.open_root(),
-            settle_seconds=settle_seconds,
-            options=locations.storage_options,
-        )
+        with registry_if_any(locations.database_url) as registry:
+            waiting = find_waiting(
+                experiment,
+                num_episodes,
+                locations.open_root(),
+                registry,
+                settle_seconds=settle_seconds,
+                options=locations.storage_options,
+            )
         for label in waiting.unsettled:
             look.add(label, Finding.UNSETTLED)
         look.fill(look.usable(waiting.ready))

@@ -17,7 +17,7 @@ from rlhfblender_core.dataset.manifests import ArtifactRecord, Manifest, parse_m
 from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError, one_line
 from rlhfblender_core.registry import EpisodeRecord, Registry
-from rlhfblender_core.storage import DataRoot, fetch_file, list_sizes, read_each, storage_errors
+from rlhfblender_core.storage import DataRoot, fetch_file, read_each, sizes_of, storage_errors
 
 #: What the episode consists of: where one of these came out otherwise, it is another episode.
 _EPISODE_ITSELF = (ArtifactKind.EPISODES, ArtifactKind.REWARDS, ArtifactKind.UNCERTAINTY)
@@ -78,21 +78,12 @@ class _Places:
 
 
 def _existing(root: DataRoot, paths: Iterable[str]) -> dict[str, int]:
-    """Sizes in bytes of the files that exist: on object storage by one listing per folder, not a request per file."""
-    if root.is_local:
-        with storage_errors(root):
-            files = {path: root.local_folder / path for path in paths}
-            return {path: file.lstat().st_size for path, file in files.items() if file.exists() or file.is_symlink()}
-    folders: dict[str, dict[str, str]] = {}
-    for path in paths:
-        folder, _, name = path.rpartition("/")
-        folders.setdefault(folder, {})[name] = path
-    return {
-        names[name]: size
-        for folder, names in folders.items()
-        for name, size in list_sizes(root, folder).items()
-        if name in names
-    }
+    """Sizes in bytes of what is there, a link that leads nowhere included; on object storage a request each."""
+    if not root.is_local:
+        return sizes_of(root, paths)
+    with storage_errors(root):
+        files = {path: root.local_folder / path for path in paths}
+        return {path: file.lstat().st_size for path, file in files.items() if file.exists() or file.is_symlink()}
 
 
 @dataclass(frozen=True)
@@ -158,8 +149,8 @@ class _Comparison:
     def _row(self) -> EpisodeRecord | None:
         if self.registry is None:
             return None
-        rows = self.registry.list_episodes(self.key.experiment, self.key.checkpoint)
-        return next((row for row in rows if row.number == self.key.episode), None)
+        rows = self.registry.find_episodes(self.key.experiment, self.key.checkpoint, [self.key.episode])
+        return next(iter(rows), None)
 
     def _mended(self, before: Manifest) -> StagedEpisode:
         broken = {kind for kind in before.artifacts if self._is_broken(kind, before)}

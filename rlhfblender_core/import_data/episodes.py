@@ -104,7 +104,7 @@ def import_episodes(
         registry: knows of episodes whose manifests were lost; None where there is none.
     """
     published = read_some(root, target.key, numbers)
-    present = published.manifests.keys() | _lying_there(root, target.key, numbers)
+    present = published.manifests.keys() | lying_there(root, target.key, numbers)
     made, existing, faults, notes = [], [], [], []
     for number in numbers:
         importing = _Importing(root, source, source.episode(number), target, staging)
@@ -122,7 +122,7 @@ def import_episodes(
     return ImportedBatch(target.key, tuple(made), tuple(existing), tuple(faults), tuple(notes))
 
 
-def _lying_there(root: DataRoot, key: CheckpointKey, numbers: Sequence[int]) -> set[int]:
+def lying_there(root: DataRoot, key: CheckpointKey, numbers: Sequence[int]) -> set[int]:
     """Those among the episodes in whose places some file lies, whosever it is."""
     keys = {number: EpisodeKey(key.experiment, key.checkpoint, number) for number in numbers}
     paths = {artifact_path(kind, own): number for number, own in keys.items() for kind in ArtifactKind}

@@ -8,10 +8,10 @@ from typing import Any
 from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints
 from rlhfblender_core.checkpoints.select import modified_at
 from rlhfblender_core.checkpoints.statistics import statistics_url
+from rlhfblender_core.dataset.existing import find_existing
 from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.dataset.published import read_published
 from rlhfblender_core.errors import CheckpointNotUsableError, InvalidParameterError
-from rlhfblender_core.registry import ExperimentRecord
+from rlhfblender_core.registry import ExperimentRecord, Registry
 from rlhfblender_core.storage import DataRoot
 
 
@@ -41,6 +41,7 @@ def find_waiting(
     experiment: ExperimentRecord,
     num_episodes: int,
     root: DataRoot,
+    registry: Registry | None = None,
     *,
     settle_seconds: float,
     options: Mapping[str, Any] | None = None,
@@ -51,6 +52,7 @@ def find_waiting(
         experiment: registered, with a model path.
         num_episodes: how many each checkpoint shall have.
         root: where its episodes are.
+        registry: with the index of them.
         settle_seconds: files changed less than so long ago count as still being written. Stable-Baselines3 saves in
             place, and statistics after the model.
         options: for fsspec, to reach the model folder.
@@ -65,8 +67,8 @@ def find_waiting(
     found: dict[str, list[str]] = {"complete": [], "ready": [], "unsettled": []}
     pattern, statistics = (experiment.settings.get(name) for name in ("checkpoint_pattern", "vecnormalize"))
     for file in find_checkpoints(experiment.model_path, experiment.env_id, options, pattern=pattern):
-        published = read_published(root, CheckpointKey(experiment.name, file.label))
-        if not published.missing(range(num_episodes)):
+        existing = find_existing(root, registry, CheckpointKey(experiment.name, file.label))
+        if not existing.missing(range(num_episodes)):
             state = "complete"
         else:
             state = "ready" if _is_settled(file, statistics, settle_seconds, options) else "unsettled"

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.storage import DataRoot, fetch_file, read_bytes
 from rlhfblender_core.untrusted.npy import parse_npy
 from rlhfblender_core.untrusted.npz import Arrays, open_arrays, reading_arrays
+
+if TYPE_CHECKING:
+    import gymnasium as gym
 
 _OBSERVATION, _FINAL = "obs", "final_"
 #: Members of the ``.npz`` that don't have one row per step.
@@ -232,6 +235,34 @@ class Episode:
         for t in range(len(self)):
             row = {name: _plain(column[t]) for name, column in columns.items()}
             yield {**place, "t": t, **row, "infos": json.loads(row["infos"])}
+
+    def replay(self, *, render: bool = False, database_url: str | None = None) -> "Iterator[gym.Env[Any, Any]]":
+        """Plays the episode again from its seed and actions: the environment at each of its T steps, before the action.
+
+        Observations and rewards are compared with the recorded ones, so what is given is exact. It is made in this
+        process, in the agent's wrappers (``env.unwrapped`` is without them), and closed at the end. Where the
+        data set is somebody else's, see SECURITY.md on what may be made.
+
+        Args:
+            render: whether ``env.render()`` gives pictures.
+            database_url: of the registry that the data set was made with; None for SQLite beside the data.
+
+        Raises:
+            DataNotUsableError: the episode was made elsewhere, or goes another way than recorded.
+            EnvironmentNotTrustedError: the environment would be made with what only the data set names.
+            RequestError: the environment can't be made here.
+        """
+        from rlhfblender_core.locations import locate  # with SQLAlchemy and Gymnasium, which reading never needs
+        from rlhfblender_core.rollout.replay import replay_of, replayed
+
+        trust = locate(self.root.url, database_url, self.root.options).trust()
+        try:
+            with self.open() as arrays:
+                for moment in replayed(replay_of(self.manifest, trust, render=render), arrays):
+                    if moment.step < len(self):
+                        yield moment.env
+        except DataNotUsableError as error:
+            raise DataNotUsableError(f"Episode {self.id} can't be played again: {error}") from error
 
     def __getstate__(self) -> Mapping[str, Any]:
         """Without a video that was fetched: another process fetches its own."""

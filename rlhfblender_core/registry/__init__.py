@@ -20,6 +20,7 @@ from rlhfblender_core.registry.records import (
     ExperimentRecord,
     JsonDict,
     ProjectRecord,
+    ReturnSummary,
     RunRecord,
 )
 from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry, registry_if_any
@@ -35,6 +36,7 @@ __all__ = [
     "JsonDict",
     "ProjectRecord",
     "Registry",
+    "ReturnSummary",
     "RunRecord",
     "environment_conflict",
     "experiment_conflict",

@@ -1,8 +1,8 @@
 """Reading the registry: rows become records here. Everything runs in the caller's session."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from sqlalchemy import select
+from sqlalchemy import String, select, type_coerce
 from sqlalchemy.orm import Session
 
 from rlhfblender_core.errors import InvalidParameterError
@@ -14,6 +14,11 @@ from rlhfblender_core.registry.records import (
     ExperimentRecord,
     ProjectRecord,
 )
+
+#: Values in one statement, which databases limit.
+_VALUES_AT_ONCE = 1000
+#: Rows that are in memory at once where all of a checkpoint's are read.
+_ROWS_AT_ONCE = 5000
 
 # Records are sorted here and not by the database: PostgreSQL's order of texts depends on its locale.
 
@@ -85,11 +90,37 @@ def unusable_checkpoints(session: Session, experiment: str) -> dict[str, str]:
     return dict(session.execute(query.where(UnusableCheckpoint.experiment == experiment)).tuples().all())
 
 
+def find_episodes(session: Session, experiment: str, checkpoint: str, numbers: Iterable[int]) -> list[EpisodeRecord]:
+    """Those among the episodes that have a row, by number."""
+    query = select(Episode).join(Checkpoint).join(Experiment)
+    query = query.where(Experiment.name == experiment, Checkpoint.label == checkpoint)
+    rows = (row for part in in_parts(numbers) for row in session.scalars(query.where(Episode.number.in_(part))))
+    records = [_episode_record(experiment, checkpoint, row) for row in rows]
+    return sorted(records, key=lambda record: record.number)
+
+
 def find_indexed(session: Session, experiment: str, checkpoint: str, numbers: Iterable[int]) -> set[int]:
     """Those among the episodes that have a row."""
     query = select(Episode.number).join(Checkpoint).join(Experiment)
-    own = (Experiment.name == experiment, Checkpoint.label == checkpoint, Episode.number.in_(list(numbers)))
-    return set(session.scalars(query.where(*own)))
+    query = query.where(Experiment.name == experiment, Checkpoint.label == checkpoint)
+    return {number for part in in_parts(numbers) for number in session.scalars(query.where(Episode.number.in_(part)))}
+
+
+def iterate_index(
+    session: Session, experiment: str, checkpoint: str
+) -> Iterator[tuple[int, str, str | None, str | None]]:
+    """Of each of a checkpoint's episodes the number, the request's and the manifest's digest, and the sizes as text."""
+    sizes = type_coerce(Episode.sizes, String)
+    query = select(Episode.number, Episode.request_digest, Episode.manifest_sha256, sizes).join(Checkpoint)
+    query = query.join(Experiment).where(Experiment.name == experiment, Checkpoint.label == checkpoint)
+    rows = session.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)).tuples()
+    yield from rows
+
+
+def in_parts(numbers: Iterable[int]) -> Iterator[list[int]]:
+    """The numbers, so many at once as a statement may hold."""
+    ordered = sorted(set(numbers))
+    return (ordered[start : start + _VALUES_AT_ONCE] for start in range(0, len(ordered), _VALUES_AT_ONCE))
 
 
 def checkpoint_row_ids(session: Session, experiment: str) -> dict[str, int]:
@@ -159,5 +190,7 @@ def _episode_record(experiment: str, checkpoint: str, row: Episode) -> EpisodeRe
         truncated=row.truncated,
         request_digest=row.request_digest,
         manifest_sha256=row.manifest_sha256,
+        sizes=row.sizes,
+        warnings=tuple(row.warnings or ()),
         created_at=row.created_at,
     )

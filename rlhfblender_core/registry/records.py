@@ -158,6 +158,9 @@ class EpisodeRecord:
         truncated: a time limit ended it.
         request_digest: digest of everything that determines the episode's bytes.
         manifest_sha256: of the manifest's file, in hex.
+        sizes: bytes of its files and of its manifest, by the folder that holds that kind; None where an older version
+            wrote the row.
+        warnings: what a person should know of it.
         created_at: when it was made, in UTC; None for "now".
     """
 
@@ -171,11 +174,36 @@ class EpisodeRecord:
     truncated: bool
     request_digest: str
     manifest_sha256: str | None = None
+    sizes: dict[str, int] | None = None
+    warnings: tuple[str, ...] = ()
     created_at: datetime | None = None
 
     def __post_init__(self) -> None:
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise InvalidParameterError(f"The registry holds seeds from 0 to 2**63 - 1, not {self.seed}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnSummary:
+    """What the index says of some of a checkpoint's episodes.
+
+    Attributes:
+        checkpoint: the checkpoint's label.
+        episodes: how many there are.
+        mean_return, std_return, min_return, max_return: NaN where one of them isn't known; the deviation is the
+            population's.
+        mean_length, min_length, max_length: in steps.
+    """
+
+    checkpoint: str
+    episodes: int
+    mean_return: float
+    std_return: float
+    min_return: float
+    max_return: float
+    mean_length: float
+    min_length: int
+    max_length: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,11 +236,13 @@ class Claimed:
         taken_over: those of them that had been claimed before, by a run that died or by an earlier try of this one:
             files without a manifest that lie in their places are ours.
         held: numbers that other live runs have claimed.
+        indexed: those that are free and have a row: they were published before, maybe in this moment.
     """
 
     free: tuple[int, ...]
     taken_over: frozenset[int]
     held: frozenset[int]
+    indexed: frozenset[int] = frozenset()
 
 
 def _store_json_form(record: object, name: str, what: str) -> None:

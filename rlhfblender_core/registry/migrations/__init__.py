@@ -9,6 +9,7 @@ TABLES = {
     "0002": frozenset({"runs", "claims"}),
     "0003": frozenset({"unusable_checkpoints"}),
     "0004": frozenset(),
+    "0005": frozenset(),
 }
 #: All revisions, oldest first.
 REVISIONS = tuple(TABLES)

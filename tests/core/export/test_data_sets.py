@@ -1,12 +1,14 @@
 """Data sets in the forms of others: brought up to date, whole or not at all, of the episodes that were asked for."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rlhfblender_core.dataset.manifests import canonical_digest
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from tests.support.exporting import DataSet
 
@@ -134,3 +136,18 @@ def test_checkpoints_can_be_chosen(mixed_data: DataSet, out: Path) -> None:
     assert [report.key.checkpoint for report in reports] == ["128", "final"]
     with pytest.raises(InvalidParameterError, match=r"'64'.*128, 256, final, random"):
         mixed_data.export(out, ["trained_cartpole"], to="hdf5", checkpoints=["64"])
+
+
+@each_format
+def test_a_manifest_that_names_another_file_is_not_followed(data: DataSet, out: Path, tmp_path: Path, to: str) -> None:
+    data.counting(episodes=1)
+    path = Path(data.root.full_path("manifests/E/random/0.json"))
+    content = json.loads(path.read_bytes())
+    del content["sha256"]
+    secret = tmp_path / "secret.npz"
+    secret.write_bytes(Path(data.root.full_path("episodes/E/random/0.npz")).read_bytes())
+    content["artifacts"]["episodes"]["path"] = "../secret.npz"
+    content["sha256"] = canonical_digest(content)
+    path.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    with pytest.raises(DataNotUsableError, match=r"manifest .*0\.json is damaged"):
+        data.export(out, to=to)
