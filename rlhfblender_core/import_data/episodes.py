@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rlhfblender_core.dataset.episode_writer import discard_staged, staged_path
 from rlhfblender_core.dataset.keep_intact import keep_intact
-from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
+from rlhfblender_core.dataset.layout import IMPORTED, ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.dataset.manifests import (
     ArtifactRecord,
     EnvironmentRecordInManifest,
@@ -39,8 +39,6 @@ from rlhfblender_core.storage import DataRoot, full_disk_errors, sizes_of
 
 #: Raised whenever a conversion gives other bytes than before.
 _CONVERSION = 1
-#: The manifest's ``uncertainty_kind`` for numbers whose source doesn't say what they measure.
-IMPORTED = "imported"
 
 
 @dataclass(frozen=True)

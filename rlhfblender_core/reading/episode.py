@@ -141,7 +141,8 @@ class Episode:
     def observations(self) -> Any:
         """T+1 observations, the final one included: an array, or a dictionary of them where the space is a Dict.
 
-        Columns of nested spaces keep their names (``arm.angle``).
+        Of an imported episode whose source doesn't have the final one they are T. Columns of nested spaces keep their
+        names (``arm.angle``).
         """
         with self.open() as arrays:
             return _with_final(arrays)
@@ -320,14 +321,26 @@ def _has_rows(name: str) -> bool:
     return name not in _OF_EPISODE and not name.startswith(_FINAL)
 
 
+def observed_columns(arrays: Arrays) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]] | None]:
+    """What was observed, (T, …) by the name of its column (``""``, or ``arm.angle`` of nested spaces), and at the end.
+
+    Args:
+        arrays: of an episode's ``.npz``.
+
+    Returns:
+        The columns, and the last observation's; None for an imported episode whose source doesn't say it.
+    """
+    names = [name for name in arrays if name == _OBSERVATION or name.startswith(f"{_OBSERVATION}.")]
+    plain = {name: name.removeprefix(_OBSERVATION).removeprefix(".") for name in names}
+    is_known = all(f"{_FINAL}{name}" in arrays for name in names)
+    finals = {plain[name]: arrays[f"{_FINAL}{name}"] for name in names} if is_known else None
+    return {plain[name]: arrays[name] for name in names}, finals
+
+
 def _with_final(arrays: Arrays) -> Any:
-    columns = {
-        name.removeprefix(_OBSERVATION).removeprefix("."): np.concatenate(
-            [arrays[name], arrays[f"{_FINAL}{name}"][np.newaxis]]
-        )
-        for name in arrays
-        if name == _OBSERVATION or name.startswith(f"{_OBSERVATION}.")
-    }
+    columns, finals = observed_columns(arrays)
+    if finals is not None:
+        columns = {name: np.concatenate([column, finals[name][np.newaxis]]) for name, column in columns.items()}
     return columns.get("", columns)
 
 

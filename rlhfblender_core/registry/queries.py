@@ -72,6 +72,17 @@ def list_episodes(session: Session, experiment: str, checkpoint: str | None = No
     return sorted(records, key=lambda record: (record.checkpoint, record.number))
 
 
+def list_figures(
+    session: Session, experiment: str, checkpoint: str, first: int, last: int
+) -> dict[int, tuple[str | None, float, int]]:
+    """Manifest's digest, return and length of the checkpoint's episodes from one number to another, by number."""
+    columns = (Episode.number, Episode.manifest_sha256, Episode.episode_return, Episode.episode_length)
+    query = select(*columns).join(Checkpoint).join(Experiment)
+    own = (Experiment.name == experiment, Checkpoint.label == checkpoint, Episode.number.between(first, last))
+    rows = session.execute(query.where(*own)).tuples()
+    return {number: (sha256, total, length) for number, sha256, total, length in rows}
+
+
 def episodes_from(
     session: Session, experiment: str, checkpoint: str, first: int, last: int | None = None, most: int | None = None
 ) -> list[EpisodeRecord]:
