@@ -75,6 +75,13 @@ def export(  # noqa: PLR0913 (flat parameters make a deployment's form and `--pa
         ),
     ] = False,
     no_env_states: Annotated[bool, Field(description="with rlhfblender: no such states")] = False,
+    push_to: Annotated[
+        str | None,
+        Field(
+            description="with datasets, lerobot, hdf5, minari: hf://datasets/<user>/<name> that it goes to besides, "
+            "with a card; made private if needed (default none)"
+        ),
+    ] = None,
     data_root: DataRoot = None,
     database_url: DatabaseUrl = None,
 ) -> State[Any]:
@@ -85,6 +92,7 @@ def export(  # noqa: PLR0913 (flat parameters make a deployment's form and `--pa
         env_states=_wanted(env_states, no_env_states),
         checkpoints=tuple(map(str, checkpoints)),
         selection=parse_selection(episodes, where),
+        push_to=push_to,
     )
     report = export_all(out, to, exp, options, PrefectRunner(), locations)
     message = "\n".join(report.lines())
@@ -108,7 +116,7 @@ def main() -> int:
     _wanted(arguments["env_states"], arguments["no_env_states"])
     labels = tuple(map(str, arguments["checkpoints"]))
     selection = parse_selection(arguments["episodes"], arguments["where"])
-    options = ExportOptions(arguments["rewards"], checkpoints=labels, selection=selection)
+    options = ExportOptions(arguments["rewards"], checkpoints=labels, selection=selection, push_to=arguments["push_to"])
     check_export(arguments["out"], arguments["to"], arguments["exp"], options, locations)
     state = run_flow(export, **arguments)
     if not state.is_completed() and state.name != _INCOMPLETE:
@@ -123,4 +131,5 @@ _EXAMPLES = """examples:
   python flows/export.py --exp CartPole-v1_random_experiment --to rlhfblender handover --env-states
   python flows/export.py --to minari datasets
   python flows/export.py --exp MyExperiment --checkpoints best --where 'return > 100' --to lerobot lerobot
+  python flows/export.py --exp MyExperiment --checkpoints best --to datasets parquet --push-to hf://datasets/me/my-episodes
 """

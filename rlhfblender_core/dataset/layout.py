@@ -48,6 +48,8 @@ DATABASE_FILE = "rlhfblender.db"
 
 #: Labels of checkpoints that are not a number of training steps.
 RANDOM, FINAL, BEST = "random", "final", "best"
+#: In manifests, of what was made elsewhere: kind of its policy, and of its uncertainty where its source has one.
+IMPORTED = "imported"
 
 
 @dataclass(frozen=True, slots=True, order=True)

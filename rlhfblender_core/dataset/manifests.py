@@ -48,6 +48,8 @@ class PolicyRecord(_Model):
         deterministic: whether actions were the distribution's mode rather than samples.
         observation: what the policy saw, step by step from the recorded ``obs``, in words.
         wrappers: names of the wrappers around the environment, innermost first.
+        wrapper_kwargs: keyword arguments of each, as the agent's settings name them; left out of the file where there
+            are no wrappers, as in manifests of before they were recorded.
         action_mask_method: what was asked for the allowed actions, where it was named (``none``: nothing); left out of
             the file otherwise, as in manifests of before it could be named.
     """
@@ -59,6 +61,7 @@ class PolicyRecord(_Model):
     deterministic: bool = False
     observation: str = "obs"
     wrappers: tuple[str, ...] = ()
+    wrapper_kwargs: tuple[dict[str, Any], ...] | None = Field(default=None, exclude_if=lambda kwargs: kwargs is None)
     action_mask_method: str | None = Field(default=None, exclude_if=lambda method: method is None)
 
 

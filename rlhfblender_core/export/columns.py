@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhfblender_core.dataset.layout import ArtifactKind
-from rlhfblender_core.environments.observations import ROOT
 from rlhfblender_core.errors import DataNotUsableError
-from rlhfblender_core.reading.episode import Episode
+from rlhfblender_core.reading.episode import Episode, observed_columns
 
 #: What a policy may have said of a step, as our ``.npz`` files name it.
-POLICY_ARRAYS = ("probs", "action_mean", "action_std", "log_probs", "entropy", "values", "q_values")
+POLICY_ARRAYS = ("probs", "action_mean", "action_std", "log_probs", "entropy", "values", "q_values", "features")
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,8 @@ class EpisodeColumns:
 
     Attributes:
         episode: the episode.
-        observations: (T+1, …) each, by the name of their column: one, called ``""``, of a plain space.
+        observations: (T, …) each, by the name of their column: one, called ``""``, of a plain space.
+        finals: the last observation, likewise; None where an imported episode's source doesn't have it.
         actions: (T, …).
         rewards: (T,) float64.
         terminated: (T,) bool.
@@ -33,6 +33,7 @@ class EpisodeColumns:
 
     episode: Episode
     observations: Mapping[str, NDArray[Any]]
+    finals: Mapping[str, NDArray[Any]] | None
     actions: NDArray[Any]
     rewards: NDArray[np.float64]
     terminated: NDArray[np.bool_]
@@ -42,6 +43,15 @@ class EpisodeColumns:
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+    @property
+    def next_observations(self) -> dict[str, NDArray[Any]] | None:
+        """(T, …) each: what was observed after each step; None where that isn't known of the last one."""
+        if self.finals is None:
+            return None
+        return {
+            name: np.concatenate([rows[1:], self.finals[name][np.newaxis]]) for name, rows in self.observations.items()
+        }
 
     @property
     def schema(self) -> dict[str, tuple[object, ...]]:
@@ -60,7 +70,7 @@ def read_columns(episode: Episode) -> EpisodeColumns:
         DataNotUsableError: its files are gone or damaged, or its arrays differ in length.
     """
     with episode.open() as arrays:
-        names = [name for name in arrays if name == ROOT or name.startswith(f"{ROOT}.")]
+        observations, finals = observed_columns(arrays)
         columns = {
             "actions": arrays["actions"],
             "rewards": arrays["rewards"].astype(np.float64),
@@ -69,20 +79,15 @@ def read_columns(episode: Episode) -> EpisodeColumns:
             "infos": arrays["infos"] if "infos" in arrays else np.full(len(arrays["rewards"]), "{}"),
         }
         policy = {name: arrays[name] for name in POLICY_ARRAYS if name in arrays}
-        observations = {
-            name.removeprefix(ROOT).removeprefix("."): np.concatenate([arrays[name], arrays[f"final_{name}"][None]])
-            for name in names
-        }
     if episode.manifest.uncertainty_kind != "none" and ArtifactKind.UNCERTAINTY in episode.manifest.artifacts:
         policy["uncertainty"] = episode.uncertainty
-    lengths = {len(column) for column in (*columns.values(), *policy.values())}
-    lengths |= {len(column) - 1 for column in observations.values()}
+    lengths = {len(column) for column in (*columns.values(), *policy.values(), *observations.values())}
     if lengths != {episode.episode_length} or not episode.episode_length:
         raise DataNotUsableError(
             f"Episode {episode.id} has arrays of {sorted(lengths)} steps and claims {episode.episode_length}. "
             "Run `python flows/verify.py --repair`."
         )
-    return EpisodeColumns(episode, observations, **columns, policy=policy)
+    return EpisodeColumns(episode, observations, finals, **columns, policy=policy)
 
 
 def is_text(column: NDArray[Any]) -> bool:

@@ -29,17 +29,18 @@ def arrow_lists(rows: NDArray[Any]) -> pa.Array:
     return arrow_rows(rows).cast(_list_type(pa.from_numpy_dtype(rows.dtype), rows.ndim - 1))
 
 
-def arrow_last(row: NDArray[Any], length: int) -> pa.Array:
-    """Nothing in each row but the last of them.
+def arrow_last(rows: NDArray[Any], last: NDArray[Any] | None) -> pa.Array:
+    """As many rows as there are, with nothing in each but the last of them.
 
     Args:
-        row: the value of the last one, of any shape.
-        length: how many rows.
+        rows: of the same kind, (T, …).
+        last: the value in the last row; None for nothing there, too.
     """
-    if row.dtype.kind == "U":
-        return pa.array([None] * (length - 1) + storable_texts(np.asarray(row)[None]), pa.string())
-    value = pa.array([row.tolist()], _list_type(pa.from_numpy_dtype(row.dtype), row.ndim))
-    return pa.concat_arrays([pa.nulls(length - 1, value.type), value])
+    kind = pa.string() if is_text(rows) else _list_type(pa.from_numpy_dtype(rows.dtype), rows.ndim - 1)
+    if last is None:
+        return pa.nulls(len(rows), kind)
+    value = storable_texts(last[np.newaxis]) if is_text(rows) else [last.tolist()]
+    return pa.concat_arrays([pa.nulls(len(rows) - 1, kind), pa.array(value, kind)])
 
 
 def _nested(flat: NDArray[Any], shape: tuple[int, ...]) -> pa.Array:

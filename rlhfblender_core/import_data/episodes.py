@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rlhfblender_core.dataset.episode_writer import discard_staged, staged_path
 from rlhfblender_core.dataset.keep_intact import keep_intact
-from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
+from rlhfblender_core.dataset.layout import IMPORTED, ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.dataset.manifests import (
     ArtifactRecord,
     EnvironmentRecordInManifest,
@@ -39,8 +39,6 @@ from rlhfblender_core.storage import DataRoot, full_disk_errors, sizes_of
 
 #: Raised whenever a conversion gives other bytes than before.
 _CONVERSION = 1
-#: The manifest's ``uncertainty_kind`` for numbers whose source doesn't say what they measure.
-IMPORTED = "imported"
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def import_episodes(
         registry: knows of episodes whose manifests were lost; None where there is none.
     """
     published = read_some(root, target.key, numbers)
-    present = published.manifests.keys() | _lying_there(root, target.key, numbers)
+    present = published.manifests.keys() | lying_there(root, target.key, numbers)
     made, existing, faults, notes = [], [], [], []
     for number in numbers:
         importing = _Importing(root, source, source.episode(number), target, staging)
@@ -122,7 +120,7 @@ def import_episodes(
     return ImportedBatch(target.key, tuple(made), tuple(existing), tuple(faults), tuple(notes))
 
 
-def _lying_there(root: DataRoot, key: CheckpointKey, numbers: Sequence[int]) -> set[int]:
+def lying_there(root: DataRoot, key: CheckpointKey, numbers: Sequence[int]) -> set[int]:
     """Those among the episodes in whose places some file lies, whosever it is."""
     keys = {number: EpisodeKey(key.experiment, key.checkpoint, number) for number in numbers}
     paths = {artifact_path(kind, own): number for number, own in keys.items() for kind in ArtifactKind}

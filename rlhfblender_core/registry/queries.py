@@ -12,6 +12,7 @@ from rlhfblender_core.registry.records import (
     EnvironmentRecord,
     EpisodeRecord,
     ExperimentRecord,
+    Following,
     ProjectRecord,
 )
 
@@ -70,6 +71,17 @@ def list_episodes(session: Session, experiment: str, checkpoint: str | None = No
         query = query.where(Checkpoint.label == checkpoint)
     records = [_episode_record(experiment, label, row) for row, label in session.execute(query).tuples()]
     return sorted(records, key=lambda record: (record.checkpoint, record.number))
+
+
+def list_figures(
+    session: Session, experiment: str, checkpoint: str, first: int, last: int
+) -> dict[int, tuple[str | None, float, int]]:
+    """Manifest's digest, return and length of the checkpoint's episodes from one number to another, by number."""
+    columns = (Episode.number, Episode.manifest_sha256, Episode.episode_return, Episode.episode_length)
+    query = select(*columns).join(Checkpoint).join(Experiment)
+    own = (Experiment.name == experiment, Checkpoint.label == checkpoint, Episode.number.between(first, last))
+    rows = session.execute(query.where(*own)).tuples()
+    return {number: (sha256, total, length) for number, sha256, total, length in rows}
 
 
 def episodes_from(
@@ -167,6 +179,7 @@ def _experiment_record(row: Experiment, project: str, env_id: str) -> Experiment
         env_kwargs=row.env_kwargs,
         observation_space=row.observation_space,
         action_space=row.action_space,
+        following=None if row.following is None else Following.from_json(row.following),
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

@@ -298,6 +298,20 @@ class Registry(ClaimsStore):
         with self._read() as session:
             return queries.list_episodes(session, experiment, checkpoint)
 
+    def list_figures(
+        self, experiment: str, checkpoint: str, first: int, last: int
+    ) -> dict[int, tuple[str | None, float, int]]:
+        """Manifest's sha256 (None where it isn't known), return and length of a checkpoint's episodes, by number.
+
+        Args:
+            experiment: its name.
+            checkpoint: its label.
+            first: number of the first episode.
+            last: number of the last one.
+        """
+        with self._read() as session:
+            return queries.list_figures(session, experiment, checkpoint, first, last)
+
     def find_episodes(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> list[EpisodeRecord]:
         """Those among the episodes that have a row, by number."""
         with self._read() as session:

@@ -201,7 +201,7 @@ class CheckpointAgent:
 
     def policy_record(self, options: RolloutOptions) -> PolicyRecord:
         """See :class:`RolloutAgent`."""
-        statistics = self.ref.vecnormalize
+        statistics, wrappers = self.ref.vecnormalize, self.ref.settings.wrappers
         return PolicyRecord(
             kind="checkpoint",
             algorithm=self.ref.algorithm,
@@ -209,7 +209,8 @@ class CheckpointAgent:
             vecnormalize_sha256=statistics.sha256 if statistics else None,
             deterministic=options.deterministic,
             observation=self._observation(),
-            wrappers=tuple(wrapper.name for wrapper in self.ref.settings.wrappers),
+            wrappers=tuple(wrapper.name for wrapper in wrappers),
+            wrapper_kwargs=tuple(wrapper.kwargs for wrapper in wrappers) or None,
             action_mask_method=options.action_mask_method,
         )
 

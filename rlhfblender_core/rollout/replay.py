@@ -1,6 +1,7 @@
-"""An episode played again from its seed and actions, exactly, to take the environment's states on the way.
+"""An episode played again from its seed and actions, exactly: observations and rewards are compared with the recorded.
 
-Runs in a worker process: it makes an environment. Every observation is compared with the recorded one.
+:func:`replayed` is the one way to do that. :func:`write_states` takes the environment's states on the way, in a worker
+process; a user steps through it in Python (:meth:`rlhfblender_core.reading.episode.Episode.replay`).
 """
 
 import pickle
@@ -16,14 +17,21 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhfblender_core.environments import EnvironmentSpec, close_environment, flatten_observation, make_environment
+from rlhfblender_core.dataset.manifests import Manifest, PolicyRecord
+from rlhfblender_core.environments import (
+    EnvironmentSpec,
+    Trust,
+    close_environment,
+    flatten_observation,
+    make_environment,
+)
 from rlhfblender_core.environments.contained import contained, is_interrupt
 from rlhfblender_core.environments.observations import ROOT
 from rlhfblender_core.environments.quiet import quiet_output
 from rlhfblender_core.environments.states import StateTaker, put_back
 from rlhfblender_core.errors import DataNotUsableError, RLHFBlenderError, one_line
 from rlhfblender_core.rollout.episode import RawRecorder
-from rlhfblender_core.rollout.seeding import episode_seed, seed_spaces, seeded_globals
+from rlhfblender_core.rollout.seeding import SeededGlobals, episode_seed, seed_spaces
 from rlhfblender_core.untrusted.limits import MAX_STATES_BYTES
 from rlhfblender_core.untrusted.npz import Arrays, open_arrays
 from rlhfblender_core.wrappers import WrapperSpec, wrap_environment
@@ -47,14 +55,88 @@ class Replay:
         wrappers: that were around it.
         run_seed: of its run.
         seed: what it was reset with.
-        arrays: its ``.npz``.
+        render: whether the environment can be asked for pictures.
     """
 
     environment: EnvironmentSpec
     wrappers: tuple[WrapperSpec, ...]
     run_seed: int
     seed: int
-    arrays: Path
+    render: bool = False
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment of an episode that is played again.
+
+    Attributes:
+        step: from 0; T is the end, after which nothing was done.
+        env: what the agent acted in.
+        recorder: in it, around the environment itself.
+        expected: the recorded observation in columns, which the environment has just given.
+    """
+
+    step: int
+    env: gym.Env[Any, Any]
+    recorder: RawRecorder
+    expected: dict[str, NDArray[Any]]
+
+
+def replay_of(manifest: Manifest, trust: Trust, *, render: bool = False) -> Replay:
+    """How the episode of a manifest is played again.
+
+    Args:
+        manifest: of the episode.
+        trust: what manifests may name to make environments with.
+        render: whether the environment shall be able to render.
+
+    Raises:
+        DataNotUsableError: its seed isn't known.
+        EnvironmentNotTrustedError: its environment would be made with what only the manifest names.
+    """
+    if manifest.seed is None or manifest.run_seed is None:
+        raise DataNotUsableError("it was made elsewhere, from a seed unknown here")
+    made = manifest.environment
+    spec = EnvironmentSpec(made.id, made.entry_point, made.additional_packages, made.kwargs, made.spec_kwargs)
+    trust.admit(spec)
+    return Replay(spec, wrappers_of(manifest.policy), manifest.run_seed, manifest.seed, render)
+
+
+def wrappers_of(policy: PolicyRecord) -> tuple[WrapperSpec, ...]:
+    """The wrappers that were around an agent's environment, innermost first.
+
+    Manifests of before keyword arguments were recorded count as if there were none.
+    """
+    return tuple(map(WrapperSpec, policy.wrappers, policy.wrapper_kwargs or ({},) * len(policy.wrappers)))
+
+
+def replayed(replay: Replay, arrays: Arrays) -> Iterator[Moment]:
+    """Plays the episode again: T+1 moments, before each action and after the last, in one environment.
+
+    What is done between two moments doesn't meet the global random generators that the environment draws from.
+
+    Args:
+        replay: how.
+        arrays: of its ``.npz``.
+
+    Raises:
+        DataNotUsableError: an observation or a reward isn't the recorded one.
+        RequestError: the environment or a wrapper can't be made.
+    """
+    actions, rewards = arrays["actions"], arrays["rewards"]
+    globally = SeededGlobals(replay.seed)
+    with _staged(replay) as (recorder, env):
+        with globally:
+            seed_spaces(env, replay.seed)
+            env.reset(seed=replay.seed)
+        for step, expected in enumerate(_observations(arrays)):
+            _check(step, recorder, expected)
+            yield Moment(step, env, recorder, expected)
+            if step < len(actions):
+                with globally:
+                    env.step(actions[step])
+                if not np.array_equal(recorder.take_reward(), rewards[step], equal_nan=True):
+                    raise _differs(step)
 
 
 @dataclass(frozen=True)
@@ -75,16 +157,17 @@ class ReplayedStates:
     obstacle: str | None = None
 
 
-def write_states(replay: Replay, file: Path) -> ReplayedStates:
+def write_states(replay: Replay, arrays: Path, file: Path) -> ReplayedStates:
     """Plays the episode again and writes its states, (T, 1): each ``{"state", "observation", "elapsed_steps"}``.
 
     Args:
         replay: the episode.
+        arrays: its ``.npz``.
         file: to be written, ``.npy``.
     """
     try:
         with contained(), quiet_output():
-            states, recorded = _taken(replay)
+            states, recorded = _taken(replay, arrays)
             proved = _is_proved(replay, states, recorded)
             if not (proved or recorded.is_known):
                 return ReplayedStates(written=False, proved=False, obstacle="its state can't be taken and put back")
@@ -124,30 +207,25 @@ class _Recorded:
     is_known: bool
 
 
-def _taken(replay: Replay) -> tuple[NDArray[np.object_], _Recorded]:
-    """The states, while every observation is compared with the recorded one."""
-    with open_arrays(replay.arrays, replay.arrays.name) as arrays, _staged(replay) as (recorder, env):
+def _taken(replay: Replay, file: Path) -> tuple[NDArray[np.object_], _Recorded]:
+    """The states, and what is needed to prove them."""
+    with open_arrays(file, file.name) as arrays:
         actions = arrays["actions"]
         length = len(actions)
         states = np.empty((length, 1), dtype=object)
         near = {step for start in _starts(length) for step in range(start, start + _PROOF_STEPS + 1)}
-        with seeded_globals(replay.seed):
-            seed_spaces(env, replay.seed)
-            env.reset(seed=replay.seed)
-            taker = StateTaker(recorder)
-            recorded = _Recorded(actions, {}, taker.is_known)
-            for step, expected in enumerate(_observations(arrays)):
-                _check(step, recorder, expected)
-                if step in near:
-                    recorded.observed[step] = expected
-                if step < length:
-                    states[step, 0] = {
-                        "state": taker.take(),
-                        "observation": _kept(recorder.observation),
-                        "elapsed_steps": _elapsed(recorder, step),
-                    }
-                    env.step(actions[step])
-    return states, recorded
+        observed, taker = {}, None
+        for moment in replayed(replay, arrays):
+            taker = taker or StateTaker(moment.recorder)
+            if moment.step in near:
+                observed[moment.step] = moment.expected
+            if moment.step < length:
+                states[moment.step, 0] = {
+                    "state": taker.take(),
+                    "observation": _kept(moment.recorder.observation),
+                    "elapsed_steps": _elapsed(moment.recorder, moment.step),
+                }
+    return states, _Recorded(actions, observed, is_known=taker is not None and taker.is_known)
 
 
 def _observations(arrays: Arrays) -> Iterator[dict[str, NDArray[Any]]]:
@@ -180,8 +258,8 @@ def _is_proved(replay: Replay, states: NDArray[np.object_], recorded: _Recorded)
 
 @contextmanager
 def _staged(replay: Replay) -> Iterator[tuple[RawRecorder, gym.Env[Any, Any]]]:
-    with seeded_globals(episode_seed(replay.run_seed, 0)):
-        recorder = RawRecorder(make_environment(replay.environment, render=False))
+    with SeededGlobals(episode_seed(replay.run_seed, 0)):
+        recorder = RawRecorder(make_environment(replay.environment, render=replay.render))
     try:
         yield recorder, wrap_environment(recorder, replay.wrappers)
     finally:
@@ -192,7 +270,11 @@ def _check(step: int, recorder: RawRecorder, expected: dict[str, NDArray[Any]]) 
     found = flatten_observation(recorder.observation_space, recorder.observation)
     for name, row in expected.items():
         if not np.array_equal(found[name], row, equal_nan=row.dtype.kind in "fc"):
-            raise DataNotUsableError(f"played again, the episode differs at step {step}")
+            raise _differs(step)
+
+
+def _differs(step: int) -> DataNotUsableError:
+    return DataNotUsableError(f"played again, the episode differs at step {step}")
 
 
 def _are_close(found: Any, expected: Any) -> bool:

@@ -20,7 +20,7 @@ from rlhfblender_core.errors import (
 )
 from rlhfblender_core.rollout.episode import Agent, EpisodeTerms, RawRecorder, Stage, roll_out_episode
 from rlhfblender_core.rollout.manifest import describe_episode
-from rlhfblender_core.rollout.seeding import episode_seed, is_torch_loaded, seeded_globals
+from rlhfblender_core.rollout.seeding import SeededGlobals, episode_seed, is_torch_loaded
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.trial import forget_trials, try_out
 from rlhfblender_core.storage import full_disk_errors, gone
@@ -215,7 +215,7 @@ def make_recorder(settings: RolloutSettings) -> RawRecorder:
     Raises:
         EnvironmentNotUsableError: it can't be made.
     """
-    with seeded_globals(episode_seed(settings.options.seed, 0)):
+    with SeededGlobals(episode_seed(settings.options.seed, 0)):
         return RawRecorder(make_environment(settings.environment, render=settings.options.render))
 
 

@@ -187,9 +187,9 @@ def restore_registration(
     if not manifests:
         return
     if registry.find_experiment(experiment) is None:
-        environment = _environment_record(manifests[0], trust)
+        environment = known_environment(manifests[0], trust)
         registry.ensure_environment(environment)
-        registry.ensure_experiment(_experiment_record(experiment, manifests, environment))
+        registry.ensure_experiment(experiment_of(experiment, manifests, environment))
     for manifest in manifests:
         registry.ensure_checkpoint(
             CheckpointRecord(
@@ -202,7 +202,12 @@ def restore_registration(
         )
 
 
-def _environment_record(manifest: Manifest, trust: Trust) -> EnvironmentRecord:
+def known_environment(manifest: Manifest, trust: Trust) -> EnvironmentRecord:
+    """The environment that a manifest's episode was made in, to be registered; it is made to see its spaces.
+
+    Raises:
+        RequestError: it can't be made, or only the manifest names what it is made with.
+    """
     made = manifest.environment
     spec = EnvironmentSpec(made.id, made.entry_point, made.additional_packages, made.kwargs, made.spec_kwargs)
     trust.admit(spec)
@@ -217,9 +222,14 @@ def _environment_record(manifest: Manifest, trust: Trust) -> EnvironmentRecord:
     )
 
 
-def _experiment_record(
-    experiment: str, manifests: Sequence[Manifest], environment: EnvironmentRecord
-) -> ExperimentRecord:
+def experiment_of(experiment: str, manifests: Sequence[Manifest], environment: EnvironmentRecord) -> ExperimentRecord:
+    """The experiment that manifests tell of, to be registered.
+
+    Args:
+        experiment: its name.
+        manifests: one per checkpoint.
+        environment: as registered.
+    """
     trained = [manifest for manifest in manifests if manifest.policy.kind != RANDOM]
     manifest = (trained or manifests)[0]
     asked = {

@@ -14,7 +14,7 @@ from tests.support.deploying import Team, descendants, kill_tree, wait_for
 from tests.support.documented import of
 
 PREFECT = of("prefect", "docs/operations.md")
-DEPLOYMENTS = 9
+DEPLOYMENTS = 10
 CARTPOLE = ("--param", "env=CartPole-v1", "--param", "random=true")
 
 pytestmark = [

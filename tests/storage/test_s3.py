@@ -13,6 +13,8 @@ import pytest
 from rlhfblender_core.checkpoints.find import find_checkpoints
 from rlhfblender_core.dataset.published import read_published
 from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError, TransientError
+from rlhfblender_core.import_data.run import import_all, import_request
+from rlhfblender_core.step_runner import LocalRunner
 from rlhfblender_core.storage import (
     DataRoot,
     list_sizes,
@@ -185,3 +187,18 @@ def test_overlapping_runs_share_the_work(
     made = [int(output.split()[-1]) for output, _ in outputs]
     assert sum(made) == 12
     assert problems(s3_root, database) == []
+
+
+def test_a_data_set_is_merged_from_a_disk_and_back(
+    s3_root: DataRoot, tmp_path: Path, contents: Contents, database: str
+) -> None:
+    there, here = (open_data_root(str(tmp_path / name), s3_root.options) for name in ("there", "here"))
+    generate(there, f"{database}-there", request(3))
+    for source, target, name in ((there, s3_root, "remote"), (s3_root, here, "here")):
+        locations = generating.locations_of(target, f"{database}-{name}")
+        merged = import_all(import_request(source.url, None, None, locations), LocalRunner(), locations)
+        assert (merged.made, merged.faults) == (3, ())
+        assert problems(target, f"{database}-{name}") == []
+    made = {path: digest for path, digest in contents(there).items() if not path.startswith(".")}
+    assert {path: digest for path, digest in contents(s3_root).items() if not path.startswith(".")} == made
+    assert {path: digest for path, digest in contents(here).items() if not path.startswith(".")} == made

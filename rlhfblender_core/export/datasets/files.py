@@ -65,7 +65,7 @@ With `imitation`, where there is a folder `trajectories`: `imitation.data.serial
 
 def step_features(columns: EpisodeColumns) -> dict[str, np.ndarray[Any, Any]]:
     """(T, …) by the name of the feature: what was observed, what was done, what came of it."""
-    features = {_named("observation", name): rows[:-1] for name, rows in columns.observations.items()}
+    features = {_named("observation", name): rows for name, rows in columns.observations.items()}
     features |= {"action": columns.actions, "reward": columns.rewards}
     return {**features, **columns.policy}
 
@@ -77,7 +77,8 @@ def _named(prefix: str, name: str) -> str:
 def _columns(columns: EpisodeColumns, features: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, pa.Array]:
     length = len(columns)
     finals = {
-        _named("final_observation", name): arrow_last(rows[-1], length) for name, rows in columns.observations.items()
+        _named("final_observation", name): arrow_last(rows, None if columns.finals is None else columns.finals[name])
+        for name, rows in columns.observations.items()
     }
     return {
         "episode": pa.array(np.full(length, columns.episode.number)),
@@ -100,8 +101,9 @@ class _Trajectories:
 
     def add(self, columns: EpisodeColumns) -> None:
         observations = columns.observations.get("")
-        if observations is None or is_text(observations):
+        if observations is None or is_text(observations) or columns.finals is None:
             return
+        observations = np.concatenate([observations, columns.finals[""][np.newaxis]])
         row = {
             "obs": _one_list(arrow_rows(observations)),
             "acts": _one_list(arrow_rows(columns.actions)),

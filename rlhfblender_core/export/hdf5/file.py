@@ -25,6 +25,8 @@ _BUFFER_ROWS = 4096
 _ATTRIBUTE_BYTES = 60 << 10
 #: Of the infos, as they are; those that are numbers in every step are arrays of their own beside it.
 _INFO_TEXTS = "infos/json"
+#: Left out where an episode was imported without its last observation; D4RL's readers can do without.
+_FOLLOWING = "next_observations"
 #: D4RL's names for what a policy says of a step, where it has some.
 _POLICY_KEYS = {"log_probs": "infos/action_log_probs"}
 
@@ -38,24 +40,24 @@ def write_hdf5(build: Build, place: Path) -> None:
         rows, facts = _Rows(file), _Rows(file)
         for columns in build.columns():
             arrays = dict(_arrays(columns))
-            rows.add(arrays, optional=_info_columns(columns))
+            following = dict(_observed(_FOLLOWING, columns.next_observations or {}))
+            rows.add(arrays, optional=following | _info_columns(columns))
             facts.add(dict(_facts(columns)), optional={})
-            statistics.add({name: column for name, column in arrays.items() if not isinstance(column, list)})
+            numbers = {**arrays, **following}
+            statistics.add({name: column for name, column in numbers.items() if not isinstance(column, list)})
         rows.flush()
         facts.flush()
+        if _FOLLOWING in file and not len(file[_FOLLOWING]):  # the group of a Dict's columns, which are gone
+            del file[_FOLLOWING]
         for name, found in statistics.results().items():
-            if found.mean.nbytes <= _ATTRIBUTE_BYTES:
+            if name in file and found.mean.nbytes <= _ATTRIBUTE_BYTES:
                 numbers = {"min": found.minimum, "max": found.maximum, "mean": found.mean, "std": found.std}
                 file[name].attrs.update(numbers)
         file.attrs.update(_attributes(build))
 
 
 def _arrays(columns: EpisodeColumns) -> Iterator[tuple[str, NDArray[Any] | list[str]]]:
-    for name, column in columns.observations.items():
-        values = storable_texts(column) if is_text(column) else column
-        suffix = f"/{_member(name)}" if name else ""
-        yield f"observations{suffix}", values[:-1]
-        yield f"next_observations{suffix}", values[1:]
+    yield from _observed("observations", columns.observations)
     timeouts = columns.truncated.copy()
     timeouts[-1] |= not columns.terminated[-1]
     yield "actions", columns.actions
@@ -65,6 +67,11 @@ def _arrays(columns: EpisodeColumns) -> Iterator[tuple[str, NDArray[Any] | list[
     yield _INFO_TEXTS, columns.infos.tolist()
     for name, column in columns.policy.items():
         yield _POLICY_KEYS.get(name, f"infos/{name}"), column
+
+
+def _observed(name: str, columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any] | list[str]]]:
+    for key, column in columns.items():
+        yield f"{name}/{_member(key)}" if key else name, storable_texts(column) if is_text(column) else column
 
 
 def _facts(columns: EpisodeColumns) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -108,10 +115,10 @@ class _Rows:
     def __init__(self, file: Any) -> None:
         self._file = file
         self._waiting: dict[str, list[Any]] = {}
-        self._optional: set[str] | None = None
+        self._optional: list[str] | None = None
         self._rows = 0
 
-    def add(self, columns: Mapping[str, Any], *, optional: Mapping[str, NDArray[Any]]) -> None:
+    def add(self, columns: Mapping[str, Any], *, optional: Mapping[str, Any]) -> None:
         """Adds an episode's rows.
 
         Args:
@@ -119,8 +126,8 @@ class _Rows:
             optional: which they may have: what one lacks, or has in another form than those before, goes.
         """
         if self._optional is None:
-            self._optional = set(optional)
-        for name in list(self._optional):
+            self._optional = list(optional)
+        for name in tuple(self._optional):
             if name not in optional or not self._fits(name, optional[name]):
                 self._optional.remove(name)
                 self._waiting.pop(name, None)
@@ -133,7 +140,9 @@ class _Rows:
         if self._rows >= _BUFFER_ROWS:
             self.flush()
 
-    def _fits(self, name: str, rows: NDArray[Any]) -> bool:
+    def _fits(self, name: str, rows: Any) -> bool:
+        if isinstance(rows, list):  # texts, of any width
+            return True
         before = self._waiting.get(name)
         known = before[0] if before else self._file.get(name)
         return known is None or (known.dtype == rows.dtype and known.shape[1:] == rows.shape[1:])

@@ -69,7 +69,7 @@ def _png(picture: NDArray[np.uint8]) -> bytes:
 
 def features_of(columns: EpisodeColumns) -> dict[str, Feature]:
     """An episode's features by LeRobot's names; what it has no name for is below ``policy`` and ``next``."""
-    found = dict(_observed(name, rows[:-1]) for name, rows in columns.observations.items())
+    found = dict(_observed(name, rows) for name, rows in columns.observations.items())
     found["action"] = Feature(columns.actions)
     found["next.reward"] = Feature(columns.rewards)
     found["next.done"] = Feature(columns.terminated | columns.truncated)

@@ -14,6 +14,7 @@ from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.environments import observation_columns, space_from_description, split_env_kwargs
 from rlhfblender_core.environments.packages import package_of
 from rlhfblender_core.environments.registration import split_module
+from rlhfblender_core.rollout.replay import wrappers_of
 from rlhfblender_core.wrappers.specs import WrapperSpec, settings_from_env_kwargs
 from rlhfblender_core.wrappers.table import WRAPPERS
 
@@ -44,7 +45,7 @@ def environment_config(
         made_with[_LIMIT] = -1 if spec_kwargs[_LIMIT] is None else spec_kwargs[_LIMIT]
     if made_with:
         config["env_kwargs"] = made_with
-    wrappers = settings.wrappers or tuple(map(WrapperSpec, manifest.policy.wrappers if manifest else ()))
+    wrappers = settings.wrappers or (wrappers_of(manifest.policy) if manifest else ())
     if not wrappers and _has_text(observation_space):
         # Stable-Baselines3's vectorised environments hold no texts: without this the server can't make it at all.
         wrappers = (WrapperSpec(_PICTURE if _is_minigrid(env_id) else _FLAT),)

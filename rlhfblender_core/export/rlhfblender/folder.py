@@ -25,7 +25,6 @@ from rlhfblender_core.export.rlhfblender.numbering import number_checkpoints, re
 from rlhfblender_core.export.rlhfblender.space_info import space_infos
 from rlhfblender_core.export.rlhfblender.states import StatesPlan
 from rlhfblender_core.storage import DataRoot, publish_many_bytes, read_many, remove_files
-from rlhfblender_core.wrappers.specs import parse_wrappers
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,6 @@ def _give_numbers(
 def _experiment(
     target: DataRoot, source: ExperimentSource, numbers: Numbers, rewards: RewardsKind, states: StatesPlan
 ) -> ServerExperiment:
-    states = replace(states, wrappers=parse_wrappers(source.record.env_kwargs.get("env_wrapper")))
     name, env_id = source.record.name, source.record.env_id
     experiment_id = numbers.experiments[name]
     labels = [checkpoint.label for checkpoint in source.checkpoints]

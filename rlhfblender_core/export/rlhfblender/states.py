@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhfblender_core.dataset.manifests import Manifest
-from rlhfblender_core.environments import EnvironmentSpec, Trust
+from rlhfblender_core.environments import Trust
 from rlhfblender_core.environments.registration import entry_point_text, known_registration
 from rlhfblender_core.errors import RequestError, WorkerLostError, one_line
-from rlhfblender_core.rollout.replay import Replay, ReplayedStates, write_states
+from rlhfblender_core.rollout.replay import ReplayedStates, replay_of, write_states
 from rlhfblender_core.workers.pool import Workers
-from rlhfblender_core.wrappers import WrapperSpec
 
 #: Environments whose episodes are played again faster than their files are exported, if they are short. Measured in
 #: processor time: 12 steps of CartPole 8 ms against 11 ms, 200 of MountainCar 60 against 13, 300 of MiniGrid 160
@@ -31,12 +30,10 @@ class StatesPlan:
     Attributes:
         wanted: as asked; None for "where it costs less than the export itself".
         trust: what manifests may name to make environments with.
-        wrappers: with keyword arguments, as far as the experiment names them.
     """
 
     wanted: bool | None
     trust: Trust
-    wrappers: tuple[WrapperSpec, ...] = ()
 
     def is_wanted(self, first: Manifest) -> bool:
         """Whether the checkpoint's episodes have states in the export.
@@ -73,24 +70,11 @@ class StateWriter:
             arrays: its own ``.npz``.
             file: to be written.
         """
-        if manifest.seed is None or manifest.run_seed is None:
-            return ReplayedStates(
-                written=False, proved=False, obstacle="it was made elsewhere, from a seed unknown here"
-            )
-        made = manifest.environment
         try:
-            spec = EnvironmentSpec(made.id, made.entry_point, made.additional_packages, made.kwargs, made.spec_kwargs)
-            self._plan.trust.admit(spec)
-            replay = Replay(spec, self._wrappers(manifest), manifest.run_seed, manifest.seed, arrays)
-            return self._workers.run(write_states, replay, file)
+            replay = replay_of(manifest, self._plan.trust)
+            return self._workers.run(write_states, replay, arrays, file)
         except (RequestError, WorkerLostError) as error:
             return ReplayedStates(written=False, proved=False, obstacle=one_line(error))
-
-    def _wrappers(self, manifest: Manifest) -> tuple[WrapperSpec, ...]:
-        names = manifest.policy.wrappers
-        if names == tuple(wrapper.name for wrapper in self._plan.wrappers):
-            return self._plan.wrappers
-        return tuple(map(WrapperSpec, names))
 
 
 @contextmanager

@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from rlhfblender_core import export, import_data, open_data_set
 from rlhfblender_core.dataset.manifests import canonical_digest
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
+from rlhfblender_core.export.minari.dataset import NO_FINAL
 from tests.support.exporting import DataSet
 
 pytest.importorskip("h5py")
@@ -151,3 +154,60 @@ def test_a_manifest_that_names_another_file_is_not_followed(data: DataSet, out: 
     path.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     with pytest.raises(DataNotUsableError, match=r"manifest .*0\.json is damaged"):
         data.export(out, to=to)
+
+
+def imported(tmp_path: Path, **last: Any) -> dict[str, Any]:
+    """The data root of two imported episodes, of which the second one's source may say what was observed last."""
+    folder = tmp_path / "source/episodes/X/5"
+    folder.mkdir(parents=True)
+    rows = {"obs": np.arange(6, dtype=np.float32).reshape(3, 2), "actions": np.arange(3), "rewards": np.arange(3) * 0.5}
+    np.savez(folder / "0.npz", **rows)
+    np.savez(folder / "1.npz", **rows, **last)
+    where = {"data_root": str(tmp_path / "data")}
+    import_data(str(tmp_path / "source"), exp="X", env="CartPole-v1", **where)
+    return where
+
+
+def test_what_was_observed_last_may_be_unknown(tmp_path: Path, out: Path) -> None:
+    import h5py
+    import pyarrow.parquet as pq
+
+    where = imported(tmp_path, final_obs=np.array([6, 7], np.float32))
+    observed = np.concatenate([np.arange(6).reshape(3, 2)] * 2)
+    first, second = open_data_set(where["data_root"])
+    assert (first.observations.shape, second.observations.shape) == ((3, 2), (4, 2))
+    for to in FORMATS:
+        (report,) = export(str(out / to), to=to, **where).checkpoints
+        assert (report.made, report.left_out) == (2, {})
+    with h5py.File(out / "hdf5/CartPole-v1/X/5.hdf5") as file:
+        np.testing.assert_array_equal(file["observations"][:], observed)
+        assert "next_observations" not in file
+    table = pq.read_table(out / "datasets/CartPole-v1/X/5/data")
+    np.testing.assert_array_equal(table["observation"].to_pylist(), observed)
+    assert table["final_observation"].to_pylist() == [None] * 5 + [[6, 7]]
+    rows = pq.read_table(out / "lerobot/CartPole-v1/X/5/data")["observation.state"].to_pylist()
+    np.testing.assert_array_equal(rows, observed)
+
+
+def test_minari_leaves_out_what_has_no_last_observation(tmp_path: Path, out: Path) -> None:
+    pytest.importorskip("minari")
+    where = imported(tmp_path, final_obs=np.array([6, 7], np.float32))
+    (report,) = export(str(out), to="minari", **where).checkpoints
+    assert (report.made, report.left_out) == (1, {NO_FINAL: 1})
+
+
+def test_a_policy_s_features_go_along(data: DataSet, out: Path, trained_cartpole: Path) -> None:
+    import h5py
+    import pyarrow.parquet as pq
+
+    asked = {"env": "CartPole-v1", "exp": "E", "model_path": str(trained_cartpole), "checkpoints": ["final"]}
+    data.generate(**asked, num_episodes=2, max_steps_per_episode=4, features=True, no_render=True)
+    for to in FORMATS:
+        data.export(out / to, to=to)
+    features = np.concatenate([data.arrays("E", "final", number)["features"] for number in (0, 1)])
+    assert features.shape == (8, 64)
+    with h5py.File(out / "hdf5/CartPole-v1/E/final.hdf5") as file:
+        np.testing.assert_array_equal(file["infos/features"][:], features)
+    for to, name in (("datasets", "features"), ("lerobot", "policy.features")):
+        table = pq.read_table(out / to / "CartPole-v1/E/final/data")
+        np.testing.assert_array_equal(np.array(table[name].to_pylist(), np.float32), features)
