@@ -143,7 +143,8 @@ def runs_folder(root: DataRoot) -> Path:
 
 def machine_folder() -> Path:
     """Where this user's runs on this machine keep what must not lie on the data root."""
-    user = os.getuid() if hasattr(os, "getuid") else "user"
+    # Of the user in whose name files are made.
+    user = os.geteuid() if hasattr(os, "geteuid") else "user"
     return Path(tempfile.gettempdir()) / f"rlhfblender-{user}"
 
 
