@@ -107,6 +107,9 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     ] = {},  # noqa: B006
     action_names: Annotated[list[str] | None, Field(description="labels of the actions")] = None,
     register_only: Annotated[bool, Field(description="register, generate nothing")] = False,
+    follow: Annotated[
+        bool, Field(description="watch.py generates for checkpoints that appear later, newer than those chosen")
+    ] = False,
     seed: Annotated[int | None, Field(ge=0, description="seed of the run (default 0)")] = None,
     deterministic: Annotated[
         bool | None, Field(description="take the most probable action instead of a sample")

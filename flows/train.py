@@ -92,6 +92,9 @@ def train(  # noqa: PLR0913 (flat parameters make a deployment's form and `--par
         bool, Field(description="save the replay buffer beside the last checkpoint, for going on after a kill")
     ] = False,
     no_rollouts: Annotated[bool, Field(description="train only; watch.py or generate.py make the episodes")] = False,
+    follow: Annotated[
+        bool, Field(description="watch.py generates for what appears in the folder later, or without this run")
+    ] = False,
     export_to: Annotated[
         str | None, Field(description="folder to export to after each checkpoint, in RLHF-Blender's format")
     ] = None,

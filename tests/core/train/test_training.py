@@ -20,6 +20,7 @@ from rlhfblender_core.train.model_folder import TrainingRecord, read_record
 from rlhfblender_core.train.run import train
 from rlhfblender_core.train.trainer import train_agent
 from rlhfblender_core.wrappers.specs import parse_settings
+from tests.support import server_contract
 
 BIT_FLIPPING = {
     "env": "BitFlipping-v0",
@@ -276,6 +277,21 @@ def test_no_rollouts_registers_and_trains_only(tmp_path: Path) -> None:
     assert [episode.checkpoint for episode in made] == ["50"]
 
 
+def test_a_followed_training_without_rollouts_is_filled_by_watch_and_an_export_follows(tmp_path: Path) -> None:
+    from rlhfblender_core import watch
+
+    data, out = str(tmp_path / "data"), str(tmp_path / "out")
+    flags: dict[str, Any] = {**FAST, "no_render": False, "max_steps_per_episode": 3, "checkpoint_every": 50}
+    train(**flags, total_timesteps=50, no_rollouts=True, follow=True, data_root=data)
+    report = watch(settle_seconds=0, workers=1, data_root=data, export_to=out)
+    assert report.summary == "2 checkpoints filled: study/random, study/50"
+    assert sorted(episode.checkpoint for episode in server_contract.check_folder(Path(out))) == [0, 50]
+    trained = train(**flags, total_timesteps=100, export_to=out, data_root=data)
+    assert trained.is_export_whole
+    assert sorted(episode.checkpoint for episode in server_contract.check_folder(Path(out))) == [0, 50, 100]
+    assert watch(settle_seconds=0, data_root=data).rows == []
+
+
 @pytest.mark.parametrize(
     ("flags", "error", "match"),
     [
@@ -291,11 +307,13 @@ def test_no_rollouts_registers_and_trains_only(tmp_path: Path) -> None:
         ({"algorithm": "pppo"}, InvalidParameterError, "Unknown algorithm"),
         ({"total_timesteps": 0}, InvalidParameterError, "total-timesteps"),
         ({"checkpoints": [3]}, InvalidParameterError, "no part of a training"),
+        ({"export_to": "data/out"}, InvalidParameterError, "would mix with the data root"),
     ],
 )
 def test_a_wrong_request_leaves_nothing_behind(
-    flags: dict[str, Any], error: type[Exception], match: str, tmp_path: Path
+    flags: dict[str, Any], error: type[Exception], match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=match):
         train(**{**FAST, "total_timesteps": 50, **flags}, data_root=str(tmp_path / "data"))
     assert not (tmp_path / "data").exists()
