@@ -20,6 +20,7 @@ from pydantic import Field
 
 import tasks.export  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow
+from flows.cli.next_commands import lines_from_here
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.execution.data_flow import data_flow
@@ -120,7 +121,7 @@ def main() -> int:
     state = run_flow(export, **arguments)
     if not state.is_completed() and state.name != _INCOMPLETE:
         fail_as(state, "the export failed")
-    print(state.message)
+    print(lines_from_here(state.message or ""))
     return EXIT_DONE if state.is_completed() else EXIT_INCOMPLETE
 
 

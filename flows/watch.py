@@ -20,8 +20,9 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 import tasks.export  # noqa: F401 (the tasks of its steps)
-from flows.cli.arguments import REFUSED, DataRoot, fail_as, make_parser, run_flow, say_where_to_look
-from flows.cli.process import EXIT_DONE
+from flows.cli.arguments import REFUSED, STOPPED, DataRoot, fail_as, make_parser, run_flow, say_where_to_look
+from flows.cli.next_commands import flags_of
+from flows.cli.process import EXIT_DONE, StoppedBySignal
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.execution.data_flow import data_flow
@@ -102,6 +103,8 @@ def _filler(locations: Locations) -> Filler:
             return_state=True,
         )
         message = state.message or "the run failed"
+        if state.name == STOPPED:
+            raise StoppedBySignal("Ctrl-C")
         if state.name == REFUSED:
             raise InvalidParameterError(message)
         return None if state.is_completed() else message
@@ -121,8 +124,9 @@ def _log(rows: Sequence[WatchRow]) -> None:
 def main() -> int:
     """The command line; returns the exit code."""
     parser = make_parser(watch.fn, "Generate episodes for new checkpoints of followed experiments.", _EXAMPLES)
-    current_display.set(TerminalDisplay())
-    state = run_flow(watch, **vars(parser.parse_args()))
+    arguments = vars(parser.parse_args())
+    current_display.set(TerminalDisplay(flags_of(**{name: arguments[name] for name in ("data_root", "database_url")})))
+    state = run_flow(watch, **arguments)
     if not state.is_completed():
         fail_as(state, "the run failed")
     print(state.message)

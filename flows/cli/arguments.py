@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
-from flows.cli.process import EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail, show_tracebacks
+from flows.cli.process import EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, StoppedBySignal, fail, show_tracebacks
 from flows.cli.secret_parameters import Secret
 from flows.cli.temporary_server import server_settings
 from rlhfblender_core.errors import OutOfReachError, one_line
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Name of the final state of a flow run whose request was wrong.
 REFUSED = "Refused"
+#: And of one that a person stopped.
+STOPPED = "Stopped"
 
 
 DataRoot = Annotated[str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")]
@@ -146,6 +148,7 @@ def run_flow(flow: Callable[..., Any], **parameters: Any) -> "State[Any]":
 
     Raises:
         OutOfReachError: Prefect's server doesn't answer.
+        StoppedBySignal: a person stopped it.
     """
     import httpx
     from prefect.settings import PREFECT_API_URL
@@ -160,4 +163,6 @@ def run_flow(flow: Callable[..., Any], **parameters: Any) -> "State[Any]":
                 f"Prefect's server at {PREFECT_API_URL.value()} can't be reached ({one_line(error.__cause__)}). Start "
                 "it, or do without: `prefect config unset PREFECT_API_URL`, and the variable."
             ) from error
+    if state.name == STOPPED:
+        raise StoppedBySignal
     return state

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Protocol
@@ -56,10 +56,15 @@ current_display: ContextVar[Display] = ContextVar("current_display", default=NoD
 
 
 class TerminalDisplay:
-    """A live line on a terminal, plain lines elsewhere; on standard error, so that results can be piped."""
+    """A live line on a terminal, plain lines elsewhere; on standard error, so that results can be piped.
 
-    def __init__(self) -> None:
+    Args:
+        where: flags that other commands need to find the data.
+    """
+
+    def __init__(self, where: Sequence[str] = ()) -> None:
         self._console = Console(stderr=True)
+        self._where = where
         self.has_shown = False
 
     def say(self, line: str) -> None:
@@ -68,7 +73,7 @@ class TerminalDisplay:
 
     def show(self, report: Report) -> None:
         """See :class:`Display`."""
-        print_report(report, Console())
+        print_report(report, Console(), self._where)
         self.has_shown = True
 
     @contextlib.contextmanager

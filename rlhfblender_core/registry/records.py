@@ -143,8 +143,8 @@ class ExperimentRecord:
         checked_name(self.project, "project")
         path_segment(self.env_id)
         if self.kind not in get_args(ExperimentKind):
-            kinds = " or ".join(repr(kind) for kind in get_args(ExperimentKind))
-            raise InvalidParameterError(f"An experiment's kind is {kinds}, not {self.kind!r}.")
+            *kinds, last = map(repr, get_args(ExperimentKind))
+            raise InvalidParameterError(f"An experiment's kind is {', '.join(kinds)} or {last}, not {self.kind!r}.")
         for name in ("settings", "env_kwargs", "observation_space", "action_space"):
             _store_json_form(self, name, f"the {name} of experiment {self.name!r}")
 

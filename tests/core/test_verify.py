@@ -114,6 +114,9 @@ def as_nobody(data_set: Path) -> Iterator[DataRoot]:
         pytest.skip("only root can become somebody else")
     with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
         shutil.copytree(data_set, Path(folder) / "data")
+        # Loads what Python loads when it is first needed: its own files may be closed to others.
+        copied = open_data_root(str(Path(folder) / "data"))
+        survey(copied, database(copied))
         for path in (Path(folder), *Path(folder).rglob("*")):
             os.chown(path, 65534, 65534)
         os.seteuid(65534)
