@@ -111,7 +111,7 @@ def _data_sets(form: DataSetFormat, advice: Callable[[str], str]) -> Format:
 
 _HDF5 = DataSetFormat("hdf5", 2, ".hdf5", ("h5py",), "rlhfblender_core.export.hdf5.file:write_hdf5")
 _DATASETS = DataSetFormat("datasets", 2, "", ("pyarrow",), "rlhfblender_core.export.datasets.files:write_datasets")
-_LEROBOT = DataSetFormat("lerobot", 2, "", ("pyarrow",), "rlhfblender_core.export.lerobot.folder:write_lerobot")
+_LEROBOT = DataSetFormat("lerobot", 3, "", ("pyarrow",), "rlhfblender_core.export.lerobot.folder:write_lerobot")
 
 FORMATS: Mapping[ExportFormat, Format] = {
     "rlhfblender": Format(

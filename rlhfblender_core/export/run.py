@@ -62,7 +62,7 @@ class ExportReport:
         if made + existing:
             yield from FORMATS[self.to].advice(self.folder, self.checkpoints)
         if self.pushed:
-            yield f"Pushed to {self.pushed}, which is private until you change that there."
+            yield f"Pushed to {self.pushed}; a repository that is new is private."
 
 
 def export(  # noqa: PLR0913 (one per flag)

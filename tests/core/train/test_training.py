@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from rlhfblender_core.checkpoints.algorithms import Algorithm
+from rlhfblender_core.dataset.manifests import ResumedTraining, parse_manifest
 from rlhfblender_core.environments.spec import EnvironmentSpec
 from rlhfblender_core.errors import CheckpointNotUsableError, InvalidParameterError, SpacesDifferError
 from rlhfblender_core.storage import DataRoot
@@ -251,6 +253,12 @@ def episodes(data: Path) -> dict[str, int]:
     return {label.name: len(list(label.iterdir())) for label in sorted(folder.iterdir())}
 
 
+def resumed_at(data: Path, label: str) -> Sequence[ResumedTraining]:
+    """As the manifest of the checkpoint's first episode says."""
+    file = data / "manifests" / "study" / label / "0.json"
+    return parse_manifest(file.read_bytes(), str(file)).policy.resumed_at
+
+
 def test_a_training_makes_the_baseline_and_each_checkpoints_episodes_and_trains_on(tmp_path: Path) -> None:
     data = tmp_path / "data"
     first = train(**FAST, total_timesteps=100, checkpoint_every=50, data_root=str(data))
@@ -260,6 +268,11 @@ def test_a_training_makes_the_baseline_and_each_checkpoints_episodes_and_trains_
     assert (again.report.made, again.steps) == (0, (50, 100))
     on = train(exp="study", total_timesteps=150, data_root=str(data), num_episodes=1, workers=1)
     assert on.steps == (50, 100, 150)
+    resumed = {label: resumed_at(data, label) for label in ("random", "50", "100", "150")}
+    assert {label: [each.step for each in found] for label, found in resumed.items()} == {
+        "random": [], "50": [], "100": [], "150": [100],
+    }  # fmt: skip
+    assert "environments start new episodes" in resumed["150"][0].not_bit_equal
     assert {row.checkpoint: row.made for row in on.report.checkpoints} == {"random": 0, "50": 0, "100": 0, "150": 1}
     with pytest.raises(InvalidParameterError, match="begun with n_epochs 1, not 2"):
         train(exp="study", hyperparameters={"n_epochs": 2}, total_timesteps=200, data_root=str(data))
