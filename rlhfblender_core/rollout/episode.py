@@ -4,9 +4,7 @@ Row ``t`` is what was observed, the picture of that state, the action taken in i
 back. The observation that ends the episode is no row: it is ``final_obs``.
 """
 
-import gc
 import os
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -105,11 +103,7 @@ class Stage(gym.Wrapper[Any, Any, Any, Any]):
         env = self.env
         # An empty stage has nobody's environment; the type checker knows stages with one only.
         del self.recorder, self.env
-        itself = weakref.ref(env.unwrapped)
         close_environment(env)
-        del env
-        if itself() is not None:  # references in a circle, which whichever thread comes first would free
-            gc.collect()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Shards: episodes that one worker rolls out one after another, into files that wait to be published."""
 
 import contextlib
-import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -92,8 +91,6 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
             failures[episode], traces[episode] = str(error), error.trace
         end_without_lifelines()
         count_progress(episodes=1)
-    if failures:  # their tracebacks held environments, whose renderers this thread has to free
-        gc.collect()
     return StagedShard(shard.name, shard.key, tuple(staged), failures, traces, time.perf_counter() - started)
 
 

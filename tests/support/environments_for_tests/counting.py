@@ -326,12 +326,11 @@ class Renderer:
 
 
 class BoundToAThread(Counting):
-    """Its renderer is freed with the last reference; with a cycle, when garbage is collected."""
+    """Its renderer is freed with the last reference."""
 
-    def __init__(self, log, cycle=False, fails=False, **kwargs):
+    def __init__(self, log, fails=False, **kwargs):
         super().__init__(**kwargs)
         self.renderer, self.fails = Renderer(log), fails
-        self.itself = self if cycle else None
 
     def step(self, action):
         if self.fails:
