@@ -24,6 +24,7 @@ import tasks.verify  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow, say_where_to_look
 from flows.cli.next_commands import command, flags_of
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
+from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.execution.data_flow import data_flow
 from flows.execution.prefect_steps import PrefectRunner, PrefectSteps
@@ -133,6 +134,7 @@ def main() -> int:
         shown.append(verification)
 
     current_printer.set(show)
+    current_display.set(TerminalDisplay())
     state = run_flow(verify, **arguments)
     if not state.is_completed() and not shown:
         fail_as(state, "the check failed")

@@ -290,4 +290,4 @@ def test_steps_get_references_whose_size_does_not_grow_with_the_data(root: DataR
     listed = list_episodes(KEY, tmp_path, locations, quick=True)
     assert [(part.first, part.last) for part in listed.parts] == [(0, EPISODES - 1)]
     assert len(pickle.dumps(listed.parts[0])) < 1000
-    assert check_files(listed.parts[0], locations, quick=True).records == ()
+    assert check_files(listed.parts[0], tmp_path / "journal", locations, quick=True).records == ()

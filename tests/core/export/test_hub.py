@@ -81,7 +81,9 @@ def test_pushed_again_it_is_brought_up_to_date_and_other_files_stay(hub: Hub, da
     assert "data_files: data/*/*.parquet" in files["README.md"].decode()
 
 
-@pytest.mark.parametrize("to", ["datasets", "lerobot", "hdf5", "minari"])
+@pytest.mark.parametrize(
+    "to", ["datasets", *(pytest.param(to, marks=pytest.mark.soak) for to in ("lerobot", "hdf5", "minari"))]
+)
 def test_several_data_sets_lie_side_by_side(hub: Hub, data: DataSet, out: Path, tmp_path: Path, to: str) -> None:
     pytest.importorskip({"hdf5": "h5py", "minari": "minari"}.get(to, "datasets"))
     data.counting(episodes=1, no_render=True)
