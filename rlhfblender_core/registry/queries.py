@@ -12,6 +12,7 @@ from rlhfblender_core.registry.records import (
     EnvironmentRecord,
     EpisodeRecord,
     ExperimentRecord,
+    Following,
     ProjectRecord,
 )
 
@@ -178,6 +179,7 @@ def _experiment_record(row: Experiment, project: str, env_id: str) -> Experiment
         env_kwargs=row.env_kwargs,
         observation_space=row.observation_space,
         action_space=row.action_space,
+        following=None if row.following is None else Following.from_json(row.following),
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

@@ -173,6 +173,7 @@ def _insert_experiment(session: Session, wanted: ExperimentRecord) -> None:
         env_kwargs=wanted.env_kwargs,
         observation_space=wanted.observation_space,
         action_space=wanted.action_space,
+        following=wanted.following and wanted.following.to_json(),
     )
     session.execute(experiment.on_conflict_do_nothing(index_elements=["name"]))
 

@@ -380,7 +380,8 @@ def test_every_kind_of_space_is_shown(open_page: OpenPage, spaces_root: Path, tm
             page.screenshot(path=tmp_path / f"{name}.png")
             shown = page.evaluate(
                 """() => Object.fromEntries([...document.querySelectorAll('.plot')].map(plot =>
-                [plot.querySelector('h3').textContent, [...plot.querySelectorAll('.reading')].map(one => one.dataset.name)]))"""
+                [plot.querySelector('h3').textContent,
+                [...plot.querySelectorAll('.reading')].map(one => one.dataset.name)]))"""
             )
             assert shown == {**tracks, "Reward": ["reward"], "Uncertainty · entropy, nats": ["uncertainty"]}
             assert page.evaluate("window.evil") is None
