@@ -218,8 +218,12 @@ def read_frames(path: Path, height: int, width: int, *, start: float = 0.0, most
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         assert process.stdout is not None  # noqa: S101 (for the type checker)
-        while len(chunk := process.stdout.read(height * width * 3)) == height * width * 3:
-            yield np.frombuffer(chunk, np.uint8).reshape(height, width, 3)
+        try:
+            while len(chunk := process.stdout.read(height * width * 3)) == height * width * 3:
+                yield np.frombuffer(chunk, np.uint8).reshape(height, width, 3)
+        except GeneratorExit:
+            process.kill()  # else it would tell the terminal of a broken pipe, where a reader wants no more
+            raise
 
 
 def read_frame(path: Path, number: int, fps: float, height: int, width: int) -> Frame | None:

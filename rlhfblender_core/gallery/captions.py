@@ -46,7 +46,7 @@ def _line(episode: Episode, width: int) -> Frame:
     height = 2 * max(13, width // 36)
     picture = Image.new("RGB", (width, height), _GROUND)
     draw = ImageDraw.Draw(picture)
-    left, right = _title(episode), f"return {episode.episode_return:,.6g}"
+    left, right = _title(episode), f"return {episode.episode_return:,.2f}"
     size = height * 0.52
     while True:
         font = ImageFont.load_default(size)

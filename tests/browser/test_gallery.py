@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.clone_episodes import clone_episodes
 from rlhfblender_core.gallery import INDEX_PATH, write_gallery
+from rlhfblender_core.gallery.write import gallery
 from tests.support.file_server import served_folder
 from tests.support.synthetic import ACTIONS, Synthetic
 
@@ -469,6 +471,7 @@ def test_page_follows_the_colour_scheme_and_fits_its_width(
     assert fits(page)
     page.select_option("#across", "4")
     page.wait_for_selector(".tile >> nth=2")
+    page.wait_for_function("Number(document.querySelector('.tile').dataset.step) > 20")  # all of them play
     page.screenshot(path=tmp_path / f"across-{width}-{scheme}.png")
     assert fits(page)
     page.keyboard.press("Escape")
@@ -547,6 +550,29 @@ def test_ten_thousand_episodes_open_at_once_and_scroll(open_page: OpenPage, tmp_
     page.wait_for_selector(".card")
     lengths = page.eval_on_selector_all(".card-length", "all => all.map(one => parseInt(one.textContent))")
     assert lengths == sorted(lengths, reverse=True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("episodes", "checkpoints"), [(100_000, 1), (200, 500)])
+def test_a_hundred_thousand_episodes_open_in_two_seconds_and_scroll_smoothly(
+    open_page: OpenPage, tmp_path: Path, episodes: int, checkpoints: int
+) -> None:
+    root = tmp_path / "data"
+    clone_episodes(root, episodes, checkpoints=checkpoints)
+    gallery(data_root=str(root))
+    started = time.monotonic()
+    page = open_page(root)
+    page.wait_for_selector(".card:not(.is-waiting)")
+    assert time.monotonic() - started < 2
+    page.screenshot(path=tmp_path / f"gallery-{checkpoints}x{episodes}.png")
+    # The frames that are drawn while scrolling by 60 pixels each.
+    per_second = page.evaluate(
+        """() => new Promise((done) => { let frames = 0, started = performance.now(); const step = (now) => {
+        scrollTo(0, 60 * frames); frames += 1;
+        if (frames < 120) requestAnimationFrame(step); else done(1000 * frames / (now - started)); };
+        requestAnimationFrame(step); })"""
+    )
+    assert per_second > 55
 
 
 def test_notes_are_shown(open_page: OpenPage, data_root: Path, tmp_path: Path) -> None:

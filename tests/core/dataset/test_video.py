@@ -93,3 +93,13 @@ def test_a_video_that_is_cut_off_doesnt_count(keep: float, tmp_path: Path) -> No
     path.write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(DataNotUsableError, match=r"v\.mp4"):
         count_frames(path)
+
+
+def test_whoever_wants_no_more_frames_isnt_told_of_a_broken_pipe(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "v.mp4", [grey(i % 250, 200, 300) for i in range(300)])
+    frames = read_frames(tmp_path / "v.mp4", 200, 300)
+    next(frames)
+    frames.close()
+    assert capfd.readouterr() == ("", "")
