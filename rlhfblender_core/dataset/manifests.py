@@ -90,6 +90,8 @@ class Manifest(_Model):
         versions: of what took part, by distribution name.
         reproducible: whether the environment gave the same twice from one seed when it was tried out; None where
             that isn't known (imported episodes, and those made before it was asked).
+        options: of the rollout, by name, as far as nothing else here says them and they were asked for. What wasn't is
+            left out of the file, as in manifests of before it could be: an old manifest has its old bytes.
         warnings: what a person should know, e.g. a video that is black throughout.
         artifacts: the published files by kind.
     """
@@ -116,7 +118,8 @@ class Manifest(_Model):
     uncertainty_kind: str
     action_names: tuple[str, ...] | None = None
     versions: dict[str, str]
-    reproducible: bool | None = None
+    reproducible: bool | None = Field(default=None, exclude_if=lambda known: known is None)
+    options: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda options: not options)
     warnings: tuple[str, ...] = ()
     artifacts: dict[ArtifactKind, ArtifactRecord]
 
@@ -124,8 +127,6 @@ class Manifest(_Model):
     def content(self) -> bytes:
         """The manifest's own file: canonical JSON with a digest over itself, the same bytes for the same content."""
         fields = self.model_dump(mode="json")
-        if fields["reproducible"] is None:  # as it was before there was such a key: an old manifest has its old bytes
-            del fields["reproducible"]
         return _canonical_bytes({**fields, _OWN_DIGEST: canonical_digest(fields)})
 
     @property
