@@ -20,6 +20,7 @@ from pydantic import Field
 
 import tasks.export  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow
+from flows.cli.next_commands import lines_from_here
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.execution.data_flow import data_flow
@@ -74,6 +75,13 @@ def export(  # noqa: PLR0913 (flat parameters make a deployment's form and `--pa
         ),
     ] = False,
     no_env_states: Annotated[bool, Field(description="with rlhfblender: no such states")] = False,
+    push_to: Annotated[
+        str | None,
+        Field(
+            description="with datasets, lerobot, hdf5, minari: hf://datasets/<user>/<name> that it goes to besides, "
+            "with a card; made private if needed (default none)"
+        ),
+    ] = None,
     data_root: DataRoot = None,
     database_url: DatabaseUrl = None,
 ) -> State[Any]:
@@ -84,6 +92,7 @@ def export(  # noqa: PLR0913 (flat parameters make a deployment's form and `--pa
         env_states=_wanted(env_states, no_env_states),
         checkpoints=tuple(map(str, checkpoints)),
         selection=parse_selection(episodes, where),
+        push_to=push_to,
     )
     report = export_all(out, to, exp, options, PrefectRunner(), locations)
     message = "\n".join(report.lines())
@@ -107,12 +116,12 @@ def main() -> int:
     _wanted(arguments["env_states"], arguments["no_env_states"])
     labels = tuple(map(str, arguments["checkpoints"]))
     selection = parse_selection(arguments["episodes"], arguments["where"])
-    options = ExportOptions(arguments["rewards"], checkpoints=labels, selection=selection)
+    options = ExportOptions(arguments["rewards"], checkpoints=labels, selection=selection, push_to=arguments["push_to"])
     check_export(arguments["out"], arguments["to"], arguments["exp"], options, locations)
     state = run_flow(export, **arguments)
     if not state.is_completed() and state.name != _INCOMPLETE:
         fail_as(state, "the export failed")
-    print(state.message)
+    print(lines_from_here(state.message or ""))
     return EXIT_DONE if state.is_completed() else EXIT_INCOMPLETE
 
 
@@ -122,4 +131,5 @@ _EXAMPLES = """examples:
   python flows/export.py --exp CartPole-v1_random_experiment --to rlhfblender handover --env-states
   python flows/export.py --to minari datasets
   python flows/export.py --exp MyExperiment --checkpoints best --where 'return > 100' --to lerobot lerobot
+  python flows/export.py --exp MyExperiment --checkpoints best --to datasets parquet --push-to hf://datasets/me/my-episodes
 """

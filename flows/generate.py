@@ -20,6 +20,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow, say_where_to_look
+from flows.cli.next_commands import flags_of
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
@@ -107,6 +108,9 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     ] = {},  # noqa: B006
     action_names: Annotated[list[str] | None, Field(description="labels of the actions")] = None,
     register_only: Annotated[bool, Field(description="register, generate nothing")] = False,
+    follow: Annotated[
+        bool, Field(description="watch.py generates for checkpoints that appear later, newer than those chosen")
+    ] = False,
     seed: Annotated[int | None, Field(ge=0, description="seed of the run (default 0)")] = None,
     deterministic: Annotated[
         bool | None, Field(description="take the most probable action instead of a sample")
@@ -199,7 +203,8 @@ def main() -> int:
     )
     arguments["env_kwargs"] = parse_env_kwargs(arguments["env_kwargs"] or [])
     arguments["agent_kwargs"] = parse_env_kwargs(arguments["agent_kwargs"] or [], "--agent-kwargs")
-    display = TerminalDisplay()
+    where = flags_of(data_root=arguments["data_root"], database_url=arguments["database_url"])
+    display = TerminalDisplay(where)
     current_display.set(display)
     choice = RunnerChoice(arguments["runner"], arguments["workers"], arguments["dask_address"])
     locations = resolve_locations(arguments["data_root"], arguments["database_url"])

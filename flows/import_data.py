@@ -24,6 +24,7 @@ from pydantic import Field
 
 import tasks.import_data  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow
+from flows.cli.next_commands import command, flags_of, path_from_here
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.execution.data_flow import data_flow
@@ -94,10 +95,10 @@ def print_imported(imported: Imported, data_root: str | None = None) -> None:
     for line in imported.faults:
         print(f"not imported: {line}")
     print(f"{imported.summary}.")
-    print(f"Data: {imported.data_root}")
+    print(f"Data: {shlex.quote(path_from_here(imported.data_root))}")
     if imported.made or imported.existing:
-        where = "" if data_root is None else f" --data-root {shlex.quote(data_root)}"
-        print(f"Look: python flows/gallery.py --exp {shlex.join(imported.experiments)}{where}")
+        flags = flags_of(data_root=data_root)
+        print(f"Look: {command('gallery', '--exp', *imported.experiments, *flags)}")
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from pydantic import Field
 
 import tasks.export  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow, say_where_to_look
+from flows.cli.next_commands import flags_of
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
@@ -92,6 +93,9 @@ def train(  # noqa: PLR0913 (flat parameters make a deployment's form and `--par
         bool, Field(description="save the replay buffer beside the last checkpoint, for going on after a kill")
     ] = False,
     no_rollouts: Annotated[bool, Field(description="train only; watch.py or generate.py make the episodes")] = False,
+    follow: Annotated[
+        bool, Field(description="watch.py generates for what appears in the folder later, or without this run")
+    ] = False,
     export_to: Annotated[
         str | None, Field(description="folder to export to after each checkpoint, in RLHF-Blender's format")
     ] = None,
@@ -163,7 +167,8 @@ def main() -> int:
     )
     arguments["env_kwargs"] = parse_env_kwargs(arguments["env_kwargs"] or [])
     arguments["hyperparameters"] = parse_env_kwargs(arguments["hyperparameters"] or [], "--hyperparameters")
-    display = TerminalDisplay()
+    where = flags_of(data_root=arguments["data_root"], database_url=arguments["database_url"])
+    display = TerminalDisplay(where)
     current_display.set(display)
     locations = resolve_locations(arguments["data_root"], arguments["database_url"])
     plan = plan_training(training_request_from_flags(arguments), locations, arguments["workers"])

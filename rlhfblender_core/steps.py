@@ -198,29 +198,28 @@ class _Future(Protocol):
 
 F = TypeVar("F", bound=_Future)
 R = TypeVar("R")
+T = TypeVar("T")
 
 
-def as_they_end(
-    shards: Iterable[PendingShard], submit: Callable[[PendingShard], F], ahead: int
-) -> Iterator[tuple[PendingShard, F]]:
-    """Submits shards and gives each with its future when it is done, in whatever order.
+def as_they_end(pieces: Iterable[T], submit: Callable[[T], F], ahead: int) -> Iterator[tuple[T, F]]:
+    """Submits pieces of work and gives each with its future when it is done, in whatever order.
 
     How large a shard is gets decided when it is asked for: so many are under way at once, and the next one is asked for
     when the caller has seen the result of one before it.
 
     Args:
-        shards: cut as they are asked for.
+        pieces: made as they are asked for.
         submit: starts work on one.
         ahead: how many are under way at once.
     """
-    shards = iter(shards)
-    done: queue.SimpleQueue[tuple[PendingShard, F]] = queue.SimpleQueue()
+    pieces = iter(pieces)
+    done: queue.SimpleQueue[tuple[T, F]] = queue.SimpleQueue()
 
     def start(count: int) -> int:
-        started = list(itertools.islice(shards, count))
-        for pending in started:
-            future = submit(pending)
-            future.add_done_callback(functools.partial(_hand_over, done, (pending, future)))
+        started = list(itertools.islice(pieces, count))
+        for piece in started:
+            future = submit(piece)
+            future.add_done_callback(functools.partial(_hand_over, done, (piece, future)))
         return len(started)
 
     under_way = start(ahead)

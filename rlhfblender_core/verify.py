@@ -6,7 +6,7 @@ Nothing is changed here; see :mod:`rlhfblender_core.repair`.
 import hashlib
 import pickle
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.dataset.listings import (
     CheckpointListing,
+    EpisodeListing,
     check_root,
     find_keys,
     find_unknown_files,
@@ -32,11 +33,14 @@ from rlhfblender_core.verification.checks import (
     check_rows,
     check_unknown_files,
 )
+from rlhfblender_core.verification.journal import note_sound, open_journal, read_sound
 from rlhfblender_core.verification.quarantine import move_to_quarantine
 from rlhfblender_core.wording import counted
 
-#: So many episodes are checked in one step: a few seconds' work.
-_EPISODES_AT_ONCE, _EPISODES_AT_ONCE_QUICK = 25, 1000
+#: So many episodes are checked in one step: some seconds' work, of short ones …
+_EPISODES_AT_ONCE, _EPISODES_AT_ONCE_QUICK = 250, 1000
+#: … and of long ones, after so many bytes, which are read and decoded unless the check is quick.
+_BYTES_AT_ONCE = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,14 @@ class Part:
         first: number of the first episode.
         last: number of the last one.
         folder: of the run, on this machine.
+        digest: of what the listing says of these episodes.
     """
 
     key: CheckpointKey
     first: int
     last: int
     folder: Path
+    digest: str
 
     @property
     def file(self) -> Path:
@@ -86,6 +92,7 @@ class Verification:
         episodes: number of episodes whose manifests are sound.
         files: number of files that were checked.
         sound: number of those episodes, by checkpoint.
+        earlier: number of those that an earlier check found sound, before it was cut short.
     """
 
     found: tuple[Problem, ...]
@@ -94,11 +101,14 @@ class Verification:
     episodes: int
     files: int
     sound: Mapping[CheckpointKey, int]
+    earlier: int = 0
 
     @property
     def summary(self) -> str:
         """One line about everything."""
         checked = f"{counted(self.episodes, 'episode')}, {counted(self.files, 'file')} checked"
+        if self.earlier:
+            checked += f" ({counted(self.earlier, 'episode')} by a check that was cut short)"
         repaired = len(set(self.found) - set(self.left))
         if self.left:
             return f"{checked}: {counted(len(self.left), 'problem')} left, {repaired} repaired."
@@ -164,7 +174,15 @@ def verify_all(
 
 def verification(first: Findings, now: Findings, notes: Iterable[str]) -> Verification:
     """What was found at first, and what is left now."""
-    return Verification(first.problems, now.problems, tuple(notes), sum(now.sound.values()), now.files, dict(now.sound))
+    return Verification(
+        first.problems,
+        now.problems,
+        tuple(notes),
+        sum(now.sound.values()),
+        now.files,
+        dict(now.sound),
+        now.earlier,
+    )
 
 
 def survey(
@@ -181,11 +199,16 @@ def survey(
     """
     concurrency = concurrency_for(locations, workers)
     keys = runner.do(find_checkpoints, exp, locations)
-    with open_scratch() as folder:  # of listings, which are too long to be handed from step to step
+    # Listings go into a folder: they are too long to be handed from step to step.
+    with open_scratch() as folder, open_journal(locations, quick=quick) as journal:
         calls = ({"key": key, "folder": folder, "locations": locations, "quick": quick} for key in keys)
         listed = runner.do_each(list_episodes, calls, concurrency)
-        parts = ({"part": part, "locations": locations, "quick": quick} for own in listed for part in own.parts)
-        found = runner.do_each(check_files, parts, concurrency)
+        parts = {part.digest: part for own in listed for part in own.parts}
+        earlier = read_sound(journal)
+        found = [earlier[digest] for digest in parts if digest in earlier]
+        left = [part for digest, part in parts.items() if digest not in earlier]
+        calls = ({"part": part, "journal": journal, "locations": locations, "quick": quick} for part in left)
+        found += runner.do_each(check_files, calls, concurrency, total=len(left))
     found.append(runner.do(find_unknown, exp, [path for own in listed for path in own.unknown_files], locations))
     findings = Findings.joined(found)
     published = Counter(record.experiment for record in findings.records)
@@ -211,16 +234,30 @@ def list_episodes(key: CheckpointKey, folder: Path, locations: Locations, *, qui
         quick: whether the parts are for a quick check, of which more go into one.
     """
     listing = _list_checkpoint(key, locations)
-    size = _EPISODES_AT_ONCE_QUICK if quick else _EPISODES_AT_ONCE
     parts = []
-    for start in range(0, len(listing.episodes), size):
-        episodes = listing.episodes[start : start + size]
+    for episodes in _cut(listing.episodes, quick=quick):
         numbers = frozenset(episode.number for episode in episodes)
         own = replace(listing, episodes=episodes, unknown_files=(), left_over=listing.left_over & numbers)
-        part = Part(key, episodes[0].number, episodes[-1].number, folder)
+        digest = hashlib.sha256(repr((key, episodes)).encode()).hexdigest()
+        part = Part(key, episodes[0].number, episodes[-1].number, folder, digest)
         part.file.write_bytes(pickle.dumps(own))
         parts.append(part)
     return Listed(tuple(parts), listing.unknown_files)
+
+
+def _cut(episodes: Sequence[EpisodeListing], *, quick: bool) -> Iterator[tuple[EpisodeListing, ...]]:
+    """The episodes in parts that take about as long."""
+    most = _EPISODES_AT_ONCE_QUICK if quick else _EPISODES_AT_ONCE
+    part: list[EpisodeListing] = []
+    held = 0
+    for episode in episodes:
+        part.append(episode)
+        held += 0 if quick else sum(episode.sizes)
+        if len(part) == most or held >= _BYTES_AT_ONCE:
+            yield tuple(part)
+            part, held = [], 0
+    if part:
+        yield tuple(part)
 
 
 def _list_checkpoint(key: CheckpointKey, locations: Locations) -> CheckpointListing:
@@ -237,14 +274,17 @@ def _list_checkpoint(key: CheckpointKey, locations: Locations) -> CheckpointList
         )
 
 
-def check_files(part: Part, locations: Locations, *, quick: bool) -> Findings:
-    """Checks these episodes' files against their manifests, and their rows."""
+def check_files(part: Part, journal: Path, locations: Locations, *, quick: bool) -> Findings:
+    """Checks these episodes' files against their manifests, and their rows; notes down if they are sound."""
     root = locations.open_root()
     listing: CheckpointListing = pickle.loads(part.file.read_bytes())  # noqa: S301 (this run wrote it, in its own folder)
     findings = check_episodes(root, listing, listing.episodes, quick=quick)
     with registry_if_any(locations.database_url) as registry:
         rows = check_rows(root, registry, listing, findings.records)
-    return Findings.joined([replace(findings, records=()), rows])
+    all_found = Findings.joined([replace(findings, records=()), rows])
+    if not (all_found.problems or all_found.records):
+        note_sound(journal, part.digest, all_found)
+    return all_found
 
 
 def find_unknown(experiment: str | None, unknown_files: Sequence[str], locations: Locations) -> Findings:

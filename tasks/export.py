@@ -6,7 +6,7 @@ from prefect import get_run_logger
 
 from rlhfblender_core.export.formats import CheckpointJob, ExportFormat, ExportOptions
 from rlhfblender_core.export.request import CheckpointExport, ExperimentSource
-from rlhfblender_core.export.run import export_checkpoint, find_sources, finish_export, plan_export
+from rlhfblender_core.export.run import export_checkpoint, find_sources, finish_export, plan_export, push_export
 from rlhfblender_core.locations import Locations
 from rlhfblender_core.wording import counted
 from tasks.steps import task_for
@@ -43,3 +43,10 @@ def _finish_export(
     to: ExportFormat, sources: Sequence[ExperimentSource], out: str, options: ExportOptions, locations: Locations
 ) -> tuple[str, ...]:
     return finish_export(to, sources, out, options, locations)
+
+
+@task_for(push_export, "push-export")
+def _push_export(
+    to: ExportFormat, reports: Sequence[CheckpointExport], out: str, options: ExportOptions, locations: Locations
+) -> str:
+    return push_export(to, reports, out, options, locations)

@@ -37,8 +37,8 @@ def _list_episodes(key: CheckpointKey, folder: Path, locations: Locations, *, qu
 
 
 @task_for(check_files, "check-episodes", "check-episodes {part.key.experiment} {part.key.checkpoint} from {part.first}")
-def _check_files(part: Part, locations: Locations, *, quick: bool) -> Findings:
-    findings = check_files(part, locations, quick=quick)
+def _check_files(part: Part, journal: Path, locations: Locations, *, quick: bool) -> Findings:
+    findings = check_files(part, journal, locations, quick=quick)
     logger, key = get_run_logger(), part.key
     _log(findings.problems)
     where = f"{key.experiment} {key.checkpoint}"

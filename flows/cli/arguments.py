@@ -7,12 +7,13 @@ import argparse
 import inspect
 import types
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
-from flows.cli.process import EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail, show_tracebacks
+from flows.cli.process import EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, StoppedBySignal, fail, show_tracebacks
 from flows.cli.secret_parameters import Secret
 from flows.cli.temporary_server import server_settings
 from rlhfblender_core.errors import OutOfReachError, one_line
@@ -20,8 +21,12 @@ from rlhfblender_core.errors import OutOfReachError, one_line
 if TYPE_CHECKING:
     from prefect import State
 
+#: How argparse begins what it says of flags that it doesn't know.
+_UNKNOWN = "unrecognized arguments: "
 #: Name of the final state of a flow run whose request was wrong.
 REFUSED = "Refused"
+#: And of one that a person stopped.
+STOPPED = "Stopped"
 
 
 DataRoot = Annotated[str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")]
@@ -33,7 +38,14 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exits with 2."""
-        fail(f"{message[:1].upper()}{message[1:]}. See --help.", EXIT_WRONG_REQUEST)
+        hint = self._meant(message.removeprefix(_UNKNOWN)) if message.startswith(_UNKNOWN) else ""
+        fail(f"{message[:1].upper()}{message[1:]}. {hint}See --help.", EXIT_WRONG_REQUEST)
+
+    def _meant(self, words: str) -> str:
+        """What flags may have been meant by these words, as a sentence."""
+        wrong = [word.partition("=")[0] for word in words.split() if word.startswith("-")]
+        close = [name for word in wrong for name in get_close_matches(word, self._option_string_actions, 1)]
+        return f"Did you mean {' and '.join(close)}? " if close else ""
 
 
 def fail_as(state: "State[Any]", otherwise: str) -> NoReturn:
@@ -146,6 +158,7 @@ def run_flow(flow: Callable[..., Any], **parameters: Any) -> "State[Any]":
 
     Raises:
         OutOfReachError: Prefect's server doesn't answer.
+        StoppedBySignal: a person stopped it.
     """
     import httpx
     from prefect.settings import PREFECT_API_URL
@@ -160,4 +173,6 @@ def run_flow(flow: Callable[..., Any], **parameters: Any) -> "State[Any]":
                 f"Prefect's server at {PREFECT_API_URL.value()} can't be reached ({one_line(error.__cause__)}). Start "
                 "it, or do without: `prefect config unset PREFECT_API_URL`, and the variable."
             ) from error
+    if state.name == STOPPED:
+        raise StoppedBySignal
     return state

@@ -178,12 +178,31 @@ class PrefectRunner:
         """See :class:`rlhfblender_core.step_runner.StepRunner`."""
         return task_of(step)(*args, **kwargs)
 
-    def do_each(self, step: Callable[..., R], calls: Iterable[Mapping[str, Any]], concurrency: int) -> list[R]:
-        """See :class:`rlhfblender_core.step_runner.StepRunner`."""
+    def do_each(
+        self,
+        step: Callable[..., R],
+        calls: Iterable[Mapping[str, Any]],
+        concurrency: int,
+        *,
+        total: int | None = None,
+    ) -> list[R]:
+        """See :class:`rlhfblender_core.step_runner.StepRunner`.
+
+        Few are submitted ahead: memory doesn't grow with their number.
+        """
+        task = task_of(step)
         runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=concurrency)
-        with runner:
-            futures = [runner.submit(task_of(step), dict(call)) for call in calls]
-            results: list[Any] = [future.result(raise_on_failure=False) for future in futures]
+        found: dict[int, Any] = {}
+
+        def submit(call: tuple[int, Mapping[str, Any]]) -> PrefectFuture[R]:
+            future: PrefectFuture[R] = runner.submit(task, dict(call[1]))
+            return future
+
+        with runner, current_display.get().count(task.name, total) as advance:
+            for (number, _), future in as_they_end(enumerate(calls), submit, 2 * concurrency):
+                found[number] = future.result(raise_on_failure=False)
+                advance()
+        results = [found[number] for number in sorted(found)]
         for result in results:
             if isinstance(result, BaseException):
                 raise result

@@ -20,7 +20,7 @@ from rlhfblender_core.storage import DataRoot, Entries, list_entries, list_folde
 _FOLDERS = (MANIFESTS, *(kind.value for kind in ArtifactKind))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EpisodeListing:
     """What the listings and the registry know of an episode.
 

@@ -37,6 +37,18 @@ class ArtifactRecord(_Model):
     sha256: str
 
 
+class ResumedTraining(_Model):
+    """Where the training of the policy that acted went on after an interruption.
+
+    Attributes:
+        step: of the checkpoint that it went on from.
+        not_bit_equal: what isn't as it would have been without the interruption.
+    """
+
+    step: int
+    not_bit_equal: tuple[str, ...] = ()
+
+
 class PolicyRecord(_Model):
     """Who acted.
 
@@ -52,6 +64,7 @@ class PolicyRecord(_Model):
             are no wrappers, as in manifests of before they were recorded.
         action_mask_method: what was asked for the allowed actions, where it was named (``none``: nothing); left out of
             the file otherwise, as in manifests of before it could be named.
+        resumed_at: where its training went on after an interruption; left out of the file where nothing says so.
     """
 
     kind: str
@@ -63,6 +76,7 @@ class PolicyRecord(_Model):
     wrappers: tuple[str, ...] = ()
     wrapper_kwargs: tuple[dict[str, Any], ...] | None = Field(default=None, exclude_if=lambda kwargs: kwargs is None)
     action_mask_method: str | None = Field(default=None, exclude_if=lambda method: method is None)
+    resumed_at: tuple[ResumedTraining, ...] = Field(default=(), exclude_if=lambda resumed: not resumed)
 
 
 class EnvironmentRecordInManifest(_Model):

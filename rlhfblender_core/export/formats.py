@@ -33,12 +33,14 @@ class ExportOptions:
         env_states: whether its demonstrations can start in the middle of episodes; None where that costs little.
         checkpoints: labels; none for all.
         selection: which of their episodes.
+        push_to: repository on the Hugging Face Hub that the export goes to besides; None for none.
     """
 
     rewards: RewardsKind = "per-step"
     env_states: bool | None = None
     checkpoints: tuple[str, ...] = ()
     selection: EpisodeSelection = EVERYTHING
+    push_to: str | None = None
 
 
 #: A checkpoint with what its format needs to know; travels to tasks.
@@ -109,7 +111,7 @@ def _data_sets(form: DataSetFormat, advice: Callable[[str], str]) -> Format:
 
 _HDF5 = DataSetFormat("hdf5", 2, ".hdf5", ("h5py",), "rlhfblender_core.export.hdf5.file:write_hdf5")
 _DATASETS = DataSetFormat("datasets", 2, "", ("pyarrow",), "rlhfblender_core.export.datasets.files:write_datasets")
-_LEROBOT = DataSetFormat("lerobot", 2, "", ("pyarrow",), "rlhfblender_core.export.lerobot.folder:write_lerobot")
+_LEROBOT = DataSetFormat("lerobot", 3, "", ("pyarrow",), "rlhfblender_core.export.lerobot.folder:write_lerobot")
 
 FORMATS: Mapping[ExportFormat, Format] = {
     "rlhfblender": Format(

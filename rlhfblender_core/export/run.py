@@ -6,6 +6,7 @@ from typing import Any
 
 from rlhfblender_core.dataset.selection import parse_selection
 from rlhfblender_core.export.formats import FORMATS, CheckpointJob, ExportFormat, ExportOptions
+from rlhfblender_core.export.hub import hub_repository, push_to_hub
 from rlhfblender_core.export.index import locked
 from rlhfblender_core.export.request import (
     CheckpointExport,
@@ -30,12 +31,14 @@ class ExportReport:
         folder: the export.
         checkpoints: what came of each.
         left_behind: experiments of earlier exports that aren't registered any more; they stay there.
+        pushed: where it was pushed to.
     """
 
     to: ExportFormat
     folder: str
     checkpoints: tuple[CheckpointExport, ...]
     left_behind: tuple[str, ...] = ()
+    pushed: str | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -58,6 +61,8 @@ class ExportReport:
             yield f"{name} is in {self.folder} from an earlier export and isn't registered any more; it stays there."
         if made + existing:
             yield from FORMATS[self.to].advice(self.folder, self.checkpoints)
+        if self.pushed:
+            yield f"Pushed to {self.pushed}; a repository that is new is private."
 
 
 def export(  # noqa: PLR0913 (one per flag)
@@ -70,6 +75,7 @@ def export(  # noqa: PLR0913 (one per flag)
     where: str | None = None,
     rewards: RewardsKind = "per-step",
     env_states: bool | None = None,
+    push_to: str | None = None,
     data_root: str = DEFAULT_DATA_ROOT,
     database_url: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -85,6 +91,7 @@ def export(  # noqa: PLR0913 (one per flag)
         where: a condition that they meet, e.g. ``return > 100 and length < 500``; None for none.
         rewards: what RLHF-Blender's plots of rewards show.
         env_states: whether its demonstrations can start in the middle of episodes; None where that costs little.
+        push_to: repository on the Hugging Face Hub that the export goes to besides: ``hf://datasets/<user>/<name>``.
         data_root: folder or fsspec URL.
         database_url: of the registry; None for SQLite beside the data.
         storage_options: for fsspec.
@@ -94,7 +101,8 @@ def export(  # noqa: PLR0913 (one per flag)
         TransientError: the storage or the registry is gone.
     """
     locations = locate(data_root, database_url, storage_options)
-    options = ExportOptions(rewards, env_states, tuple(map(str, checkpoints)), parse_selection(episodes, where))
+    selection = parse_selection(episodes, where)
+    options = ExportOptions(rewards, env_states, tuple(map(str, checkpoints)), selection, push_to)
     return export_all(out, to, exp, options, LocalRunner(), locations)
 
 
@@ -103,6 +111,8 @@ def export_all(
 ) -> ExportReport:
     """Exports by the runner's steps; see :func:`export`."""
     target = open_target(out, locations.open_root())
+    if options.push_to is not None:
+        hub_repository(options.push_to, to)
     sources = runner.do(find_sources, exp, options, locations)
     with locked(target):
         jobs = runner.do(plan_export, to, sources, target.url, options, locations)
@@ -110,7 +120,10 @@ def export_all(
         calls = ({"checkpoint": job, **same} for job in jobs)
         reports = runner.do_each(export_checkpoint, calls, concurrency_for(locations))
         behind = runner.do(finish_export, to, sources, target.url, options, locations)
-    return ExportReport(to, str(target.local_folder), tuple(reports), behind)
+        pushed = None
+        if options.push_to is not None:
+            pushed = runner.do(push_export, to, reports, target.url, options, locations)
+    return ExportReport(to, str(target.local_folder), tuple(reports), behind, pushed)
 
 
 def check_export(out: str, to: ExportFormat, exp: Sequence[str], options: ExportOptions, locations: Locations) -> None:
@@ -120,6 +133,8 @@ def check_export(out: str, to: ExportFormat, exp: Sequence[str], options: Export
         RequestError: with what is wrong and what to do.
     """
     open_target(out, locations.open_root())
+    if options.push_to is not None:
+        hub_repository(options.push_to, to)
     FORMATS[to].check(find_sources(exp, options, locations), locations)
 
 
@@ -150,3 +165,11 @@ def finish_export(
 ) -> tuple[str, ...]:
     """Writes what comes last; names experiments of earlier exports that aren't registered any more."""
     return FORMATS[to].finish(sources, open_data_root(out), options, locations)
+
+
+def push_export(
+    to: ExportFormat, reports: Sequence[CheckpointExport], out: str, options: ExportOptions, locations: Locations
+) -> str:
+    """Pushes the exported data sets to the Hugging Face Hub; returns where they are."""
+    target, root = open_data_root(out), locations.open_root()
+    return push_to_hub(options.push_to or "", to, reports, target, root, options.selection)

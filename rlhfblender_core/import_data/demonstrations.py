@@ -56,7 +56,7 @@ def find_demonstrations(folder: Path) -> Iterator[tuple[str, int, DemonstrationC
         if match and found:
             path = outer.relative_to(folder).as_posix()
             demos = tuple(sorted(found, key=lambda file: (_time(file), file.name, file.parent.name)))
-            yield outer.parent.name, int(match[1]), DemonstrationCheckpoint(folder, path, DEMO, "server", demos)
+            yield outer.parent.name, int(match[1]), DemonstrationCheckpoint(folder, path, DEMO, "server", demos=demos)
 
 
 def with_demonstrations(experiments: Sequence[SourceExperiment], folder: Path) -> list[SourceExperiment]:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from rlhfblender_core.dataset.published import Published, read_some
 from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.dataset.thumbnails import thumbnail_from_video
 from rlhfblender_core.errors import DataNotUsableError, one_line
-from rlhfblender_core.import_data.arrays import open_members, read_numbers
+from rlhfblender_core.import_data.arrays import FaultError, open_members, read_numbers, read_states
 from rlhfblender_core.import_data.columns import EpisodeColumns, convert_columns
 from rlhfblender_core.import_data.pictures import (
     VideoFacts,
@@ -36,6 +37,7 @@ from rlhfblender_core.import_data.pictures import (
 from rlhfblender_core.import_data.sources import SourceCheckpoint, SourceEpisode
 from rlhfblender_core.registry import Registry
 from rlhfblender_core.storage import DataRoot, full_disk_errors, sizes_of
+from rlhfblender_core.untrusted.pickles import DamagedPickleError, RefusedPickleError
 
 #: Raised whenever a conversion gives other bytes than before.
 _CONVERSION = 1
@@ -212,7 +214,7 @@ class _Importing:
         if kind not in self.episode.files:
             raise DataNotUsableError(f"{self.shown(kind)}: is missing")
         with open_members(self.episode.files[kind], self.shown(kind)) as members:
-            columns = convert_columns(members, folder)
+            columns = convert_columns(members, folder, self._states())
             try:
                 write_npz(staged_path(folder, kind), columns.columns)
             finally:
@@ -224,6 +226,15 @@ class _Importing:
         uncertainty_kind = self._convert_uncertainty(len(columns.rewards), folder)
         video = self._convert_pictures(len(columns.rewards), folder, seen)
         return self._manifest(columns, uncertainty_kind, video, digest, self._artifacts(folder))
+
+    def _states(self) -> list[Any] | None:
+        file = self.source.states_of(self.episode.number)
+        try:
+            return None if file is None else read_states(file)
+        except (FaultError, RefusedPickleError, DamagedPickleError, OSError) as error:
+            shown = file.relative_to(self.source.folder).as_posix() if file else ""
+            self.notes.append(f"{shown}: left out: {str(error)[:200]}")
+            return None
 
     def _check_rewards(self, rewards: NDArray[np.float64], cumulative: NDArray[np.float64]) -> None:
         kind = ArtifactKind.REWARDS

@@ -1,7 +1,7 @@
 """From what a user asks to import to what will be imported. Reads everywhere, writes nowhere."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -36,6 +36,8 @@ _LAST = "-1"
 _MOST_DIGITS = 18
 #: Lines about files that are left out.
 _MOST_UNKNOWN = 20
+#: The server's folders of states of the environment.
+ENV_STATES, INITIAL_STATES = "env_states", "initial_states"
 #: Files of a folder that is left out are counted as far as this.
 _MOST_COUNTED = 100_000
 
@@ -102,7 +104,9 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
     """
     folder = data_folder(request.folder)
     database = find_database(folder)
-    source = _chosen(with_demonstrations(find_source_experiments(folder), folder), request, database)
+    source = _with_states(
+        _chosen(with_demonstrations(find_source_experiments(folder), folder), request, database), request.env
+    )
     facts = read_facts(database, source.experiment_id, request.env)
     known = registry.find_environment(request.env) if registry else None
     environment, notes = (known, ()) if known else new_environment(request.env, facts, source)
@@ -135,10 +139,21 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
         *notes,
         *kwargs_notes,
         *_unknown_file_notes(source, folder),
-        *_other_folder_notes(folder),
+        *_other_folder_notes(source, folder),
         *_other_demonstration_notes(source, folder),
     )
     return ImportPlan(folder, database, environment, experiment, work, notes)
+
+
+def _with_states(source: SourceExperiment, env_id: str) -> SourceExperiment:
+    """The experiment with the folders of its states of the environment, which are named by the id as it stands."""
+    checkpoints = tuple(
+        replace(one, states=f"{ENV_STATES}/{env_id}/{env_id}_{source.experiment_id}_{one.name}")
+        if one.layout == "server" and one.name != DEMO
+        else one
+        for one in source.checkpoints
+    )
+    return replace(source, checkpoints=checkpoints)
 
 
 def _database_notes(database: Path | None, folder: Path) -> tuple[str, ...]:
@@ -159,9 +174,11 @@ def _unknown_file_notes(source: SourceExperiment, folder: Path) -> tuple[str, ..
     return tuple(lines)
 
 
-def _other_folder_notes(folder: Path) -> tuple[str, ...]:
-    """What lies beside the episodes and isn't taken: states, projections, anything else."""
+def _other_folder_notes(source: SourceExperiment, folder: Path) -> tuple[str, ...]:
+    """What lies beside the episodes and isn't taken: projections, anything else."""
     ours = {*ArtifactKind, ACTION_LABELS, MANIFESTS, RUNS, DEMONSTRATIONS, "gallery", "quarantine"}
+    if any(checkpoint.states and (folder / checkpoint.states).is_dir() for checkpoint in source.checkpoints):
+        ours |= {ENV_STATES, INITIAL_STATES}  # the initial ones are the first of each
     lines = []
     for other in sorted(folder.iterdir()):
         if other.is_dir() and not other.is_symlink() and other.name not in ours and not other.name.startswith("."):

@@ -65,12 +65,19 @@ class SourceCheckpoint:
         path: below each kind's folder.
         name: of the checkpoint, as the source has it.
         layout: which names its files have.
+        states: folder of its episodes' states of the environment, below the source; ``""`` for none.
     """
 
     folder: Path
     path: str
     name: str
     layout: Layout
+    states: str = ""
+
+    def states_of(self, number: int) -> Path | None:
+        """The file of an episode's states of the environment, if there is one."""
+        file = self.folder / self.states / f"env_states_{number}.npy"
+        return file if self.states and file.is_file() else None
 
     def numbers(self) -> list[int]:
         """Of its episodes, ascending: every number that any file has."""

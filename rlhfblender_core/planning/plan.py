@@ -38,6 +38,7 @@ from rlhfblender_core.planning.environment import (
     spec_of,
 )
 from rlhfblender_core.planning.experiment_names import check_free, default_name, in_its_project
+from rlhfblender_core.planning.following import begin_following
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest, registrable_path
 from rlhfblender_core.registry import (
     EnvironmentRecord,
@@ -135,6 +136,16 @@ def plan_generation(
         for rollout in rollouts:
             notes += _check_fit(rollout, spec, description)
             _check_masks(rollout)
+    if request.follow:
+        following = begin_following(
+            experiment,
+            registry,
+            storage_options,
+            chosen=[agent.step for agent in (rollout.agent for rollout in rollouts) if agent.is_trained],
+            num_episodes=request.num_episodes,
+            has_baseline=RANDOM_BASELINE in request.checkpoints,
+        )
+        experiment = replace(experiment, following=following)
     notes = tuple(dict.fromkeys(notes))
     return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite, notes)
 

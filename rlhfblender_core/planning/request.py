@@ -29,6 +29,7 @@ class GenerationRequest:
 
     Attributes:
         options: those of :class:`~rlhfblender_core.rollout.options.RolloutOptions` that are asked for, by name.
+        follow: checkpoints that appear in the model folder later get episodes, too.
         default_max_steps_per_episode: of an experiment that isn't registered yet, where the options don't say. A
             registered one keeps what it has: asking for something else would be a conflict.
 
@@ -50,6 +51,7 @@ class GenerationRequest:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     action_names: Sequence[str] | None = None
     register_only: bool = False
+    follow: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     default_max_steps_per_episode: int | None = None
     overwrite: bool = False

@@ -129,6 +129,7 @@ class Experiment(Base):
     env_kwargs: Mapped[JsonDict]
     observation_space: Mapped[JsonDict]
     action_space: Mapped[JsonDict]
+    following: Mapped[JsonDict | None] = mapped_column(JsonText)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
 

@@ -21,6 +21,7 @@ from rlhfblender_core.registry.records import (
     EnvironmentRecord,
     EpisodeRecord,
     ExperimentRecord,
+    Following,
     ProjectRecord,
     field_names,
 )
@@ -170,7 +171,8 @@ def _environment_record(row: Environment) -> EnvironmentRecord:
 
 
 def _experiment_record(row: Experiment, project: str, env_id: str) -> ExperimentRecord:
-    return _record(ExperimentRecord, row, project=project, env_id=env_id)
+    following = None if row.following is None else Following.from_json(row.following)
+    return _record(ExperimentRecord, row, project=project, env_id=env_id, following=following)
 
 
 def _checkpoint_record(experiment: str, row: Checkpoint) -> CheckpointRecord:

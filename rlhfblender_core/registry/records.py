@@ -5,7 +5,7 @@ fills in its own value. A record that comes out is what is registered. ORM rows 
 """
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from functools import cache
 from typing import Any, Literal, get_args
@@ -77,6 +77,32 @@ class EnvironmentRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """From where on checkpoints that appear in an experiment's model folder get episodes without being asked for.
+
+    Attributes:
+        after: those of more steps do; -1 for all.
+        since: those that don't say their steps do if they were written later, in UTC.
+        num_episodes: per checkpoint, unless the experiment has more of one.
+        has_baseline: whether the random baseline is made beside them, also where there is none yet.
+    """
+
+    after: int
+    since: datetime
+    num_episodes: int
+    has_baseline: bool = False
+
+    def to_json(self) -> JsonDict:
+        """As the registry keeps it."""
+        return asdict(self) | {"since": self.since.isoformat()}
+
+    @classmethod
+    def from_json(cls, held: JsonDict) -> "Following":
+        """What :meth:`to_json` gave."""
+        return cls(**{**held, "since": datetime.fromisoformat(held["since"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentRecord:
     """A named study of one environment.
 
@@ -91,6 +117,7 @@ class ExperimentRecord:
             (``max_episode_steps``), and settings for the agent's view (``frame_stack``); empty where none are given.
         observation_space: description of its environment's, made with these; empty while unknown.
         action_space: likewise.
+        following: which new checkpoints get episodes by themselves; None for none, or where it isn't given.
         created_at: when it was registered, in UTC; None before that.
         updated_at: when its row last changed, in UTC; None before it was registered.
 
@@ -108,6 +135,7 @@ class ExperimentRecord:
     env_kwargs: JsonDict = field(default_factory=dict)
     observation_space: JsonDict = field(default_factory=dict)
     action_space: JsonDict = field(default_factory=dict)
+    following: Following | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -116,8 +144,8 @@ class ExperimentRecord:
         checked_name(self.project, "project")
         path_segment(self.env_id)
         if self.kind not in get_args(ExperimentKind):
-            kinds = " or ".join(repr(kind) for kind in get_args(ExperimentKind))
-            raise InvalidParameterError(f"An experiment's kind is {kinds}, not {self.kind!r}.")
+            *kinds, last = map(repr, get_args(ExperimentKind))
+            raise InvalidParameterError(f"An experiment's kind is {', '.join(kinds)} or {last}, not {self.kind!r}.")
         for name in ("settings", "env_kwargs", "observation_space", "action_space"):
             _store_json_form(self, name, f"the {name} of experiment {self.name!r}")
 

@@ -52,8 +52,8 @@ _EPISODE_FIELDS = (
     "warnings",
 )
 _CHECKPOINT_FIELDS = ("step", "sha256", "algorithm")
-#: What other tables have, and what the row gets when it is written.
-_NOT_OF_EXPERIMENTS = ("project", "env_id", "created_at", "updated_at")
+#: What other tables have, what is written in another form, and what the row gets when it is written.
+_NOT_OF_EXPERIMENTS = ("project", "env_id", "following", "created_at", "updated_at")
 _EPISODE_KEY = ("checkpoint_id", "number")
 
 
@@ -175,6 +175,7 @@ def _insert_experiment(session: Session, wanted: ExperimentRecord) -> None:
     experiment = insert_into(session, Experiment).values(
         project_id=session.scalar(select(Project.id).where(Project.name == wanted.project)),
         environment_id=session.scalar(select(Environment.id).where(Environment.env_id == wanted.env_id)),
+        following=wanted.following and wanted.following.to_json(),
         **{name: getattr(wanted, name) for name in own},
     )
     session.execute(experiment.on_conflict_do_nothing(index_elements=["name"]))

@@ -14,7 +14,7 @@ from rlhfblender_core.checkpoints.algorithms import Algorithm
 from rlhfblender_core.checkpoints.fetch import CheckpointRef
 from rlhfblender_core.checkpoints.find import CheckpointFile
 from rlhfblender_core.dataset.layout import RANDOM
-from rlhfblender_core.dataset.manifests import PolicyRecord
+from rlhfblender_core.dataset.manifests import PolicyRecord, ResumedTraining
 from rlhfblender_core.environments.make import RENDER_MODE_KWARG
 from rlhfblender_core.errors import EnvironmentNotUsableError
 from rlhfblender_core.policies.masked_random import MaskedRandomPolicy
@@ -212,6 +212,9 @@ class CheckpointAgent:
             wrappers=tuple(wrapper.name for wrapper in wrappers),
             wrapper_kwargs=tuple(wrapper.kwargs for wrapper in wrappers) or None,
             action_mask_method=options.action_mask_method,
+            resumed_at=tuple(
+                ResumedTraining(step=each.step, not_bit_equal=each.not_bit_equal) for each in self.ref.resumed_at
+            ),
         )
 
     def _observation(self) -> str:

@@ -6,7 +6,7 @@ process; a user steps through it in Python (:meth:`rlhfblender_core.reading.epis
 
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from rlhfblender_core.dataset.layout import ELAPSED_STEPS, ENV_STATE
 from rlhfblender_core.dataset.manifests import Manifest, PolicyRecord
 from rlhfblender_core.environments import (
     EnvironmentSpec,
@@ -96,10 +97,15 @@ def replay_of(manifest: Manifest, trust: Trust, *, render: bool = False) -> Repl
     """
     if manifest.seed is None or manifest.run_seed is None:
         raise DataNotUsableError("it was made elsewhere, from a seed unknown here")
-    made = manifest.environment
-    spec = EnvironmentSpec(made.id, made.entry_point, made.additional_packages, made.kwargs, made.spec_kwargs)
+    spec = spec_of_manifest(manifest)
     trust.admit(spec)
     return Replay(spec, wrappers_of(manifest.policy), manifest.run_seed, manifest.seed, render)
+
+
+def spec_of_manifest(manifest: Manifest) -> EnvironmentSpec:
+    """How the environment of a manifest's episode was made."""
+    made = manifest.environment
+    return EnvironmentSpec(made.id, made.entry_point, made.additional_packages, made.kwargs, made.spec_kwargs)
 
 
 def wrappers_of(policy: PolicyRecord) -> tuple[WrapperSpec, ...]:
@@ -165,13 +171,74 @@ def write_states(replay: Replay, arrays: Path, file: Path) -> ReplayedStates:
         arrays: its ``.npz``.
         file: to be written, ``.npy``.
     """
+
+    def take() -> _Taken:
+        states, recorded = _taken(replay, arrays)
+        return _Taken(states, recorded.is_known, _is_proved(replay, states, recorded))
+
+    return _reported(take, file)
+
+
+def give_states_back(environment: EnvironmentSpec | None, arrays: Path, file: Path) -> ReplayedStates:
+    """Writes the states that an episode was imported with, (T, 1), as :func:`write_states` does.
+
+    Args:
+        environment: to put them back into; None where it mustn't be made, and they can't be proved.
+        arrays: the episode's ``.npz``, with :data:`~rlhfblender_core.dataset.layout.ENV_STATE` columns.
+        file: to be written, ``.npy``.
+    """
+
+    def take() -> _Taken:
+        with open_arrays(arrays, arrays.name) as loaded:
+            states, observed = stored_states(loaded), dict(enumerate(_observations(loaded)))
+            recorded = _Recorded(loaded["actions"], observed, is_known=True)
+        is_proved = environment is not None and _is_proved(Replay(environment, (), 0, 0), states, recorded)
+        return _Taken(states, is_known=True, is_proved=is_proved)
+
+    return _reported(take, file)
+
+
+def stored_states(arrays: Arrays) -> NDArray[np.object_]:
+    """The states that an episode was imported with, (T, 1); each ``{"state", "observation", "elapsed_steps"}``."""
+    names = [name for name in arrays if name == ENV_STATE or name.startswith(f"{ENV_STATE}.")]
+    columns = {name.removeprefix(ENV_STATE).removeprefix("."): arrays[name] for name in names}
+    elapsed = arrays[ELAPSED_STEPS].tolist()
+    states = np.empty((len(elapsed), 1), dtype=object)
+    for step, steps in enumerate(elapsed):
+        row = {name: column[step] for name, column in columns.items()}
+        states[step, 0] = {"state": row.get("", _nested(row)), "observation": None, "elapsed_steps": steps}
+    return states
+
+
+def _nested(row: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"arm.angle": …}`` as ``{"arm": {"angle": …}}``."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        *outer, last = name.split(".")
+        inner = found
+        for key in outer:
+            inner = inner.setdefault(key, {})
+        inner[last] = value
+    return found
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """States, whether the server knows their kind, and whether putting them back was seen to work."""
+
+    states: NDArray[np.object_]
+    is_known: bool
+    is_proved: bool
+
+
+def _reported(take: Callable[[], _Taken], file: Path) -> ReplayedStates:
+    """Writes what is taken; what the environment does wrong is the report's obstacle."""
     try:
         with contained(), quiet_output():
-            states, recorded = _taken(replay, arrays)
-            proved = _is_proved(replay, states, recorded)
-            if not (proved or recorded.is_known):
+            taken = take()
+            if not (taken.is_proved or taken.is_known):
                 return ReplayedStates(written=False, proved=False, obstacle="its state can't be taken and put back")
-            return _written(states, file, proved=proved)
+            return _written(taken.states, file, proved=taken.is_proved)
     except BaseException as error:  # somebody's environment
         if is_interrupt(error):
             raise
@@ -233,7 +300,8 @@ def _observations(arrays: Arrays) -> Iterator[dict[str, NDArray[Any]]]:
     names = [name for name in arrays if name == ROOT or name.startswith(f"{ROOT}.")]
     for rows in zip(*(arrays.rows(name) for name in names), strict=True):
         yield dict(zip(names, rows, strict=True))
-    yield {name: arrays[f"final_{name}"] for name in names}
+    if all(f"final_{name}" in arrays for name in names):  # of some imported ones it isn't known
+        yield {name: arrays[f"final_{name}"] for name in names}
 
 
 def _starts(length: int) -> set[int]:
@@ -251,7 +319,7 @@ def _is_proved(replay: Replay, states: NDArray[np.object_], recorded: _Recorded)
             for step in range(start, min(start + _PROOF_STEPS, length)):
                 env.step(recorded.actions[step])
                 found = flatten_observation(recorder.observation_space, recorder.observation)
-                if not all(_are_close(found[name], row) for name, row in recorded.observed[step + 1].items()):
+                if not all(_are_close(found[name], row) for name, row in recorded.observed.get(step + 1, {}).items()):
                     return False
     return True
 

@@ -21,16 +21,15 @@ from typing import Any
 
 import yaml
 
+from rlhfblender_core.checkpoints.resumed import MAX_RECORD_BYTES, TRAINING_RECORD
 from rlhfblender_core.errors import CheckpointNotUsableError
 from rlhfblender_core.names import path_segment
 from rlhfblender_core.storage import DataRoot, list_sizes, publish_files, publish_many_bytes, read_many, remove_files
 from rlhfblender_core.train.job import CurvePoint, TrainingJob
 from rlhfblender_core.untrusted.json_values import DamagedJsonError, parse_json
 
-RECORD = "training.json"
 _MODEL = re.compile(r"rl_model_([1-9][0-9]{0,14})_steps\.zip")
 _BUFFER = re.compile(r"rl_model_replay_buffer_[0-9]+_steps\.npz")
-_MAX_RECORD_BYTES = 4 * 2**20
 _MAX_RESUMED = 1000
 
 
@@ -79,12 +78,12 @@ def read_record(folder: DataRoot) -> TrainingRecord | None:
     Raises:
         CheckpointNotUsableError: it is damaged.
     """
-    content = read_many(folder, [RECORD]).get(RECORD)
+    content = read_many(folder, [TRAINING_RECORD]).get(TRAINING_RECORD)
     if content is None:
         return None
-    shown = folder.display_url(RECORD)
+    shown = folder.display_url(TRAINING_RECORD)
     try:
-        return _record(parse_json(content, _MAX_RECORD_BYTES))
+        return _record(parse_json(content, MAX_RECORD_BYTES))
     except (DamagedJsonError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointNotUsableError(
             f"{shown} is damaged ({str(error)[:80]}). Train under another --exp, or move its folder away."
@@ -120,7 +119,7 @@ def write_record(folder: DataRoot, record: TrainingRecord) -> None:
         "resumed_at": list(record.resumed_at)[-_MAX_RESUMED:],
         "curve": [[point.step, point.mean_return, point.loss] for point in record.curve],
     }
-    publish_many_bytes(folder, {RECORD: json.dumps(held, indent=1).encode()})
+    publish_many_bytes(folder, {TRAINING_RECORD: json.dumps(held, indent=1).encode()})
 
 
 def write_settings(job: TrainingJob) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rlhfblender_core.checkpoints.algorithms import Algorithm, parse_algorithm
 from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.export.request import open_target
 from rlhfblender_core.locations import Locations
 from rlhfblender_core.planning.environment import stated_spec
 from rlhfblender_core.planning.experiment_names import default_name
@@ -145,6 +146,8 @@ def plan_training(request: TrainingRequest, locations: Locations, workers: int |
     Raises:
         RequestError: with what is wrong and what to do.
     """
+    if request.export_to is not None:
+        open_target(request.export_to, locations.open_root())
     request = _located(request, locations)
     generation = request.generation
     folder = open_data_root(str(generation.model_path), dict(locations.storage_options))

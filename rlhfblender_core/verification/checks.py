@@ -72,26 +72,29 @@ class Findings:
             ones aren't kept: there may be a million.
         files: how many files were checked.
         sound: number of episodes whose manifests are sound, by checkpoint.
+        earlier: number of those that an earlier check found sound, before it was cut short.
     """
 
     problems: tuple[Problem, ...] = ()
     records: tuple[EpisodeRecord, ...] = ()
     files: int = 0
     sound: Mapping[CheckpointKey, int] = field(default_factory=dict)
+    earlier: int = 0
 
     @classmethod
     def joined(cls, parts: Iterable["Findings"]) -> "Findings":
         """All of them, those of the registry's index last."""
         problems: list[Problem] = []
         records: list[EpisodeRecord] = []
-        files, sound = 0, Counter[CheckpointKey]()
+        files, earlier, sound = 0, 0, Counter[CheckpointKey]()
         for part in parts:
             problems += part.problems
             records += part.records
             files += part.files
+            earlier += part.earlier
             sound.update(part.sound)
         problems.sort(key=lambda problem: problem.remedy is Remedy.INDEX)
-        return cls(tuple(problems), tuple(records), files, sound)
+        return cls(tuple(problems), tuple(records), files, sound, earlier)
 
 
 def check_unknown_files(paths: Iterable[str]) -> Findings:

@@ -12,7 +12,7 @@ from typing import Any
 from rlhfblender_core.checkpoints.select import wanted_as
 from rlhfblender_core.dataset.layout import RANDOM, CheckpointKey, EpisodeKey
 from rlhfblender_core.dataset.manifests import Manifest
-from rlhfblender_core.environments import ONLY_DECLARED, EnvironmentSpec, Trust, describe_environment
+from rlhfblender_core.environments import ONLY_DECLARED, Trust, describe_environment
 from rlhfblender_core.errors import DataNotUsableError, RequestError, one_line
 from rlhfblender_core.planning.plan import plan_generation
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest
@@ -25,6 +25,7 @@ from rlhfblender_core.registry import (
     Registry,
 )
 from rlhfblender_core.rollout.options import RolloutOptions
+from rlhfblender_core.rollout.replay import spec_of_manifest
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.verification.checks import Findings, Problem, Remedy, index_problems, read_manifests
@@ -208,8 +209,7 @@ def known_environment(manifest: Manifest, trust: Trust) -> EnvironmentRecord:
     Raises:
         RequestError: it can't be made, or only the manifest names what it is made with.
     """
-    made = manifest.environment
-    spec = EnvironmentSpec(made.id, made.entry_point, made.additional_packages, made.kwargs, made.spec_kwargs)
+    made, spec = manifest.environment, spec_of_manifest(manifest)
     trust.admit(spec)
     description = describe_environment(spec)
     return EnvironmentRecord(

@@ -56,10 +56,11 @@ class DataSet:
         checkpoints: Sequence[str] = (),
         episodes: str | None = None,
         where: str | None = None,
+        push_to: str | None = None,
     ) -> list[CheckpointExport]:
         """Exports to RLHF-Blender's layout or another, as the flow would."""
         locations = locations_of(self.root, self.url)
-        options = ExportOptions(rewards, env_states, tuple(checkpoints), parse_selection(episodes, where))
+        options = ExportOptions(rewards, env_states, tuple(checkpoints), parse_selection(episodes, where), push_to)
         return list(export_all(str(out), to, experiments, options, LocalRunner(), locations).checkpoints)
 
     def arrays(self, experiment: str, checkpoint: str, number: int) -> dict[str, Any]:

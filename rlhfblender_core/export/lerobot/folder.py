@@ -35,6 +35,8 @@ from rlhfblender_core.storage import fetch_file
 _DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 _EPISODES = "meta/episodes/chunk-000/file-{:03d}.parquet"
+#: Observed pictures of an episode that its statistics are of, evenly spread.
+_PICTURES = 16
 #: Of episodes without a video, whose environment's own rate nobody has noted.
 _DEFAULT_FPS = 30.0
 #: Observed texts that say what is to be done, as MiniGrid's.
@@ -113,7 +115,8 @@ class _Writer:
         place, pictures = self._add_video(columns)
         numbers = {name: f.rows for name, f in features.items() if not f.is_image and not is_text(f.rows)}
         numbers |= own
-        images = {name: f.rows[0] for name, f in features.items() if f.is_image} | pictures
+        seen = np.unique(np.linspace(0, len(columns) - 1, _PICTURES).round().astype(int))
+        images = {name: f.rows[seen] for name, f in features.items() if f.is_image} | pictures
         statistics = self._statistics.add(numbers, images)
         self._plain.add({name: rows for name, rows in numbers.items() if name not in INDICES})
         self._episodes.add(self._episode_row(columns, task, file, place, statistics))
@@ -139,7 +142,7 @@ class _Writer:
         picture = np.asarray(thumbnail_of(columns.episode.manifest, file, video))
         if file is not None and not root.is_local:
             file.unlink()
-        return self._videos.add(video, len(columns)), {RENDER: picture}
+        return self._videos.add(video, len(columns)), {RENDER: picture[np.newaxis]}
 
     def _episode_row(
         self, columns: EpisodeColumns, task: str, file: int, place: Place | None, statistics: Mapping[str, Any]
@@ -175,8 +178,7 @@ class _Writer:
         meta = self._place / "meta"
         meta.mkdir(parents=True, exist_ok=True)
         _write_json(meta / "info.json", self._info())
-        pictures = frozenset(name for name, description in self._descriptions().items() if _is_picture(description))
-        _write_json(meta / "stats.json", self._statistics.results(pictures, self._steps, self._count))
+        _write_json(meta / "stats.json", self._statistics.results(self._steps))
         _write_tasks(meta / "tasks.parquet", list(self._tasks))
         (self._place / "README.md").write_text(card_text(self._card, self._plain, _LOADING, _CONFIGS), encoding="utf-8")
 
@@ -202,10 +204,6 @@ class _Writer:
             "video_path": None if self._film.size is None else _VIDEO,
             "features": self._descriptions(),
         }
-
-
-def _is_picture(description: Mapping[str, Any]) -> bool:
-    return description["dtype"] in ("image", "video")
 
 
 def _video_description(size: tuple[int, int], fps: float) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 Quantiles of all episodes are the mean of the episodes' own, weighted by their rows, as LeRobot aggregates them
 (``lerobot.datasets.compute_stats``). Arrays of more than one axis have them by their last one; pictures by channel,
-between 0 and 1, of one picture per episode.
+between 0 and 1, of some pictures per episode: as many as were added.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,20 +24,22 @@ class LeRobotStatistics:
     def __init__(self) -> None:
         self._features: dict[str, Statistics] = {}
         self._quantiles: dict[str, NDArray[np.float64]] = {}
+        self._pictures: Counter[str] = Counter()
 
     def add(self, features: Mapping[str, NDArray[Any]], pictures: Mapping[str, NDArray[np.uint8]]) -> dict[str, Any]:
         """Adds an episode; returns its own statistics, ``{feature: {"min": …}}``.
 
         Args:
             features: (T, …) numbers or flags.
-            pictures: one picture, (height, width, 3).
+            pictures: some of the episode's, (n, height, width, 3).
         """
         own = {}
         for name, rows in features.items():
             own[name] = self._add(name, rows.reshape(-1, rows.shape[-1] if rows.ndim > 1 else 1), len(rows))
-        for name, picture in pictures.items():
-            found = self._add(name, picture.reshape(-1, picture.shape[-1]) / _BRIGHTEST, 1)
+        for name, shown in pictures.items():
+            found = self._add(name, shown.reshape(-1, shown.shape[-1]) / _BRIGHTEST, len(shown))
             own[name] = _by_channel(found)
+            self._pictures[name] += len(shown)
         return own
 
     def _add(self, name: str, rows: NDArray[Any], count: int) -> dict[str, list[Any]]:
@@ -48,20 +51,18 @@ class LeRobotStatistics:
         self._features[name] = merged(self._features.get(name), found)
         return {**as_lists(found), **dict(zip(_QUANTILES, quantiles.tolist(), strict=True)), "count": [count]}
 
-    def results(self, pictures: frozenset[str], steps: int, episodes: int) -> dict[str, Any]:
+    def results(self, steps: int) -> dict[str, Any]:
         """Of all episodes, as ``stats.json`` has them.
 
         Args:
-            pictures: names of those features that are pictures.
             steps: how many there are.
-            episodes: how many there are.
         """
         results = {}
         for name, found in self._features.items():
             quantiles = (self._quantiles[name] / found.count).tolist()
-            count = episodes if name in pictures else steps
+            count = self._pictures.get(name, steps)
             own = {**as_lists(found), **dict(zip(_QUANTILES, quantiles, strict=True)), "count": [count]}
-            results[name] = _by_channel(own) if name in pictures else own
+            results[name] = _by_channel(own) if name in self._pictures else own
         return results
 
 

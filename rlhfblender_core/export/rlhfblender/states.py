@@ -9,11 +9,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhfblender_core.dataset.layout import ELAPSED_STEPS, IMPORTED
 from rlhfblender_core.dataset.manifests import Manifest
-from rlhfblender_core.environments import Trust
+from rlhfblender_core.environments import EnvironmentSpec, Trust
 from rlhfblender_core.environments.registration import entry_point_text, known_registration
 from rlhfblender_core.errors import RequestError, WorkerLostError, one_line
-from rlhfblender_core.rollout.replay import ReplayedStates, replay_of, write_states
+from rlhfblender_core.rollout.replay import (
+    ReplayedStates,
+    give_states_back,
+    replay_of,
+    spec_of_manifest,
+    write_states,
+)
+from rlhfblender_core.untrusted.npz import open_arrays
 from rlhfblender_core.workers.pool import Workers
 
 #: Environments whose episodes are played again faster than their files are exported, if they are short. Measured in
@@ -43,6 +51,8 @@ class StatesPlan:
         """
         if self.wanted is not None:
             return self.wanted
+        if first.policy.kind == IMPORTED:  # those that it was imported with are there
+            return True
         maker = first.environment.entry_point
         if maker is None and (known := known_registration(first.environment.id)) is not None:
             maker = entry_point_text(known.entry_point)
@@ -71,10 +81,27 @@ class StateWriter:
             file: to be written.
         """
         try:
+            if manifest.policy.kind == IMPORTED and _has_states(arrays):
+                return self._workers.run(give_states_back, self._admitted(manifest), arrays, file)
             replay = replay_of(manifest, self._plan.trust)
             return self._workers.run(write_states, replay, arrays, file)
         except (RequestError, WorkerLostError) as error:
-            return ReplayedStates(written=False, proved=False, obstacle=one_line(error))
+            is_asked_for = self._plan.wanted is not None
+            return ReplayedStates(written=False, proved=False, obstacle=one_line(error) if is_asked_for else None)
+
+    def _admitted(self, manifest: Manifest) -> EnvironmentSpec | None:
+        """What the states may be put back into; None where that may not be made."""
+        spec = spec_of_manifest(manifest)
+        try:
+            self._plan.trust.admit(spec)
+        except RequestError:
+            return None
+        return spec
+
+
+def _has_states(arrays: Path) -> bool:
+    with open_arrays(arrays, arrays.name) as loaded:
+        return ELAPSED_STEPS in loaded
 
 
 @contextmanager

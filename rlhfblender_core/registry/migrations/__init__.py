@@ -10,6 +10,7 @@ TABLES = {
     "0003": frozenset({"unusable_checkpoints"}),
     "0004": frozenset(),
     "0005": frozenset(),
+    "0006": frozenset(),
 }
 #: All revisions, oldest first.
 REVISIONS = tuple(TABLES)

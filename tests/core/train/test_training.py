@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from rlhfblender_core.checkpoints.algorithms import Algorithm
+from rlhfblender_core.dataset.manifests import ResumedTraining, parse_manifest
 from rlhfblender_core.environments.spec import EnvironmentSpec
 from rlhfblender_core.errors import CheckpointNotUsableError, InvalidParameterError, SpacesDifferError
 from rlhfblender_core.storage import DataRoot
@@ -20,6 +22,7 @@ from rlhfblender_core.train.model_folder import TrainingRecord, read_record
 from rlhfblender_core.train.run import train
 from rlhfblender_core.train.trainer import train_agent
 from rlhfblender_core.wrappers.specs import parse_settings
+from tests.support import server_contract
 
 BIT_FLIPPING = {
     "env": "BitFlipping-v0",
@@ -233,6 +236,7 @@ def test_nothing_of_a_foreign_folder_is_unpickled(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "ran").exists()
 
 
+SPACED = {"env": "Spaced-v0", "env_gym_entrypoint": "tests.support.environments_for_tests.spaced:Spaced"}
 FAST: dict[str, Any] = {
     "env": "CartPole-v1",
     "exp": "study",
@@ -250,6 +254,12 @@ def episodes(data: Path) -> dict[str, int]:
     return {label.name: len(list(label.iterdir())) for label in sorted(folder.iterdir())}
 
 
+def resumed_at(data: Path, label: str) -> Sequence[ResumedTraining]:
+    """As the manifest of the checkpoint's first episode says."""
+    file = data / "manifests" / "study" / label / "0.json"
+    return parse_manifest(file.read_bytes(), str(file)).policy.resumed_at
+
+
 def test_a_training_makes_the_baseline_and_each_checkpoints_episodes_and_trains_on(tmp_path: Path) -> None:
     data = tmp_path / "data"
     first = train(**FAST, total_timesteps=100, checkpoint_every=50, data_root=str(data))
@@ -259,6 +269,11 @@ def test_a_training_makes_the_baseline_and_each_checkpoints_episodes_and_trains_
     assert (again.report.made, again.steps) == (0, (50, 100))
     on = train(exp="study", total_timesteps=150, data_root=str(data), num_episodes=1, workers=1)
     assert on.steps == (50, 100, 150)
+    resumed = {label: resumed_at(data, label) for label in ("random", "50", "100", "150")}
+    assert {label: [each.step for each in found] for label, found in resumed.items()} == {
+        "random": [], "50": [], "100": [], "150": [100],
+    }  # fmt: skip
+    assert "environments start new episodes" in resumed["150"][0].not_bit_equal
     assert {row.checkpoint: row.made for row in on.report.checkpoints} == {"random": 0, "50": 0, "100": 0, "150": 1}
     with pytest.raises(InvalidParameterError, match="begun with n_epochs 1, not 2"):
         train(exp="study", hyperparameters={"n_epochs": 2}, total_timesteps=200, data_root=str(data))
@@ -276,6 +291,21 @@ def test_no_rollouts_registers_and_trains_only(tmp_path: Path) -> None:
     assert [episode.checkpoint for episode in made] == ["50"]
 
 
+def test_a_followed_training_without_rollouts_is_filled_by_watch_and_an_export_follows(tmp_path: Path) -> None:
+    from rlhfblender_core import watch
+
+    data, out = str(tmp_path / "data"), str(tmp_path / "out")
+    flags: dict[str, Any] = {**FAST, "no_render": False, "max_steps_per_episode": 3, "checkpoint_every": 50}
+    train(**flags, total_timesteps=50, no_rollouts=True, follow=True, data_root=data)
+    report = watch(settle_seconds=0, workers=1, data_root=data, export_to=out)
+    assert report.summary == "2 checkpoints filled: study/random, study/50"
+    assert sorted(episode.checkpoint for episode in server_contract.check_folder(Path(out))) == [0, 50]
+    trained = train(**flags, total_timesteps=100, export_to=out, data_root=data)
+    assert trained.is_export_whole
+    assert sorted(episode.checkpoint for episode in server_contract.check_folder(Path(out))) == [0, 50, 100]
+    assert watch(settle_seconds=0, data_root=data).rows == []
+
+
 @pytest.mark.parametrize(
     ("flags", "error", "match"),
     [
@@ -288,14 +318,26 @@ def test_no_rollouts_registers_and_trains_only(tmp_path: Path) -> None:
         ({"hyperparameters": {"learning_rate": "exp_3"}}, InvalidParameterError, "linear schedule"),
         ({"hyperparameters": {"env_wrapper": "os.system"}}, CheckpointNotUsableError, "isn't known to be safe"),
         ({"algorithm": "sac", "hyperparameters": {}}, SpacesDifferError, "can't learn in CartPole-v1"),
+        (
+            {**SPACED, "env_kwargs": {"observed": "text", "acted": "int64"}},
+            SpacesDifferError,
+            "its observation is Text",
+        ),
+        (
+            {**SPACED, "env_kwargs": {"observed": "dict", "acted": "int64"}},
+            SpacesDifferError,
+            "its observation at 'inner' is Dict",
+        ),
         ({"algorithm": "pppo"}, InvalidParameterError, "Unknown algorithm"),
         ({"total_timesteps": 0}, InvalidParameterError, "total-timesteps"),
         ({"checkpoints": [3]}, InvalidParameterError, "no part of a training"),
+        ({"export_to": "data/out"}, InvalidParameterError, "would mix with the data root"),
     ],
 )
 def test_a_wrong_request_leaves_nothing_behind(
-    flags: dict[str, Any], error: type[Exception], match: str, tmp_path: Path
+    flags: dict[str, Any], error: type[Exception], match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=match):
         train(**{**FAST, "total_timesteps": 50, **flags}, data_root=str(tmp_path / "data"))
     assert not (tmp_path / "data").exists()

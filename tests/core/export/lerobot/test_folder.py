@@ -96,6 +96,16 @@ def test_statistics_are_those_of_all_rows(exported: Path, mixed_data: DataSet, t
     assert (found["q99"] <= found["max"]).all()
 
 
+def test_statistics_of_observed_pictures_are_of_pictures_of_the_whole_episode(
+    exported: Path, mixed_data: DataSet, tmp_path: Path
+) -> None:
+    found = LeRobotFolder(exported / PLACES["pong", "random"], tmp_path).stats["observation.images.obs"]
+    pictures = np.concatenate([mixed_data.arrays("pong", "random", number)["obs"] for number in (0, 1)]) / 255
+    assert found["count"] == [24]  # of short episodes all
+    np.testing.assert_allclose(np.ravel(found["mean"]), pictures.mean(axis=(0, 1, 2)))
+    np.testing.assert_allclose(np.ravel(found["max"]), pictures.max(axis=(0, 1, 2)))
+
+
 def test_a_mission_is_the_task(exported: Path, tmp_path: Path) -> None:
     assert LeRobotFolder(exported / PLACES["structured", "random"], tmp_path).tasks == ["go 0"]
     assert LeRobotFolder(exported / PLACES["pong", "random"], tmp_path).tasks == ["ALE/Pong-v5"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlhfblender_core import export, import_data
 from rlhfblender_core.dataset.video import read_frames
 from rlhfblender_core.environments import Trust
 from tests.support import rlhfblender_server as server
@@ -21,7 +22,7 @@ def exported(data: DataSet, tmp_path: Path, env: str, **request: Any) -> Path:
     asked = {"env": env, "exp": "E", "random": True, "num_episodes": 1, "max_steps_per_episode": STEPS, **request}
     data.generate(**asked)
     (report,) = data.export(tmp_path / "out", env_states=True)
-    assert (report.made, report.left_out) == (1, {})
+    assert (report.made, report.left_out) == (asked["num_episodes"], {})
     return tmp_path / "out"
 
 
@@ -185,3 +186,39 @@ def test_the_environment_is_made_there_as_the_agent_had_it(
         "view": {"env_kwargs": {"max_episode_steps": 9}, "env_wrapper": "minigrid.wrappers.ViewSizeWrapper"},
         "stacked": {"env_kwargs": {"sutton_barto_reward": True}},
     }
+
+
+def test_an_import_takes_states_and_an_export_of_it_gives_them_back(data: DataSet, tmp_path: Path) -> None:
+    pytest.importorskip("mujoco")
+    out = exported(data, tmp_path, "Hopper-v5", num_episodes=2)
+    imported = import_data(str(out), exp="Again", env="Hopper-v5", data_root=str(tmp_path / "again"))
+    assert (imported.made, imported.faults) == (2, ())
+    assert not [note for note in imported.notes if "states" in note]
+    with np.load(tmp_path / "again/episodes/Again/random/1.npz", allow_pickle=False) as arrays:
+        assert arrays["env_state.qpos"].shape == (len(arrays["rewards"]), 6)
+    report = export(str(tmp_path / "back"), data_root=str(tmp_path / "again"))
+    assert [(one.made, one.stateless) for one in report.checkpoints] == [(2, {})]
+    for number in (0, 1):
+        before, after = server.states(out, "E", 0, number), server.states(tmp_path / "back", "Again", 0, number)
+        assert after.shape == before.shape
+        for (one,), (other,) in zip(before, after, strict=True):
+            assert one["elapsed_steps"] == other["elapsed_steps"]
+            assert one["state"].keys() == other["state"].keys()
+            assert all(np.array_equal(one["state"][key], other["state"][key]) for key in one["state"])
+    assert server.row(tmp_path / "back", "Environment", "registration_id", "Hopper-v5")["has_state_loading"] == 1
+    (first,) = (tmp_path / "back/data/initial_states").iterdir()
+    assert np.array_equal(pickle.loads(first.read_bytes())[0]["state"]["qpos"], before_first(out))
+
+
+def before_first(out: Path) -> Any:
+    return server.states(out, "E", 0)[0][0]["state"]["qpos"]
+
+
+def test_states_that_are_objects_are_named_and_left_out(data: DataSet, tmp_path: Path) -> None:
+    out = exported(data, tmp_path, "CartPole-v1")
+    imported = import_data(str(out), exp="Again", env="CartPole-v1", data_root=str(tmp_path / "again"))
+    assert (imported.made, imported.faults) == (1, ())
+    (note,) = [note for note in imported.notes if "states" in note]
+    assert "env_states_0.npy: left out: types.SimpleNamespace" in note
+    (report,) = export(str(tmp_path / "back"), data_root=str(tmp_path / "again")).checkpoints
+    assert (report.made, report.stateless) == (1, {})
