@@ -23,6 +23,7 @@ from typing import NoReturn
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
 
+from flows.cli.outliving import go_on_in_a_fork, note_leaving, note_signal
 from flows.cli.temporary_server import begin_temporary_server, start_temporary_server
 from rlhfblender_core.errors import DiskFullError, OutOfReachError, RLHFBlenderError, TransientError, one_line
 
@@ -51,6 +52,7 @@ def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
     _hide_flows_folder()
     if importlib.util.find_spec("prefect") is None:
         fail("The commands need packages that the library doesn't: pip install 'rlhfblender-data[workflow]'.", 2)
+    go_on_in_a_fork()
     leave = _Leave()
     if is_flow:
         begin_temporary_server()
@@ -81,6 +83,7 @@ class _Leave:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # the reader went away, or it is closed
                 stream.flush()
+        note_leaving()
         os._exit(self.code)
 
 
@@ -194,10 +197,12 @@ def _end_after_signal(told: socket.socket, numbers: Collection[int]) -> None:
     if not came:
         told.close()
         return
+    note_signal()
     time.sleep(_GRACE_S)  # the socket stays open: more signals may come
     code = EXIT_STOPPED + came[0]
     with contextlib.suppress(SystemExit):
         fail(_STOPPED, code)
+    note_leaving()
     os._exit(code)
 
 
