@@ -1,9 +1,9 @@
 """What outlives a command: its first process, which does nothing but wait for the one that does the work.
 
 A command makes environments in its own process while it plans, and rolls them out there with ``--runner inprocess``.
-One that ends the process (a segmentation fault, C's ``_exit(0)``) would end the command without a word, and with an exit
-code that says success. So the command is a fork, made before anything is loaded, which takes a millisecond; the first
-process tells in one line how it ended, where it didn't end by itself. Linux only.
+One that ends the process (a segmentation fault, C's ``_exit(0)``) would end the command without a word, and with an
+exit code that says success. So the command is a fork, made before anything is loaded, which takes a millisecond; the
+first process tells in one line how it ended, where it didn't end by itself. Linux only.
 """
 
 import contextlib

@@ -26,6 +26,7 @@ import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
 from flows.cli.outliving import go_on_in_a_fork, note_leaving, note_signal
 from flows.cli.temporary_server import begin_temporary_server, start_temporary_server
 from rlhfblender_core.errors import DiskFullError, OutOfReachError, RLHFBlenderError, TransientError, one_line
+from rlhfblender_core.lifelines import remember_lifelines
 
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST = 0, 1, 2
 #: A command that was stopped by a signal exits with this and the signal's number: 130 for Ctrl-C.
@@ -163,6 +164,7 @@ def _stopped_by_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        remember_lifelines([])
         if not received:  # else what follows has to end in time, too
             signal.set_wakeup_fd(-1)
             watched.close()
@@ -184,6 +186,7 @@ def _end_in_time(numbers: Collection[int]) -> socket.socket:
     told, tells = socket.socketpair()
     tells.settimeout(0)
     signal.set_wakeup_fd(tells.fileno(), warn_on_full_buffer=False)
+    remember_lifelines([told.fileno(), tells.fileno()])
     if hasattr(os, "register_at_fork"):  # what is told to a process that an environment forks doesn't concern this one
         os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
     threading.Thread(target=_end_after_signal, args=(told, numbers), name="end-in-time", daemon=True).start()
@@ -191,11 +194,14 @@ def _end_in_time(numbers: Collection[int]) -> socket.socket:
 
 
 def _end_after_signal(told: socket.socket, numbers: Collection[int]) -> None:
-    came = told.recv(1)
-    while came and came[0] not in numbers:
+    try:
         came = told.recv(1)
-    if not came:
-        told.close()
+        while came and came[0] not in numbers:
+            came = told.recv(1)
+        if not came:
+            told.close()
+            return
+    except OSError:  # an environment has closed it: the process ends of that
         return
     note_signal()
     time.sleep(_GRACE_S)  # the socket stays open: more signals may come

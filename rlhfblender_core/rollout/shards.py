@@ -23,7 +23,6 @@ from rlhfblender_core.rollout.seeding import episode_seed, is_torch_loaded, seed
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.trial import forget_trials, try_out
 from rlhfblender_core.storage import full_disk_errors, gone
-from rlhfblender_core.workers.lifelines import end_without_lifelines
 from rlhfblender_core.workers.progress import count_progress
 
 #: Shards get no larger: what a dying worker loses, and what waits to be published.
@@ -111,7 +110,6 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
             staged.append(_stage_episode(shard, episode, staging))
         except EpisodeError as error:
             failures[episode], traces[episode] = str(error), error.trace
-        end_without_lifelines()
         count_progress(episodes=1)
     return StagedShard(shard.name, shard.key, tuple(staged), failures, traces)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from rlhfblender_core.dataset.layout import RANDOM, ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
@@ -29,6 +30,8 @@ from rlhfblender_core.export.rlhfblender import names
 from rlhfblender_core.export.rlhfblender.arrays import server_rewards, server_uncertainty, write_server_episode
 from rlhfblender_core.export.source import DAMAGED, CheckpointSource, SourceEpisode, size_of
 from rlhfblender_core.storage import DataRoot, fetch_file, publish_files, remove_files
+from rlhfblender_core.untrusted.npy import DamagedArrayError, parse_npy
+from rlhfblender_core.untrusted.npz import open_arrays, reading_arrays
 from rlhfblender_core.untrusted.pictures import PHOTOS, open_picture
 
 #: Part of what decides whether an episode is up to date; raised when the same episode would be other files.
@@ -187,18 +190,26 @@ def _stage(root: DataRoot, manifest: Manifest, folder: Path, rewards: RewardsKin
     fetch = partial(_fetch, root, manifest, folder)
     arrays = fetch(ArtifactKind.EPISODES)
     write_server_episode(arrays, folder / "episode", is_random=manifest.policy.kind == RANDOM)
-    with np.load(arrays, allow_pickle=False) as own:
+    with reading_arrays(str(arrays)), open_arrays(arrays, str(arrays)) as own:
         per_step = own["rewards"].astype(np.float64)
     write_npy(folder / "rewards", WholeArray(server_rewards(per_step, rewards)))
     uncertainty = np.full(len(per_step), np.nan)
     if ArtifactKind.UNCERTAINTY in manifest.artifacts:
-        uncertainty = np.load(fetch(ArtifactKind.UNCERTAINTY), allow_pickle=False)
+        uncertainty = _numbers(fetch(ArtifactKind.UNCERTAINTY), len(per_step))
     write_npy(folder / "uncertainty", WholeArray(server_uncertainty(uncertainty)))
     video = fetch(ArtifactKind.RENDERS)
     _thumbnail(manifest, fetch(ArtifactKind.THUMBNAILS) if _has_thumbnail(manifest) else None, video).save(
         folder / "thumbnail", "JPEG", quality=_JPEG_QUALITY
     )
     link_or_copy(video, folder / "video")
+
+
+def _numbers(file: Path, length: int) -> NDArray[Any]:
+    with reading_arrays(str(file)):
+        found = parse_npy(file.read_bytes())
+        if found.shape != (length,):
+            raise DamagedArrayError(f"has the shape {found.shape}, the episode has {length} steps")
+    return found
 
 
 def _fetch(root: DataRoot, manifest: Manifest, folder: Path, kind: ArtifactKind) -> Path:

@@ -28,6 +28,7 @@ def run(file: str, *arguments: object, **variables: str) -> "subprocess.Complete
         ("libc exit", "exit code 3"),
         ("segmentation fault", "SIGSEGV"),
         ("SIGKILL", "SIGKILL"),
+        ("close descriptors", "exit code 1"),
     ],
 )
 @pytest.mark.parametrize("at", ["reset", "render", "close"])
@@ -53,7 +54,10 @@ def test_package_that_ends_the_process_when_it_is_imported_is_refused(tmp_path: 
         assert not data_root.exists()
 
 
-@pytest.mark.parametrize(("deed", "how"), [("libc _exit", "exit code 0"), ("segmentation fault", "SIGSEGV")])
+@pytest.mark.parametrize(
+    ("deed", "how"),
+    [("libc _exit", "exit code 0"), ("segmentation fault", "SIGSEGV"), ("close descriptors", "exit code 1")],
+)
 def test_environment_that_ends_the_command_in_an_episode_is_told_and_what_is_published_stays(
     deed: str, how: str, data_root: Path, prefect_server: str
 ) -> None:
