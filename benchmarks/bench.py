@@ -24,7 +24,7 @@ from rlhfblender_core.environments import EnvironmentSpec, describe_environment
 from rlhfblender_core.rollout.agents import CheckpointAgent, RandomAgent, RolloutAgent
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
-from rlhfblender_core.rollout.shards import Shard, cut_shards, roll_out_shard
+from rlhfblender_core.rollout.shards import Shard, roll_out_shard
 from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.workers.pool import Workers, available_cores
@@ -179,11 +179,17 @@ def orchestration(folder: Path, environment: dict[str, str]) -> None:
     many = median_seconds(lambda: generate(folder, *short, "--num-episodes", 2000), environment, times=1)
     settings = settings_of("CartPole-v1", None, 20, render=False)
     processes = available_cores()
-    shards = [Shard(KEY, settings, part) for part in cut_shards(range(2000), processes)]
+    shards = [Shard(KEY, settings, part) for part in even_shards(2000, processes)]
     bare, _ = roll_out(shards, processes)
     cost = 1000 * (many - few - bare) / len(shards)
     print(f"2,000 episodes of 20 steps, --no-render: {many:.1f} s, {len(shards)} shards", flush=True)
     print(f"orchestration: {cost:.0f} ms per shard; with it / without: ratio {(many - few) / bare:.2f}", flush=True)
+
+
+def even_shards(episodes: int, processes: int) -> list[tuple[int, ...]]:
+    """About as many as a run makes of short episodes."""
+    size = max(1, episodes // (6 * processes))
+    return [tuple(range(start, min(start + size, episodes))) for start in range(0, episodes, size)]
 
 
 def generate(folder: Path, *arguments: object) -> list[object]:

@@ -1,7 +1,7 @@
-"""Delete an experiment's episodes, files and rows, or those of some checkpoints. The environment stays registered.
+"""Delete an experiment, some of its checkpoints, or some episodes: files and rows. The environment stays registered.
 
-``python flows/delete.py --exp E [--checkpoints 100000 best]`` shows what would go and asks; a run that was killed is
-finished by the same command.
+``python flows/delete.py --exp E [--checkpoints 100000 best] [--episodes 3,5-9] [--where 'return > 100']`` shows what
+would go and asks; a run that was killed is finished by the same command.
 """
 
 if __name__ == "__main__":  # before what takes long to import
@@ -25,6 +25,7 @@ from flows.cli.process import EXIT_DONE, EXIT_WRONG_REQUEST, fail
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.execution.data_flow import data_flow
 from flows.execution.prefect_steps import PrefectRunner
+from rlhfblender_core.dataset.selection import parse_selection
 from rlhfblender_core.delete import delete_all, plan_delete
 from rlhfblender_core.errors import InvalidParameterError
 from tasks.config import resolve_locations
@@ -36,12 +37,16 @@ def run_name() -> str:
 
 
 @data_flow("delete", run_name)
-def delete(
+def delete(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
     *,
     exp: Annotated[str | None, Field(description="the experiment")] = None,
     checkpoints: Annotated[
         list[int | str], Field(description="labels of checkpoints, e.g. 100000 best (default all, and the experiment)")
     ] = [],  # noqa: B006 (Prefect copies defaults)
+    episodes: Annotated[str | None, Field(description="only these episodes, e.g. 3,5-9")] = None,
+    where: Annotated[
+        str | None, Field(description="only episodes that meet this, e.g. 'return > 100 and length < 500'")
+    ] = None,
     yes: Annotated[bool, Field(description="delete without asking")] = False,
     data_root: DataRoot = None,
     database_url: DatabaseUrl = None,
@@ -49,16 +54,18 @@ def delete(
     """Deletes what was asked for: manifests first, then files, then rows."""
     if not yes:
         raise InvalidParameterError("Nothing was deleted: nobody was there to ask. Give --yes to delete.")
-    deletion = delete_all(exp, checkpoints, PrefectRunner(), resolve_locations(data_root, database_url))
+    locations = resolve_locations(data_root, database_url)
+    deletion = delete_all(exp, checkpoints, PrefectRunner(), locations, parse_selection(episodes, where))
     return Completed(message=f"Deleted {deletion.summary}")
 
 
 def main() -> int:
     """The command line; returns the exit code."""
-    parser = make_parser(delete.fn, "Delete an experiment, or some of its checkpoints.", _EXAMPLES)
+    parser = make_parser(delete.fn, "Delete an experiment, some of its checkpoints, or some episodes.", _EXAMPLES)
     arguments = vars(parser.parse_args())
     locations = resolve_locations(arguments["data_root"], arguments["database_url"])
-    deletion = plan_delete(arguments["exp"], arguments["checkpoints"], locations)
+    selection = parse_selection(arguments["episodes"], arguments["where"])
+    deletion = plan_delete(arguments["exp"], arguments["checkpoints"], locations, selection)
     print(f"To be deleted: {deletion.summary}")
     if not arguments["yes"]:
         if sys.stdin is None or not sys.stdin.isatty():
@@ -89,4 +96,6 @@ def _is_wanted() -> bool:
 _EXAMPLES = """examples:
   python flows/delete.py --exp CartPole-v1_random_experiment
   python flows/delete.py --exp CartPole-v1_trained_experiment --checkpoints 20000 best --yes
+  python flows/delete.py --exp CartPole-v1_trained_experiment --where 'return > 100 and length < 500'
+  python flows/delete.py --exp CartPole-v1_trained_experiment --checkpoints best --episodes 3,5-9
 """

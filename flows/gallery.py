@@ -20,6 +20,7 @@ from pydantic import Field
 
 import tasks.gallery  # noqa: F401 (the task of its step)
 from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow
+from flows.cli.next_commands import lines_from_here
 from flows.cli.process import EXIT_DONE
 from flows.execution.data_flow import data_flow
 from flows.execution.prefect_steps import PrefectRunner
@@ -52,7 +53,7 @@ def main() -> int:
     state = run_flow(gallery, **arguments)
     if not state.is_completed():
         fail_as(state, "the page could not be written")
-    print(state.message)
+    print(lines_from_here(state.message or ""))
     return EXIT_DONE
 
 

@@ -20,6 +20,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow, say_where_to_look
+from flows.cli.next_commands import flags_of
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
@@ -46,6 +47,7 @@ def run_name() -> str:
     """``generate CartPole-v1 random``, ``generate my-study 1000 2000``: what a person reads in Prefect's UI."""
     parameters = current_run.parameters
     who = "random" if parameters.get("random") else ("trained" if parameters.get("model_path") else None)
+    who = parameters.get("agent") or who
     if parameters.get("register_only"):
         who = "register only"
     wanted = [str(step) for step in parameters.get("checkpoints") or () if step != LATEST]
@@ -69,6 +71,12 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     model_path: Annotated[
         str | None, Field(description="folder of checkpoints (local or any fsspec URL), or one .zip")
     ] = None,
+    agent: Annotated[
+        str | None, Field(description="module:factory of an agent of your own code, e.g. my_package.agents:make")
+    ] = None,
+    agent_kwargs: Annotated[
+        dict[str, Any], Field(description="keyword arguments of that factory, e.g. path:runs/agent.pt")
+    ] = {},  # noqa: B006
     checkpoints: Annotated[
         list[int | str],
         Field(
@@ -100,9 +108,16 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     ] = {},  # noqa: B006
     action_names: Annotated[list[str] | None, Field(description="labels of the actions")] = None,
     register_only: Annotated[bool, Field(description="register, generate nothing")] = False,
+    follow: Annotated[
+        bool, Field(description="watch.py generates for checkpoints that appear later, newer than those chosen")
+    ] = False,
     seed: Annotated[int | None, Field(ge=0, description="seed of the run (default 0)")] = None,
     deterministic: Annotated[
         bool | None, Field(description="take the most probable action instead of a sample")
+    ] = None,
+    features: Annotated[
+        bool | None,
+        Field(description="record what a trained policy's last layer is given, as RLHF-Blender's projections read"),
     ] = None,
     max_steps_per_episode: Annotated[
         int | None, Field(ge=1, description="cut episodes off after so many steps, as truncated")
@@ -187,7 +202,9 @@ def main() -> int:
         make_parser(generate.fn, "Generate episodes of an agent for human feedback.", _EXAMPLES).parse_args()
     )
     arguments["env_kwargs"] = parse_env_kwargs(arguments["env_kwargs"] or [])
-    display = TerminalDisplay()
+    arguments["agent_kwargs"] = parse_env_kwargs(arguments["agent_kwargs"] or [], "--agent-kwargs")
+    where = flags_of(data_root=arguments["data_root"], database_url=arguments["database_url"])
+    display = TerminalDisplay(where)
     current_display.set(display)
     choice = RunnerChoice(arguments["runner"], arguments["workers"], arguments["dask_address"])
     locations = resolve_locations(arguments["data_root"], arguments["database_url"])

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.arguments import DataRoot, make_parser
+from flows.cli.next_commands import command, flags_of
 from flows.cli.process import EXIT_DONE
 from flows.cli.secret_parameters import DatabaseUrl
 from rlhfblender_core.environments import parse_env_kwargs
@@ -35,6 +36,7 @@ from rlhfblender_core.register import (
     delete_environment,
     dimensions_of,
     experiments_of,
+    follow_experiment,
     list_registered,
     register_environment,
     update_experiment,
@@ -75,7 +77,7 @@ def register(  # noqa: PLR0913 (one per flag)
     set_action_images: Annotated[
         list[str], Field(description="pictures of the actions: up=up.png …, or one folder with <label>.png")
     ] = [],  # noqa: B006
-    exp: Annotated[str | None, Field(description="with --update: the experiment")] = None,
+    exp: Annotated[str | None, Field(description="with --update, --follow or --unfollow: the experiment")] = None,
     update: Annotated[
         bool,
         Field(
@@ -83,6 +85,10 @@ def register(  # noqa: PLR0913 (one per flag)
             "point and packages; with --exp, its keyword arguments and its project"
         ),
     ] = False,
+    follow: Annotated[
+        bool, Field(description="with --exp: watch.py generates for checkpoints that are newer than those chosen")
+    ] = False,
+    unfollow: Annotated[bool, Field(description="with --exp: it doesn't any more")] = False,
     delete_env: Annotated[
         str | None, Field(description="remove an environment that no experiment uses; its id may be in --env")
     ] = None,
@@ -95,9 +101,14 @@ def register(  # noqa: PLR0913 (one per flag)
     if delete_env is not None:
         delete_environment(delete_env, locations.database_url)
         print(f"Environment {delete_env} is no longer registered.")
+    elif follow or unfollow:
+        is_alone = follow != unfollow and not update and env is None
+        print(_followed_line(exp if is_alone else None, locations, follow=follow))
     elif exp is not None:
         if not update or env is not None:
-            raise InvalidParameterError("--exp goes with --update, and without --env: an experiment keeps its own.")
+            raise InvalidParameterError(
+                "--exp goes with --update, --follow or --unfollow, and without --env: an experiment keeps its own."
+            )
         changes = ExperimentUpdate(exp, project, env_kwargs)
         for line in _update_lines(update_experiment(changes, locations.database_url, locations.trust()), locations):
             print(line)
@@ -119,7 +130,8 @@ def register(  # noqa: PLR0913 (one per flag)
             update=update,
         )
         environment = register_environment(request, locations.open_root(), locations.database_url, locations.trust())
-        for line in (*_registered_lines(environment, request), *_dependent_lines(request, locations)):
+        where = flags_of(data_root=data_root, database_url=database_url)
+        for line in (*_registered_lines(environment, request, where), *_dependent_lines(request, locations)):
             print(line)
     if list:
         # A pipe has no width: names stay whole, for grep and awk.
@@ -127,7 +139,9 @@ def register(  # noqa: PLR0913 (one per flag)
         print_registered(_registered(locations, project), Console(width=width))
 
 
-def _registered_lines(environment: EnvironmentRecord, request: RegistrationRequest) -> Iterator[str]:
+def _registered_lines(
+    environment: EnvironmentRecord, request: RegistrationRequest, where: Sequence[str]
+) -> Iterator[str]:
     if request.needs_dimensions:
         yield f"Action dimensions: {dimensions_of(environment)}"
     else:
@@ -136,6 +150,8 @@ def _registered_lines(environment: EnvironmentRecord, request: RegistrationReque
         yield f"Action labels: {', '.join(environment.action_names or ())}"
     if request.action_images:
         yield "Action images: stored."
+    if not (request.needs_dimensions or request.update):
+        yield f"Generate: {command('generate', '--env', environment.env_id, '--random', *where)}"
 
 
 def _dependent_lines(request: RegistrationRequest, locations: Locations) -> Iterator[str]:
@@ -145,6 +161,16 @@ def _dependent_lines(request: RegistrationRequest, locations: Locations) -> Iter
         with open_registry(locations.database_url, create=False) as registry:
             studies = experiments_of(registry, request.env)
         yield from (_dependent(name, episodes) for name, episodes in studies.items())
+
+
+def _followed_line(exp: str | None, locations: Locations, *, follow: bool) -> str:
+    if exp is None:
+        raise InvalidParameterError("Give either --follow or --unfollow, with --exp and nothing else.")
+    record = follow_experiment(exp, locations, follow=follow)
+    if record.following is None:
+        return f"Experiment {record.name} is not followed."
+    newer = f"newer than step {record.following.after}" if record.following.after >= 0 else "all of them"
+    return f"Experiment {record.name} is followed: watch.py generates for checkpoints in {record.model_path}, {newer}."
 
 
 def _update_lines(record: ExperimentRecord, locations: Locations) -> Iterator[str]:
@@ -198,7 +224,8 @@ def _environment_row(environment: EnvironmentRecord) -> tuple[str, ...]:
 def _experiment_row(experiment: RegisteredExperiment) -> tuple[str, ...]:
     episodes = ", ".join(f"{checkpoint.label}: {count}" for checkpoint, count in experiment.checkpoints)
     record = experiment.record
-    return record.name, record.project, record.env_id, record.kind, episodes or "none yet"
+    kind = record.kind if record.following is None else f"{record.kind}, followed"
+    return record.name, record.project, record.env_id, kind, episodes or "none yet"
 
 
 def _print_table(console: Console, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -231,6 +258,7 @@ _EXAMPLES = """examples:
   python flows/register.py --env CartPole-v1 --set-action-labels left right --set-action-images left=l.png right=r.png
   python flows/register.py --env MyEnv-v0 --env-gym-entrypoint my_package.new:MyEnv --update
   python flows/register.py --exp my-study --env-kwargs size:9 --update
+  python flows/register.py --exp my-study --follow
   python flows/register.py --delete-env MyEnv-v0
   python flows/register.py --list
 """

@@ -9,7 +9,7 @@ if __name__ == "__main__":  # before what takes long to import
 
     start_command("flows.verify")
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Annotated, Any
 
@@ -22,7 +22,9 @@ from pydantic import Field
 
 import tasks.verify  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow, say_where_to_look
+from flows.cli.next_commands import command, flags_of
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
+from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.execution.data_flow import data_flow
 from flows.execution.prefect_steps import PrefectRunner, PrefectSteps
@@ -50,6 +52,9 @@ def run_name() -> str:
 def verify(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
     *,
     exp: Annotated[str | None, Field(description="experiment (default all)")] = None,
+    quick: Annotated[
+        bool, Field(description="compare names, sizes and manifests only; no other file is opened")
+    ] = False,
     repair: Annotated[
         bool, Field(description="make broken episodes again, remove what dead runs left, rebuild the registry's index")
     ] = False,
@@ -69,11 +74,13 @@ def verify(  # noqa: PLR0913 (flat parameters make a deployment's form and `--pa
     locations = resolve_locations(data_root, database_url)
     if repair and quarantine:
         raise InvalidParameterError("Give either --repair or --quarantine; first one, then the other.")
+    if repair and quick:
+        raise InvalidParameterError("Give either --repair or --quick: what is repaired is checked in full.")
     if repair:
         steps = PrefectSteps(locations, RunnerChoice(workers=workers))
         verification = repair_all(exp, PrefectRunner(), steps, trust_checkpoint=trust_checkpoint)
     else:
-        verification = verify_all(exp, PrefectRunner(), locations, workers, quarantine=quarantine)
+        verification = verify_all(exp, PrefectRunner(), locations, workers, quick=quick, quarantine=quarantine)
     for line in verification.notes:
         get_run_logger().warning("%s", line)
     show_verification(exp, verification.sound, verification.found, verification.left)
@@ -85,8 +92,17 @@ def verify(  # noqa: PLR0913 (flat parameters make a deployment's form and `--pa
     return Completed(message=verification.summary)
 
 
-def print_verification(verification: Verification, *, repair: bool, quarantine: bool = False) -> None:
-    """Prints one line per problem and remark, and one about everything."""
+def print_verification(
+    verification: Verification, *, repair: bool, quarantine: bool = False, flags: Sequence[str] = ()
+) -> None:
+    """Prints one line per problem and remark, and one about everything.
+
+    Args:
+        verification: what was found.
+        repair: whether it was repaired.
+        quarantine: whether unknown files were moved.
+        flags: with which the command is given again.
+    """
     left = set(verification.left)
     for problem in verification.found:
         done = "repaired: " if repair else ("moved to quarantine: " if quarantine else "")
@@ -100,9 +116,9 @@ def print_verification(verification: Verification, *, repair: bool, quarantine: 
     print(verification.summary)
     remedies = {problem.remedy for problem in left}
     if remedies - {Remedy.QUARANTINE, Remedy.BY_HAND} and not repair:
-        print("Run the same command with --repair to mend what can be mended.")
+        print(f"Mend what can be mended: {command('verify', *flags, '--repair')}")
     if Remedy.QUARANTINE in remedies and not quarantine:
-        print("Run it with --quarantine to move unknown files to quarantine/<date>/.")
+        print(f"Move unknown files to quarantine/<date>/: {command('verify', *flags, '--quarantine')}")
 
 
 def main() -> int:
@@ -113,10 +129,12 @@ def main() -> int:
     shown: list[Verification] = []
 
     def show(verification: Verification) -> None:
-        print_verification(verification, repair=arguments["repair"], quarantine=arguments["quarantine"])
+        flags = flags_of(**{name: arguments[name] for name in ("exp", "data_root", "database_url")})
+        print_verification(verification, repair=arguments["repair"], quarantine=arguments["quarantine"], flags=flags)
         shown.append(verification)
 
     current_printer.set(show)
+    current_display.set(TerminalDisplay())
     state = run_flow(verify, **arguments)
     if not state.is_completed() and not shown:
         fail_as(state, "the check failed")
@@ -126,5 +144,6 @@ def main() -> int:
 
 _EXAMPLES = """examples:
   python flows/verify.py
+  python flows/verify.py --quick
   python flows/verify.py --exp CartPole-v1_random_experiment --repair
 """

@@ -1,7 +1,7 @@
-"""Watch model folders: generate episodes for every checkpoint of an experiment that has none yet.
+"""Watch model folders: generate episodes for new checkpoints of the experiments that are followed.
 
-A training run elsewhere fills a folder; ``python flows/watch.py --exp E``, or the deployment that does so every quarter
-of an hour, fills the data set as it goes. Each look is one run: it makes what it finds, and ends.
+A training run elsewhere fills a folder; ``python flows/watch.py``, or the deployment that does so every quarter of an
+hour, fills the data set as it goes. Each look makes what it finds and ends; with ``--live`` looks go on until stopped.
 """
 
 if __name__ == "__main__":  # before what takes long to import
@@ -12,51 +12,83 @@ if __name__ == "__main__":  # before what takes long to import
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
+import tasks.prefect_defaults
 
 from prefect import State, get_run_logger
 from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.cli.arguments import REFUSED, DataRoot, fail_as, make_parser, run_flow, say_where_to_look
-from flows.cli.process import EXIT_DONE
+import tasks.export  # noqa: F401 (the tasks of its steps)
+from flows.cli.arguments import REFUSED, STOPPED, DataRoot, fail_as, make_parser, run_flow, say_where_to_look
+from flows.cli.next_commands import flags_of
+from flows.cli.process import EXIT_DONE, StoppedBySignal
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.execution.data_flow import data_flow
+from flows.execution.prefect_steps import PrefectRunner
 from flows.generate import generate
 from flows.ui.watch_artifacts import show_watch_report
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.locations import Locations
-from rlhfblender_core.watch import Filler, WatchReport, WatchRow, find_experiments, look_after
+from rlhfblender_core.watch import (
+    Filler,
+    WatchReport,
+    WatchRow,
+    check_export_to,
+    each_look,
+    export_followed,
+    find_experiments,
+    look_after,
+)
 from tasks.config import keep_database_url, resolve_locations
+
+_SETTLE_S, _LIVE_SETTLE_S = 60, 2
 
 
 def run_name() -> str:
-    """``watch my_experiment``, ``watch all experiments``."""
-    return f"watch {', '.join(current_run.parameters.get('exp') or ['all experiments'])}"
+    """``watch my_experiment``, ``watch followed experiments``."""
+    return f"watch {', '.join(current_run.parameters.get('exp') or ['followed experiments'])}"
 
 
 @data_flow("watch", run_name)
-def watch(
+def watch(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
     *,
-    exp: Annotated[list[str], Field(description="experiments to look after (default all with trained agents)")] = [],  # noqa: B006 (Prefect copies defaults)
-    num_episodes: Annotated[int, Field(ge=1, description="episodes per checkpoint (default 10)")] = 10,
+    exp: Annotated[list[str], Field(description="experiments to look after (default all that are followed)")] = [],  # noqa: B006 (Prefect copies defaults)
+    num_episodes: Annotated[
+        int | None, Field(ge=1, description="episodes per checkpoint (default as many as the experiment has)")
+    ] = None,
     settle_seconds: Annotated[
-        int,
-        Field(ge=0, description="leave files alone that changed less than so many seconds ago (default 60)"),
-    ] = 60,
+        int | None,
+        Field(
+            ge=0, description="leave files alone that changed less than so many seconds ago (default 60, with live 2)"
+        ),
+    ] = None,
+    live: Annotated[
+        bool, Field(description="go on until stopped; what changes in a local folder is seen within seconds")
+    ] = False,
+    export_to: Annotated[
+        str | None, Field(description="folder to export to after each look, in RLHF-Blender's format")
+    ] = None,
     data_root: DataRoot = None,
     database_url: DatabaseUrl = None,
 ) -> State[Any]:
-    """Generates episodes for every checkpoint that has fewer than wanted and isn't being written at the moment."""
+    """Generates episodes for checkpoints newer than those chosen that aren't being written at the moment."""
     locations = resolve_locations(data_root, database_url)
-    report = WatchReport()
-    for experiment in find_experiments(exp, locations):
-        rows = look_after(experiment, num_episodes, settle_seconds, locations, _filler(locations))
-        show_watch_report(experiment.name, locations.data_root, rows)
-        _log(rows)
-        report.rows += rows
+    check_export_to(export_to, locations)
+    settle = settle_seconds if settle_seconds is not None else _LIVE_SETTLE_S if live else _SETTLE_S
+    looks = each_look(exp, settle, locations) if live else [find_experiments(exp, locations)]
+    report, exported = WatchReport(), set[str]()
+    for experiments in looks:
+        report = WatchReport()
+        for experiment in experiments:
+            rows = look_after(experiment, num_episodes, settle, locations, _filler(locations))
+            if export_to is not None and (experiment.name not in exported or any(row.is_filled for row in rows)):
+                rows += export_followed(experiment.name, export_to, locations, PrefectRunner())
+                exported.add(experiment.name)
+            show_watch_report(experiment.name, locations.data_root, rows)
+            _log(rows)
+            report.rows += rows
     return Failed(message=report.summary) if report.problems else Completed(message=report.summary)
 
 
@@ -71,6 +103,8 @@ def _filler(locations: Locations) -> Filler:
             return_state=True,
         )
         message = state.message or "the run failed"
+        if state.name == STOPPED:
+            raise StoppedBySignal("Ctrl-C")
         if state.name == REFUSED:
             raise InvalidParameterError(message)
         return None if state.is_completed() else message
@@ -81,15 +115,18 @@ def _filler(locations: Locations) -> Filler:
 def _log(rows: Sequence[WatchRow]) -> None:
     logger = get_run_logger()
     for row in rows:
+        if row.is_problem:
+            current_display.get().say(f"{row.name}: {row.finding}: {row.reason}")
         level = logger.error if row.is_problem else (logger.warning if row.is_known else logger.info)
         level("%s: %s %s", row.name, row.finding, row.reason)
 
 
 def main() -> int:
     """The command line; returns the exit code."""
-    parser = make_parser(watch.fn, "Generate episodes for checkpoints that have none yet.", _EXAMPLES)
-    current_display.set(TerminalDisplay())
-    state = run_flow(watch, **vars(parser.parse_args()))
+    parser = make_parser(watch.fn, "Generate episodes for new checkpoints of followed experiments.", _EXAMPLES)
+    arguments = vars(parser.parse_args())
+    current_display.set(TerminalDisplay(flags_of(**{name: arguments[name] for name in ("data_root", "database_url")})))
+    state = run_flow(watch, **arguments)
     if not state.is_completed():
         fail_as(state, "the run failed")
     print(state.message)
@@ -98,6 +135,7 @@ def main() -> int:
 
 
 _EXAMPLES = """examples:
-  python flows/watch.py --exp my_experiment --num-episodes 20
-  python flows/watch.py                        # all experiments with trained agents
+  python flows/watch.py                        # all experiments that are followed
+  python flows/watch.py --live                 # until Ctrl-C, within seconds
+  python flows/watch.py --exp my_experiment --num-episodes 20 --export-to export
 """

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rlhfblender_core.reading.data_set import open_data_set
     from rlhfblender_core.register import register
     from rlhfblender_core.repair import repair
+    from rlhfblender_core.train.run import train
     from rlhfblender_core.verify import verify
     from rlhfblender_core.watch import watch
 
@@ -31,6 +32,7 @@ __all__ = [
     "open_data_set",
     "register",
     "repair",
+    "train",
     "verify",
     "watch",
 ]
@@ -45,6 +47,7 @@ _MODULES = {
     "open_data_set": "reading.data_set",
     "register": "register",
     "repair": "repair",
+    "train": "train.run",
     "verify": "verify",
     "watch": "watch",
 }

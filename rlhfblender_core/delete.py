@@ -1,41 +1,58 @@
-"""Deleting an experiment, or some of its checkpoints: manifests first, then files, then rows.
+"""Deleting an experiment, some of its checkpoints, or some of their episodes: manifests first, then files, then rows.
 
 In this order whatever is left after a crash is no episode any more, and the same command finishes the job. Other
 experiments and the environment stay as they are.
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, artifact_folder, manifest_folder
+from rlhfblender_core.dataset.layout import (
+    ArtifactKind,
+    CheckpointKey,
+    EpisodeKey,
+    artifact_folder,
+    manifest_folder,
+    manifest_path,
+    parse_episode_number,
+)
 from rlhfblender_core.dataset.listings import find_keys
-from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.dataset.manifests import parse_manifest
+from rlhfblender_core.dataset.publish import episode_record
+from rlhfblender_core.dataset.selection import EVERYTHING, EpisodeSelection, parse_selection
+from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
 from rlhfblender_core.names import checked_name
 from rlhfblender_core.registry import Registry, registry_if_any
 from rlhfblender_core.runs.claims import DELETED, live_runs, open_claims
 from rlhfblender_core.runs.folders import open_run, remove_unfinished
 from rlhfblender_core.step_runner import LocalRunner, StepRunner
-from rlhfblender_core.storage import DataRoot, list_sizes, remove_files, storage_errors
+from rlhfblender_core.storage import DataRoot, list_names, list_sizes, read_many, remove_files, storage_errors
 from rlhfblender_core.wording import counted
+
+#: Manifests that are read at once to see whether a condition is met.
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
 class CheckpointDeletion:
-    """What goes of a checkpoint.
+    """What goes of a checkpoint: how much, and how to find it again. Never a listing, which tasks would carry along.
 
     Attributes:
         key: experiment and checkpoint.
-        manifests: paths of its manifests.
-        files: paths of its other files.
+        selection: which of its episodes.
+        episodes: how many manifests go.
+        files: how many other files.
         size: bytes of all of them.
     """
 
     key: CheckpointKey
-    manifests: tuple[str, ...]
-    files: tuple[str, ...]
+    selection: EpisodeSelection
+    episodes: int
+    files: int
     size: int
 
 
@@ -47,27 +64,34 @@ class Deletion:
         experiment: its name.
         checkpoints: which of its checkpoints.
         is_whole: whether the experiment itself goes too.
+        selection: which episodes of these checkpoints.
     """
 
     experiment: str
     checkpoints: tuple[CheckpointDeletion, ...]
     is_whole: bool
+    selection: EpisodeSelection = EVERYTHING
 
     @property
     def summary(self) -> str:
         """What goes, in one line."""
-        episodes = sum(len(checkpoint.manifests) for checkpoint in self.checkpoints)
-        files = episodes + sum(len(checkpoint.files) for checkpoint in self.checkpoints)
+        episodes = sum(checkpoint.episodes for checkpoint in self.checkpoints)
+        files = episodes + sum(checkpoint.files for checkpoint in self.checkpoints)
         size = sum(checkpoint.size for checkpoint in self.checkpoints) / 1e6
         labels = ", ".join(checkpoint.key.checkpoint for checkpoint in self.checkpoints) or "no checkpoints"
-        what = f"experiment {self.experiment}" if self.is_whole else f"checkpoints of experiment {self.experiment}"
-        return f"{what} ({labels}): {counted(episodes, 'episode')}, {counted(files, 'file')}, {size:,.1f} MB"
+        what = "" if self.is_whole else f"episodes ({self.selection}) of "
+        if not self.is_whole and self.selection.is_everything:
+            what = "checkpoints of "
+        counts = f"{counted(episodes, 'episode')}, {counted(files, 'file')}, {size:,.1f} MB"
+        return f"{what}experiment {self.experiment} ({labels}): {counts}"
 
 
-def delete(
+def delete(  # noqa: PLR0913 (the command's flags, by keyword)
     *,
     exp: str,
     checkpoints: Sequence[int | str] = (),
+    episodes: str | None = None,
+    where: str | None = None,
     data_root: str = DEFAULT_DATA_ROOT,
     database_url: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -77,6 +101,8 @@ def delete(
     Args:
         exp: the experiment.
         checkpoints: labels; none for all of them, and the experiment itself.
+        episodes: only these numbers and spans, e.g. ``3,5-9``.
+        where: only episodes that meet this condition, e.g. ``return > 100`` (:mod:`rlhfblender_core.dataset.where`).
         data_root: folder or fsspec URL.
         database_url: of the registry; None for SQLite beside the data.
         storage_options: for fsspec.
@@ -85,15 +111,22 @@ def delete(
         What was deleted.
 
     Raises:
-        RequestError: there is no such experiment or checkpoint, or a run is under way on it.
+        RequestError: there is no such experiment, checkpoint or episode, or a run is under way on it.
         TransientError: the storage or the registry is gone.
     """
-    return delete_all(exp, checkpoints, LocalRunner(), locate(data_root, database_url, storage_options))
+    locations = locate(data_root, database_url, storage_options)
+    return delete_all(exp, checkpoints, LocalRunner(), locations, parse_selection(episodes, where))
 
 
-def delete_all(exp: str | None, checkpoints: Sequence[int | str], runner: StepRunner, locations: Locations) -> Deletion:
+def delete_all(
+    exp: str | None,
+    checkpoints: Sequence[int | str],
+    runner: StepRunner,
+    locations: Locations,
+    selection: EpisodeSelection = EVERYTHING,
+) -> Deletion:
     """Deletes by the runner's steps, see :func:`delete`: manifests first, then files, then rows."""
-    deletion = plan_delete(exp, checkpoints, locations)
+    deletion = plan_delete(exp, checkpoints, locations, selection)
     root = locations.open_root()
     with open_run(root) as run, contextlib.ExitStack() as claimed:
         # Verify mustn't take what is half deleted for damage, and no run may make meanwhile what goes.
@@ -107,16 +140,21 @@ def delete_all(exp: str | None, checkpoints: Sequence[int | str], runner: StepRu
     return deletion
 
 
-def plan_delete(exp: str | None, checkpoints: Sequence[int | str], locations: Locations) -> Deletion:
+def plan_delete(
+    exp: str | None,
+    checkpoints: Sequence[int | str],
+    locations: Locations,
+    selection: EpisodeSelection = EVERYTHING,
+) -> Deletion:
     """What would go.
 
     Raises:
-        RequestError: there is no such experiment or checkpoint, or a run is under way on it.
+        RequestError: there is no such experiment, checkpoint or episode, or a run is under way on it.
     """
     if not exp:
         raise InvalidParameterError("Give --exp with the experiment to delete.")
     with registry_if_any(locations.database_url) as registry:
-        return plan_deletion(locations.open_root(), registry, exp, checkpoints)
+        return plan_deletion(locations.open_root(), registry, exp, checkpoints, selection)
 
 
 def delete_episodes(deletion: CheckpointDeletion, locations: Locations) -> None:
@@ -132,7 +170,11 @@ def forget_experiment(deletion: Deletion, locations: Locations) -> None:
 
 
 def plan_deletion(
-    root: DataRoot, registry: Registry | None, experiment: str, checkpoints: Sequence[int | str] = ()
+    root: DataRoot,
+    registry: Registry | None,
+    experiment: str,
+    checkpoints: Sequence[int | str] = (),
+    selection: EpisodeSelection = EVERYTHING,
 ) -> Deletion:
     """What would go; nothing is changed but that dead runs' unfinished files are removed.
 
@@ -141,9 +183,10 @@ def plan_deletion(
         registry: None where there is none.
         experiment: whose episodes.
         checkpoints: labels; none for the whole experiment.
+        selection: which episodes of these.
 
     Raises:
-        InvalidParameterError: there is no such experiment or checkpoint, or a run is under way on it.
+        InvalidParameterError: there is no such experiment, checkpoint or episode, or a run is under way on it.
     """
     checked_name(experiment, "experiment")
     remove_unfinished(root)
@@ -155,30 +198,91 @@ def plan_deletion(
         raise InvalidParameterError(f"Experiment {experiment!r} has no checkpoint {unknown[0]!r}. It has: {known}.")
     if registry is not None and live_runs(registry, experiment):
         raise InvalidParameterError(f"A run is under way on experiment {experiment!r}. Wait for it, or stop it first.")
-    chosen = [key for key in keys if not wanted or key.checkpoint in wanted]
-    return Deletion(experiment, tuple(_plan_checkpoint(root, key) for key in chosen), not wanted)
+    planned = [
+        _plan_checkpoint(root, registry, key, selection) for key in keys if not wanted or key.checkpoint in wanted
+    ]
+    if selection.is_everything:
+        return Deletion(experiment, tuple(planned), not wanted)
+    chosen = tuple(each for each in planned if each.episodes or each.files)
+    if not chosen:
+        raise InvalidParameterError(f"No episode of experiment {experiment!r} is chosen by {selection}.")
+    return Deletion(experiment, chosen, is_whole=False, selection=selection)
 
 
-def _plan_checkpoint(root: DataRoot, key: CheckpointKey) -> CheckpointDeletion:
+def _plan_checkpoint(
+    root: DataRoot, registry: Registry | None, key: CheckpointKey, selection: EpisodeSelection
+) -> CheckpointDeletion:
+    is_chosen = _chooser(root, registry, key, selection)
     sizes = {folder: list_sizes(root, folder) for folder in _folders(key)}
-    paths = {folder: tuple(f"{folder}/{name}" for name in names) for folder, names in sizes.items()}
-    manifests = paths.pop(manifest_folder(key))
-    files = tuple(path for folder in paths.values() for path in folder)
-    return CheckpointDeletion(key, manifests, files, sum(sum(names.values()) for names in sizes.values()))
+    chosen = {folder: [size for name, size in own.items() if is_chosen(name)] for folder, own in sizes.items()}
+    size = sum(map(sum, chosen.values()))
+    episodes = len(chosen.pop(manifest_folder(key)))
+    return CheckpointDeletion(key, selection, episodes, sum(map(len, chosen.values())), size)
 
 
 def _folders(key: CheckpointKey) -> list[str]:
     return [manifest_folder(key), *(artifact_folder(kind, key) for kind in ArtifactKind)]
 
 
+def _chooser(
+    root: DataRoot, registry: Registry | None, key: CheckpointKey, selection: EpisodeSelection
+) -> Callable[[str], bool]:
+    """Whether a file of the checkpoint, by its name, goes."""
+    if selection.is_everything:
+        return lambda _: True
+    numbers = None if selection.where is None else _matching(root, registry, key, selection)
+
+    def is_chosen(name: str) -> bool:
+        number = parse_episode_number(name, f".{name.rpartition('.')[2]}")
+        return number is not None and (selection.may_have(number) if numbers is None else number in numbers)
+
+    return is_chosen
+
+
+def _matching(
+    root: DataRoot, registry: Registry | None, key: CheckpointKey, selection: EpisodeSelection
+) -> frozenset[int]:
+    """Numbers of the episodes that meet the condition: by their rows, and by the manifests of those without one."""
+    rows = registry.each_episode(key.experiment, key.checkpoint) if registry is not None else ()
+    matching, indexed = set(), set()
+    for row in rows:
+        indexed.add(row.number)
+        if selection.matches(row):
+            matching.add(row.number)
+    names = list_names(root, manifest_folder(key))
+    numbers = (number for name in names if (number := parse_episode_number(name, ".json")) is not None)
+    others = (number for number in numbers if number not in indexed and selection.may_have(number))
+    while part := list(itertools.islice(others, _AT_ONCE)):
+        paths = [manifest_path(EpisodeKey(key.experiment, key.checkpoint, number)) for number in part]
+        for path, content in read_many(root, paths).items():
+            with contextlib.suppress(DataNotUsableError):  # of what can't be read nothing is known
+                record = episode_record(parse_manifest(content, path))
+                if selection.matches(record):
+                    matching.add(record.number)
+    return frozenset(matching)
+
+
 def delete_checkpoint(root: DataRoot, registry: Registry | None, deletion: CheckpointDeletion) -> None:
     """Removes a checkpoint's manifests, then its files, then its rows; may be repeated."""
-    remove_files(root, deletion.manifests)
-    remove_files(root, deletion.files)
+    key = deletion.key
+    is_chosen = _chooser(root, registry, key, deletion.selection)
+    numbers: set[int] = set()
+    for folder in _folders(key):  # manifests come first
+        doomed = [name for name in list_names(root, folder) if is_chosen(name)]
+        remove_files(root, [f"{folder}/{name}" for name in doomed])
+        if not deletion.selection.is_everything:
+            parsed = (parse_episode_number(name, f".{name.rpartition('.')[2]}") for name in doomed)
+            numbers.update(number for number in parsed if number is not None)
     if root.is_local:
-        _remove_empty_folders(root, deletion.key)
-    if registry is not None:
-        registry.forget_checkpoint(deletion.key.experiment, deletion.key.checkpoint)
+        _remove_empty_folders(root, key)
+    if registry is None:
+        return
+    if deletion.selection.is_everything:
+        registry.forget_checkpoint(key.experiment, key.checkpoint)
+        return
+    rows = registry.each_episode(key.experiment, key.checkpoint)
+    numbers.update([row.number for row in rows if deletion.selection.matches(row)])
+    registry.forget_episodes(key.experiment, key.checkpoint, numbers)
 
 
 def finish_deletion(registry: Registry | None, deletion: Deletion) -> None:

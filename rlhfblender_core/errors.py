@@ -22,6 +22,7 @@ What an error *is* decides what happens to it, and it is decided here, once::
     ├── OutOfReachError           the storage or the registry, after all tries: the run ends, exit code 1
     ├── EpisodeError              an episode's own: the environment or the policy raised
     ├── EpisodesFailedError       some episodes of a shard did; the others are published
+    ├── TrainingFailedError       the environment or the algorithm raised while an agent learned
     └── RunStoppedError           the run was stopped on purpose
 
 Every message is one line that says what was expected, what was found and what to do.
@@ -162,6 +163,10 @@ class EpisodesFailedError(RLHFBlenderError):
     def __reduce__(self) -> tuple[type["EpisodesFailedError"], tuple[object, ...]]:
         """Survives pickling, which is by ``args`` otherwise."""
         return type(self), (self.checkpoint, self.failures, self.published, self.traces)
+
+
+class TrainingFailedError(RLHFBlenderError):
+    """The environment or the algorithm raised while an agent learned; its checkpoints so far are good."""
 
 
 class RunStoppedError(RLHFBlenderError):

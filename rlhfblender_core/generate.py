@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, locate
-from rlhfblender_core.planning.plan import GenerationPlan
 from rlhfblender_core.planning.request import GenerationRequest, check_flags, request_from_flags
 from rlhfblender_core.planning.work import CheckpointWork, GenerationWork, plan_work
 from rlhfblender_core.reading.data_set import DataSet, find_episodes
 from rlhfblender_core.registry import CheckpointRecord
-from rlhfblender_core.report.summary import Report
+from rlhfblender_core.report.summary import CheckpointOutcome, Report
+from rlhfblender_core.rollout.pace import Pace
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard
 from rlhfblender_core.runs.folders import remove_unfinished
@@ -78,32 +78,26 @@ def carry_out(work: GenerationWork, steps: Steps) -> Report:
     remove_unfinished(steps.locations.open_root())
     where = steps.locations.open_root().display_url("").rstrip("/")
     if plan.experiment is None or not work.checkpoints:
-        _register(plan, steps)
+        _register(work, steps)
         return Report(plan.experiment.name if plan.experiment else None, where)
     outcome = _Outcome()
     if work.missing:
         with steps.open_run(work.missing, trained=work.is_trained) as run:
             work = replace(work, checkpoints=tuple(_loaded(checkpoint, run) for checkpoint in work.checkpoints))
             with run.claiming(plan.experiment.name, work.digests):
-                _register(plan, steps)
+                _register(work, steps)
                 with run.rolling_out():
                     _roll_out(work, steps, run, outcome)
     else:
-        _register(plan, steps)
-    for checkpoint in work.checkpoints:
-        if len(checkpoint.missing) == outcome.made[checkpoint.settings.label]:
-            steps.confirm_complete(checkpoint)
-    rows = [
-        steps.index_episodes(
-            checkpoint.published,
-            checkpoint.num_episodes,
-            outcome.made[checkpoint.settings.label],
-            outcome.failures.get(checkpoint.settings.label, {}),
-        )
-        for checkpoint in work.checkpoints
-    ]
+        _register(work, steps)
+    labels = [checkpoint.settings.label for checkpoint in work.checkpoints]
+    complete = [each for each in work.checkpoints if len(each.missing) == outcome.made[each.settings.label]]
+    if complete:
+        steps.confirm_complete(complete)
+    outcomes = [CheckpointOutcome(label, outcome.made[label], outcome.failures.get(label, {})) for label in labels]
+    rows = steps.report(plan.experiment.name, plan.num_episodes, outcomes)
     has_videos = work.checkpoints[0].settings.options.render
-    return Report(plan.experiment.name, where, tuple(rows), has_videos, plan.notes)
+    return Report(plan.experiment.name, where, rows, has_videos, plan.notes)
 
 
 def _loaded(checkpoint: CheckpointWork, run: RunSteps) -> CheckpointWork:
@@ -125,11 +119,15 @@ class _Outcome:
             self.failures.setdefault(label, {}).update(result.failures)
 
 
-def _register(plan: GenerationPlan, steps: Steps) -> None:
+def _register(work: GenerationWork, steps: Steps) -> None:
+    plan = work.plan
     steps.ensure_env_registered(plan.environment)
     if plan.experiment is not None:
         records = [_checkpoint_record(plan.experiment.name, settings) for settings in plan.settings]
         steps.ensure_experiment_registered(plan.experiment, records, replace=plan.replace)
+    unindexed = [row for checkpoint in work.checkpoints for row in checkpoint.existing.unindexed]
+    if unindexed:
+        steps.index_episodes(unindexed)
 
 
 def _checkpoint_record(experiment: str, settings: RolloutSettings) -> CheckpointRecord:
@@ -141,7 +139,8 @@ def _checkpoint_record(experiment: str, settings: RolloutSettings) -> Checkpoint
 
 def _roll_out(work: GenerationWork, steps: Steps, run: RunSteps, outcome: _Outcome) -> None:
     """Has all missing episodes made; those that other runs have claimed come last, if they still don't exist."""
-    left = _make(run, work.shards(run.concurrency), outcome)
+    pace = Pace(run.concurrency, work.missing)
+    left = _make(run, work.shards(pace), outcome, pace)
     if left:
         steps.say(f"Waiting for other runs, which have claimed {sum(len(p.shard.episodes) for p in left)} episodes.")
     while left:
@@ -149,18 +148,19 @@ def _roll_out(work: GenerationWork, steps: Steps, run: RunSteps, outcome: _Outco
         held = run.held_by_others(left[0].shard.key.experiment)
         free = [pending for pending in left if not _is_held(pending, held)]
         others = [pending for pending in left if pending not in free]
-        left = others + (_make(run, free, outcome) if free else [])
+        left = others + (_make(run, free, outcome, pace) if free else [])
 
 
 def _is_held(pending: PendingShard, held: Mapping[str, frozenset[int]]) -> bool:
     return not held.get(pending.shard.key.checkpoint, frozenset()).isdisjoint(pending.shard.episodes)
 
 
-def _make(run: RunSteps, shards: Iterable[PendingShard], outcome: _Outcome) -> list[PendingShard]:
+def _make(run: RunSteps, shards: Iterable[PendingShard], outcome: _Outcome, pace: Pace) -> list[PendingShard]:
     """Has these made; returns those that have to be asked for again, because other runs had claimed them."""
     left = []
     for result in run.rollout_episodes(shards):
         outcome.add(result)
+        pace.record(len(result.made) + len(result.failures), result.seconds)
         if result.held:
             shard = replace(result.pending.shard, episodes=result.held)
             left.append(replace(result.pending, shard=shard))

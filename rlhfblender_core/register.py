@@ -23,9 +23,10 @@ from rlhfblender_core.environments import (
     split_env_kwargs,
 )
 from rlhfblender_core.errors import InvalidParameterError
-from rlhfblender_core.locations import DEFAULT_DATA_ROOT, locate
+from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
 from rlhfblender_core.names import checked_name
 from rlhfblender_core.planning.environment import described, fitting_names, requested_environment, spec_of, stated_spec
+from rlhfblender_core.planning.following import begin_following
 from rlhfblender_core.planning.plan import plan_generation
 from rlhfblender_core.planning.request import GenerationRequest
 from rlhfblender_core.registry import (
@@ -209,6 +210,27 @@ def update_experiment(request: ExperimentUpdate, database_url: str, trust: Trust
         if not changes:
             raise InvalidParameterError("Nothing to update. Give --project or --env-kwargs with the new values.")
         return registry.update_experiment(request.exp, changes)
+
+
+def follow_experiment(name: str, locations: Locations, *, follow: bool) -> ExperimentRecord:
+    """The experiment as registered, after its new checkpoints get episodes by themselves from now on, or no more.
+
+    Args:
+        name: of the experiment; one that is followed goes on from where it is.
+        locations: data root and registry.
+        follow: whether they do.
+
+    Raises:
+        InvalidParameterError: it isn't registered, or has no model folder.
+    """
+    with open_registry(locations.database_url, create=False) as registry:
+        record = registry.find_experiment(checked_name(name, "experiment"))
+        if record is None:
+            raise InvalidParameterError(f"No experiment {name!r} is registered. See register.py --list.")
+        following = None
+        if follow:
+            following = record.following or begin_following(record, registry, locations.storage_options)
+        return registry.update_experiment(name, {"following": following and following.to_json()})
 
 
 def experiments_of(registry: Registry, env_id: str) -> dict[str, int]:

@@ -16,7 +16,8 @@ from rlhfblender_core.registry import (
     EpisodeRecord,
     open_registry,
 )
-from rlhfblender_core.rollout.shards import PendingShard, Shard, cut_shards
+from rlhfblender_core.rollout.pace import Pace, cut_shards
+from rlhfblender_core.rollout.shards import PendingShard, Shard
 from rlhfblender_core.runs.folders import remove_unfinished
 from rlhfblender_core.step_runner import LocalRunner, StepRunner
 from rlhfblender_core.steps import LocalSteps, Steps
@@ -26,7 +27,6 @@ from rlhfblender_core.verification.left_over import remove_left_over
 from rlhfblender_core.verification.remakes import Refusal, Remake, Sources, plan_remakes, rebuild_index, refusal
 from rlhfblender_core.verify import (
     Verification,
-    check_registry,
     survey,
     verification,
 )
@@ -74,25 +74,25 @@ def repair_all(exp: str | None, runner: StepRunner, steps: Steps, *, trust_check
     remove_unfinished(root)
     first = now = survey(exp, runner, locations)
     notes: list[str] = []
-    problems = first.findings.problems
+    problems = first.problems
     left_over = [problem for problem in problems if problem.remedy is Remedy.REMOVE]
     broken = [problem for problem in problems if problem.remedy is Remedy.REMAKE]
     if left_over:
         runner.do(remove_left_over, left_over, locations)
     if broken:
-        notes = _mend(broken, first.findings, runner, steps, trust_checkpoint=trust_checkpoint)
+        notes = _mend(broken, first, runner, steps, trust_checkpoint=trust_checkpoint)
     if left_over or broken:
         now = survey(exp, runner, locations)
-    rows = index_problems(now.findings.problems)
+    rows = index_problems(now.problems)
     if rows:
         try:
-            runner.do(rebuild_rows, rows, now.findings.records, locations)
+            runner.do(rebuild_rows, rows, now.records, locations)
         except RequestError as error:
             notes.append(f"The registry's index can't be rebuilt: {one_line(error)}")
-        left = tuple(problem for problem in now.findings.problems if problem.remedy is not Remedy.INDEX)
-        left += runner.do(check_registry, now.listings, now.findings.records, locations)
-        now = replace(now, findings=replace(now.findings, problems=left))
-    return verification(first.findings, now.findings, notes)
+        left = tuple(problem for problem in now.problems if problem.remedy is not Remedy.INDEX)
+        left += tuple(index_problems(survey(exp, runner, locations, quick=True).problems))
+        now = replace(now, problems=left)
+    return verification(first, now, notes)
 
 
 def _mend(
@@ -131,6 +131,7 @@ def _remake(remakes: Sequence[Remake], steps: Steps) -> list[Refusal]:
     trained = any(remake.settings.agent.is_trained for remake in remakes)
     refusals: list[Refusal] = []
     with steps.open_run(missing, trained=trained) as run, run.rolling_out():
+        pace = Pace(run.concurrency, missing)
         for experiment, own in itertools.groupby(remakes, lambda remake: remake.key.experiment):
             of_experiment = []
             for remake in own:
@@ -139,16 +140,17 @@ def _remake(remakes: Sequence[Remake], steps: Steps) -> list[Refusal]:
                 except RequestError as error:
                     refusals.append(refusal(remake.key, remake.episodes, error))
             digests = {remake.key.checkpoint: remake.settings.digest for remake in of_experiment}
-            shards = (part for remake in of_experiment for part in _shards(remake, run.concurrency))
+            shards = (part for remake in of_experiment for part in _shards(remake, pace))
             with run.claiming(experiment, digests):
                 for result in run.rollout_episodes(shards):
+                    pace.record(len(result.made) + len(result.failures), result.seconds)
                     key = result.pending.shard.key
                     refusals += (Refusal(key, (number,), why) for number, why in result.failures.items())
     return refusals
 
 
-def _shards(remake: Remake, concurrency: int) -> Iterator[PendingShard]:
-    for episodes in cut_shards(remake.episodes, concurrency):
+def _shards(remake: Remake, pace: Pace) -> Iterator[PendingShard]:
+    for episodes in cut_shards(remake.episodes, pace):
         yield PendingShard(Shard(remake.key, remake.settings, episodes), frozenset(episodes), frozenset(episodes))
 
 

@@ -30,8 +30,21 @@ class StepRunner(Protocol):
     def do(self, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The step's result; what is transient is tried again."""
 
-    def do_each(self, step: Callable[..., R], calls: Iterable[Mapping[str, Any]], concurrency: int) -> list[R]:
+    def do_each(
+        self,
+        step: Callable[..., R],
+        calls: Iterable[Mapping[str, Any]],
+        concurrency: int,
+        *,
+        total: int | None = None,
+    ) -> list[R]:
         """The step's results for each of these keyword arguments, several at a time, in their order.
+
+        Args:
+            step: function of the core.
+            calls: its keyword arguments.
+            concurrency: how many are run at a time.
+            total: how many there are, if they take long enough for somebody to watch.
 
         Raises:
             RLHFBlenderError: the first that failed, once all have ended.
@@ -45,7 +58,14 @@ class LocalRunner:
         """See :class:`StepRunner`."""
         return tried_again(lambda: step(*args, **kwargs))
 
-    def do_each(self, step: Callable[..., R], calls: Iterable[Mapping[str, Any]], concurrency: int) -> list[R]:
+    def do_each(
+        self,
+        step: Callable[..., R],
+        calls: Iterable[Mapping[str, Any]],
+        concurrency: int,
+        *,
+        total: int | None = None,  # noqa: ARG002 (nobody watches)
+    ) -> list[R]:
         """See :class:`StepRunner`."""
         with ThreadPoolExecutor(concurrency) as threads:
             futures = [threads.submit(tried_again, functools.partial(step, **call)) for call in calls]

@@ -5,16 +5,18 @@ What is done in which order is in :mod:`rlhfblender_core.generate`. The flows pa
 """
 
 import contextlib
+import functools
+import itertools
 import logging
+import queue
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from rlhfblender_core.dataset.publish import PublishedShard, index_published
-from rlhfblender_core.dataset.published import Published
+from rlhfblender_core.dataset.publish import PublishedShard
 from rlhfblender_core.dataset.staged import StagedShard
 from rlhfblender_core.errors import (
     EpisodesFailedError,
@@ -27,8 +29,14 @@ from rlhfblender_core.errors import (
 )
 from rlhfblender_core.locations import Locations
 from rlhfblender_core.planning.work import CheckpointWork
-from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, open_registry
-from rlhfblender_core.report.summary import CheckpointReport, report_checkpoint
+from rlhfblender_core.registry import (
+    CheckpointRecord,
+    EnvironmentRecord,
+    EpisodeRecord,
+    ExperimentRecord,
+    open_registry,
+)
+from rlhfblender_core.report.summary import CheckpointOutcome, CheckpointReport, report_checkpoints
 from rlhfblender_core.rollout.make_shard import RunWorkers, make_shard, write_shard
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard
@@ -56,12 +64,14 @@ class ShardResult:
         made: numbers of the episodes that were published.
         failures: message by number of those that failed.
         held: numbers of those that other runs had claimed.
+        seconds: how long making them took.
     """
 
     pending: PendingShard
     made: tuple[int, ...]
     failures: Mapping[int, str]
     held: tuple[int, ...] = ()
+    seconds: float = 0.0
 
     @property
     def made_by_others(self) -> int:
@@ -123,13 +133,16 @@ class Steps(Protocol):
             trained: whether trained agents make some of them.
         """
 
-    def confirm_complete(self, work: CheckpointWork) -> None:
-        """Notes that all episodes of the checkpoint exist."""
+    def index_episodes(self, rows: Sequence[EpisodeRecord]) -> None:
+        """Writes the index's rows of episodes that the registry doesn't know: it was lost, or is an older version's."""
 
-    def index_episodes(
-        self, before: Published, num_episodes: int, made: int, failed: Mapping[int, str]
-    ) -> CheckpointReport:
-        """What is published of a checkpoint in numbers, after making sure that the registry knows all of it."""
+    def confirm_complete(self, checkpoints: Sequence[CheckpointWork]) -> None:
+        """Notes that all episodes of these checkpoints exist."""
+
+    def report(
+        self, experiment: str, num_episodes: int, outcomes: Sequence[CheckpointOutcome]
+    ) -> tuple[CheckpointReport, ...]:
+        """What exists of the checkpoints, in numbers."""
 
     def say(self, line: str) -> None:
         """Tells a person something while the run goes on."""
@@ -147,18 +160,22 @@ def register_experiment(
     """The experiment as registered, which it is afterwards, with its project and checkpoints."""
     with open_registry(locations.database_url, reached_before=True) as registry:
         registered = registry.ensure_experiment(experiment, replace_settings=replace)
-        for checkpoint in checkpoints:
-            registry.ensure_checkpoint(checkpoint)
+        registry.ensure_checkpoints(experiment.name, checkpoints)
     return registered
 
 
-def index_and_report(
-    before: Published, num_episodes: int, made: int, failed: Mapping[int, str], locations: Locations
-) -> CheckpointReport:
-    """What is published of a checkpoint in numbers, after making sure that the registry knows all of it."""
+def index_rows(rows: Sequence[EpisodeRecord], locations: Locations) -> None:
+    """Writes the index's rows of episodes that the registry doesn't know."""
     with open_registry(locations.database_url, create=False, reached_before=True) as registry:
-        published = index_published(locations.open_root(), registry, before)
-    return report_checkpoint(published, num_episodes, made, failed)
+        registry.record_episodes(rows)
+
+
+def report_on(
+    experiment: str, num_episodes: int, outcomes: Sequence[CheckpointOutcome], locations: Locations
+) -> tuple[CheckpointReport, ...]:
+    """What exists of the checkpoints, in numbers."""
+    with open_registry(locations.database_url, create=False, reached_before=True) as registry:
+        return report_checkpoints(registry, experiment, num_episodes, outcomes)
 
 
 @contextlib.contextmanager
@@ -173,6 +190,48 @@ def claiming(locations: Locations, run: Run, experiment: str, digests: Mapping[s
         yield
 
 
+class _Future(Protocol):
+    """What concurrent.futures and Prefect have in common."""
+
+    def add_done_callback(self, fn: Callable[[Any], None], /) -> None: ...
+
+
+F = TypeVar("F", bound=_Future)
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def as_they_end(pieces: Iterable[T], submit: Callable[[T], F], ahead: int) -> Iterator[tuple[T, F]]:
+    """Submits pieces of work and gives each with its future when it is done, in whatever order.
+
+    How large a shard is gets decided when it is asked for: so many are under way at once, and the next one is asked for
+    when the caller has seen the result of one before it.
+
+    Args:
+        pieces: made as they are asked for.
+        submit: starts work on one.
+        ahead: how many are under way at once.
+    """
+    pieces = iter(pieces)
+    done: queue.SimpleQueue[tuple[T, F]] = queue.SimpleQueue()
+
+    def start(count: int) -> int:
+        started = list(itertools.islice(pieces, count))
+        for piece in started:
+            future = submit(piece)
+            future.add_done_callback(functools.partial(_hand_over, done, (piece, future)))
+        return len(started)
+
+    under_way = start(ahead)
+    while under_way:
+        yield done.get()
+        under_way += start(1) - 1
+
+
+def _hand_over(done: "queue.SimpleQueue[R]", result: R, _future: object) -> None:
+    done.put(result)
+
+
 def shard_result(pending: PendingShard, result: PublishedShard | BaseException) -> ShardResult:
     """What became of a shard, from what making it returned or raised.
 
@@ -180,7 +239,7 @@ def shard_result(pending: PendingShard, result: PublishedShard | BaseException) 
         RLHFBlenderError: what concerns all shards of the run.
     """
     if isinstance(result, PublishedShard):
-        return ShardResult(pending, result.episodes, {}, result.held)
+        return ShardResult(pending, result.episodes, {}, result.held, result.seconds)
     if isinstance(result, EpisodesFailedError):
         # Of the others it isn't known whether they exist by now; they are asked for again.
         tried = {*result.published, *result.failures}
@@ -229,14 +288,18 @@ class LocalSteps:
         ):
             yield _LocalRun(self.locations, RunWorkers(workers, run))
 
-    def index_episodes(
-        self, before: Published, num_episodes: int, made: int, failed: Mapping[int, str]
-    ) -> CheckpointReport:
+    def index_episodes(self, rows: Sequence[EpisodeRecord]) -> None:
         """See :class:`Steps`."""
-        return tried_again(lambda: index_and_report(before, num_episodes, made, failed, self.locations))
+        tried_again(lambda: index_rows(rows, self.locations))
 
-    def confirm_complete(self, work: CheckpointWork) -> None:
+    def confirm_complete(self, checkpoints: Sequence[CheckpointWork]) -> None:
         """See :class:`Steps`; there is nothing to note."""
+
+    def report(
+        self, experiment: str, num_episodes: int, outcomes: Sequence[CheckpointOutcome]
+    ) -> tuple[CheckpointReport, ...]:
+        """See :class:`Steps`."""
+        return tried_again(lambda: report_on(experiment, num_episodes, outcomes, self.locations))
 
     def say(self, line: str) -> None:
         """See :class:`Steps`; a library prints nothing."""
@@ -259,11 +322,11 @@ class _LocalRun:
         return contextlib.nullcontext()
 
     def rollout_episodes(self, shards: Iterable[PendingShard]) -> Iterator[ShardResult]:
-        with ThreadPoolExecutor(self.concurrency + WRITERS) as threads:
-            futures = {threads.submit(self._make, pending): pending for pending in shards}
+        ahead = self.concurrency + WRITERS
+        with ThreadPoolExecutor(ahead) as threads:
             try:
-                for future in as_completed(futures):
-                    yield shard_result(futures[future], _outcome(future))
+                for pending, future in as_they_end(shards, lambda shard: threads.submit(self._make, shard), ahead):
+                    yield shard_result(pending, _outcome(future))
             except BaseException:  # an interrupt, too, and a caller that wants no more results
                 self._run_workers.workers.close()  # those who wait for a worker are told so
                 threads.shutdown(wait=False, cancel_futures=True)

@@ -3,9 +3,12 @@
 Nothing is changed here; see :mod:`rlhfblender_core.repair`.
 """
 
+import hashlib
+import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.dataset.layout import CheckpointKey
@@ -18,29 +21,64 @@ from rlhfblender_core.dataset.listings import (
     list_checkpoint,
 )
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
-from rlhfblender_core.registry import EpisodeRecord, registry_if_any
+from rlhfblender_core.registry import registry_if_any
 from rlhfblender_core.runs.claims import dead_claims, live_runs
+from rlhfblender_core.runs.folders import open_scratch
 from rlhfblender_core.step_runner import LocalRunner, StepRunner, concurrency_for
 from rlhfblender_core.verification.checks import (
     Findings,
     Problem,
     check_episodes,
-    check_index,
+    check_registered,
+    check_rows,
     check_unknown_files,
 )
+from rlhfblender_core.verification.journal import note_sound, open_journal, read_sound
 from rlhfblender_core.verification.quarantine import move_to_quarantine
 from rlhfblender_core.wording import counted
 
-#: So many episodes are checked in one step.
-_EPISODES_AT_ONCE = 25
+#: So many episodes are checked in one step: some seconds' work, of short ones …
+_EPISODES_AT_ONCE, _EPISODES_AT_ONCE_QUICK = 250, 1000
+#: … and of long ones, after so many bytes, which are read and decoded unless the check is quick.
+_BYTES_AT_ONCE = 8_000_000
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What there is, and what is wrong with it."""
+class Part:
+    """Some of a checkpoint's episodes, checked in one step: where their listing lies.
 
-    listings: tuple[CheckpointListing, ...]
-    findings: Findings
+    Attributes:
+        key: experiment and checkpoint.
+        first: number of the first episode.
+        last: number of the last one.
+        folder: of the run, on this machine.
+        digest: of what the listing says of these episodes.
+    """
+
+    key: CheckpointKey
+    first: int
+    last: int
+    folder: Path
+    digest: str
+
+    @property
+    def file(self) -> Path:
+        """The listing of these episodes."""
+        digest = hashlib.sha256(f"{self.key.experiment}/{self.key.checkpoint}".encode()).hexdigest()[:32]
+        return self.folder / f"{digest}-{self.first}"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What listing a checkpoint brought.
+
+    Attributes:
+        parts: its episodes, in parts.
+        unknown_files: paths of files, and of folders, that no data set has.
+    """
+
+    parts: tuple[Part, ...]
+    unknown_files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -54,6 +92,7 @@ class Verification:
         episodes: number of episodes whose manifests are sound.
         files: number of files that were checked.
         sound: number of those episodes, by checkpoint.
+        earlier: number of those that an earlier check found sound, before it was cut short.
     """
 
     found: tuple[Problem, ...]
@@ -62,11 +101,14 @@ class Verification:
     episodes: int
     files: int
     sound: Mapping[CheckpointKey, int]
+    earlier: int = 0
 
     @property
     def summary(self) -> str:
         """One line about everything."""
         checked = f"{counted(self.episodes, 'episode')}, {counted(self.files, 'file')} checked"
+        if self.earlier:
+            checked += f" ({counted(self.earlier, 'episode')} by a check that was cut short)"
         repaired = len(set(self.found) - set(self.left))
         if self.left:
             return f"{checked}: {counted(len(self.left), 'problem')} left, {repaired} repaired."
@@ -75,9 +117,10 @@ class Verification:
         return f"{checked}: nothing is wrong."
 
 
-def verify(
+def verify(  # noqa: PLR0913 (the command's flags, by keyword)
     *,
     exp: str | None = None,
+    quick: bool = False,
     quarantine: bool = False,
     workers: int | None = None,
     data_root: str = DEFAULT_DATA_ROOT,
@@ -88,6 +131,7 @@ def verify(
 
     Args:
         exp: experiment; None for all.
+        quick: whether names, sizes and the manifests' own digests are enough; no other file is opened.
         quarantine: whether to move unknown files below ``quarantine/<date>/``; nothing is deleted.
         workers: checks at once; None for the cores that this process may use.
         data_root: folder or fsspec URL.
@@ -99,7 +143,7 @@ def verify(
         TransientError: the storage or the registry is gone.
     """
     locations = locate(data_root, database_url, storage_options)
-    return verify_all(exp, LocalRunner(), locations, workers, quarantine=quarantine)
+    return verify_all(exp, LocalRunner(), locations, workers, quick=quick, quarantine=quarantine)
 
 
 def verify_all(
@@ -108,6 +152,7 @@ def verify_all(
     locations: Locations,
     workers: int | None = None,
     *,
+    quick: bool = False,
     quarantine: bool = False,
 ) -> Verification:
     """Checks what is published, by the runner's steps.
@@ -117,40 +162,60 @@ def verify_all(
         runner: how each step is run.
         locations: what is checked.
         workers: checks at once; None for the cores that this process may use.
+        quick: whether files' sizes are enough.
         quarantine: whether to move unknown files below ``quarantine/<date>/``.
     """
     check_root(locations.open_root())
-    first = now = survey(exp, runner, locations, workers).findings
+    first = now = survey(exp, runner, locations, workers, quick=quick)
     if quarantine and runner.do(move_to_quarantine, first.problems, locations):
-        now = survey(exp, runner, locations, workers).findings
+        now = survey(exp, runner, locations, workers, quick=quick)
     return verification(first, now, ())
 
 
 def verification(first: Findings, now: Findings, notes: Iterable[str]) -> Verification:
     """What was found at first, and what is left now."""
-    sound = Counter(CheckpointKey(record.experiment, record.checkpoint) for record in now.records)
-    return Verification(first.problems, now.problems, tuple(notes), sound.total(), now.files, sound)
+    return Verification(
+        first.problems,
+        now.problems,
+        tuple(notes),
+        sum(now.sound.values()),
+        now.files,
+        dict(now.sound),
+        now.earlier,
+    )
 
 
-def survey(exp: str | None, runner: StepRunner, locations: Locations, workers: int | None = None) -> Survey:
-    """Looks at everything; files are checked side by side."""
+def survey(
+    exp: str | None, runner: StepRunner, locations: Locations, workers: int | None = None, *, quick: bool = False
+) -> Findings:
+    """Looks at everything; files are checked side by side.
+
+    Args:
+        exp: experiment; None for all.
+        runner: how each step is run.
+        locations: what is checked.
+        workers: checks at once; None for the cores that this process may use.
+        quick: whether files' sizes are enough, so that only manifests are read.
+    """
     concurrency = concurrency_for(locations, workers)
     keys = runner.do(find_checkpoints, exp, locations)
-    listings = runner.do_each(list_episodes, ({"key": key, "locations": locations} for key in keys), concurrency)
-    parts = (
-        {"listing": listing, "episodes": part, "locations": locations}
-        for listing in listings
-        for part in _parts(listing)
-    )
-    findings = sum(runner.do_each(check_files, parts, concurrency), Findings())
-    findings += runner.do(find_unknown, exp, listings, locations)
-    findings += Findings(runner.do(check_registry, listings, findings.records, locations))
-    return Survey(tuple(listings), findings)
-
-
-def _parts(listing: CheckpointListing) -> Iterator[Sequence[EpisodeListing]]:
-    for start in range(0, len(listing.episodes), _EPISODES_AT_ONCE):
-        yield listing.episodes[start : start + _EPISODES_AT_ONCE]
+    # Listings go into a folder: they are too long to be handed from step to step.
+    with open_scratch() as folder, open_journal(locations, quick=quick) as journal:
+        calls = ({"key": key, "folder": folder, "locations": locations, "quick": quick} for key in keys)
+        listed = runner.do_each(list_episodes, calls, concurrency)
+        parts = {part.digest: part for own in listed for part in own.parts}
+        earlier = read_sound(journal)
+        found = [earlier[digest] for digest in parts if digest in earlier]
+        left = [part for digest, part in parts.items() if digest not in earlier]
+        calls = ({"part": part, "journal": journal, "locations": locations, "quick": quick} for part in left)
+        found += runner.do_each(check_files, calls, concurrency, total=len(left))
+    found.append(runner.do(find_unknown, exp, [path for own in listed for path in own.unknown_files], locations))
+    findings = Findings.joined(found)
+    published = Counter(record.experiment for record in findings.records)
+    if published:
+        found = [Findings(runner.do(find_unregistered, dict(published), locations)), findings]
+        findings = Findings.joined(reversed(found))
+    return findings
 
 
 def find_checkpoints(experiment: str | None, locations: Locations) -> list[CheckpointKey]:
@@ -159,8 +224,43 @@ def find_checkpoints(experiment: str | None, locations: Locations) -> list[Check
         return find_keys(locations.open_root(), registry, experiment)
 
 
-def list_episodes(key: CheckpointKey, locations: Locations) -> CheckpointListing:
-    """What there is of a checkpoint, as far as listings and the registry tell."""
+def list_episodes(key: CheckpointKey, folder: Path, locations: Locations, *, quick: bool) -> Listed:
+    """Lists a checkpoint into the folder: what there is, as far as listings and the registry tell.
+
+    Args:
+        key: experiment and checkpoint.
+        folder: of the run, on this machine.
+        locations: data root and registry.
+        quick: whether the parts are for a quick check, of which more go into one.
+    """
+    listing = _list_checkpoint(key, locations)
+    parts = []
+    for episodes in _cut(listing.episodes, quick=quick):
+        numbers = frozenset(episode.number for episode in episodes)
+        own = replace(listing, episodes=episodes, unknown_files=(), left_over=listing.left_over & numbers)
+        digest = hashlib.sha256(repr((key, episodes)).encode()).hexdigest()
+        part = Part(key, episodes[0].number, episodes[-1].number, folder, digest)
+        part.file.write_bytes(pickle.dumps(own))
+        parts.append(part)
+    return Listed(tuple(parts), listing.unknown_files)
+
+
+def _cut(episodes: Sequence[EpisodeListing], *, quick: bool) -> Iterator[tuple[EpisodeListing, ...]]:
+    """The episodes in parts that take about as long."""
+    most = _EPISODES_AT_ONCE_QUICK if quick else _EPISODES_AT_ONCE
+    part: list[EpisodeListing] = []
+    held = 0
+    for episode in episodes:
+        part.append(episode)
+        held += 0 if quick else sum(episode.sizes)
+        if len(part) == most or held >= _BYTES_AT_ONCE:
+            yield tuple(part)
+            part, held = [], 0
+    if part:
+        yield tuple(part)
+
+
+def _list_checkpoint(key: CheckpointKey, locations: Locations) -> CheckpointListing:
     root = locations.open_root()
     with registry_if_any(locations.database_url) as registry:
         if registry is None:
@@ -168,26 +268,31 @@ def list_episodes(key: CheckpointKey, locations: Locations) -> CheckpointListing
         return list_checkpoint(
             root,
             key,
-            registry.list_episodes(key.experiment, key.checkpoint),
+            {row.number for row in registry.each_episode(key.experiment, key.checkpoint)},
             in_progress=bool(live_runs(registry, key.experiment)),
             left_over=dead_claims(registry, key.experiment).get(key.checkpoint, frozenset()),
         )
 
 
-def check_files(listing: CheckpointListing, episodes: Sequence[EpisodeListing], locations: Locations) -> Findings:
-    """Checks these episodes' files against their manifests."""
-    return check_episodes(locations.open_root(), listing, episodes)
-
-
-def find_unknown(experiment: str | None, listings: Sequence[CheckpointListing], locations: Locations) -> Findings:
-    """Names what lies among the data and is no part of it."""
-    paths = find_unknown_files(locations.open_root(), experiment)
-    return check_unknown_files([*paths, *(path for listing in listings for path in listing.unknown_files)])
-
-
-def check_registry(
-    listings: Sequence[CheckpointListing], records: Sequence[EpisodeRecord], locations: Locations
-) -> tuple[Problem, ...]:
-    """Compares the registry's rows with the manifests."""
+def check_files(part: Part, journal: Path, locations: Locations, *, quick: bool) -> Findings:
+    """Checks these episodes' files against their manifests, and their rows; notes down if they are sound."""
+    root = locations.open_root()
+    listing: CheckpointListing = pickle.loads(part.file.read_bytes())  # noqa: S301 (this run wrote it, in its own folder)
+    findings = check_episodes(root, listing, listing.episodes, quick=quick)
     with registry_if_any(locations.database_url) as registry:
-        return check_index(locations.open_root(), registry, listings, records)
+        rows = check_rows(root, registry, listing, findings.records)
+    all_found = Findings.joined([replace(findings, records=()), rows])
+    if not (all_found.problems or all_found.records):
+        note_sound(journal, part.digest, all_found)
+    return all_found
+
+
+def find_unknown(experiment: str | None, unknown_files: Sequence[str], locations: Locations) -> Findings:
+    """Names what lies among the data and is no part of it."""
+    return check_unknown_files([*find_unknown_files(locations.open_root(), experiment), *unknown_files])
+
+
+def find_unregistered(published: Mapping[str, int], locations: Locations) -> tuple[Problem, ...]:
+    """Experiments that have episodes and aren't registered."""
+    with registry_if_any(locations.database_url) as registry:
+        return check_registered(registry, published)

@@ -1,15 +1,17 @@
-"""Watching model folders: generates episodes for every checkpoint of an experiment that has none yet.
+"""Watching model folders: generates episodes for new checkpoints of the experiments that are followed.
 
 Each look is one run: it makes what it finds, and ends. What can't be used counts as a problem once; the registry
 remembers what was already reported, which would hide what is new otherwise.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from rlhfblender_core.checkpoints.changes import each_change
 from rlhfblender_core.checkpoints.select import wanted_as
+from rlhfblender_core.dataset.layout import RANDOM
 from rlhfblender_core.errors import (
     CheckpointNotUsableError,
     InvalidParameterError,
@@ -18,12 +20,17 @@ from rlhfblender_core.errors import (
     SpacesDifferError,
     one_line,
 )
+from rlhfblender_core.export.formats import ExportOptions
+from rlhfblender_core.export.request import open_target
+from rlhfblender_core.export.run import export_all
 from rlhfblender_core.generate import carry_out
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
-from rlhfblender_core.planning.request import GenerationRequest
+from rlhfblender_core.planning.following import DEFAULT_EPISODES, begin_following, episodes_wanted
+from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest
 from rlhfblender_core.planning.unfilled_checkpoints import find_waiting
 from rlhfblender_core.planning.work import make_plan, plan_work
 from rlhfblender_core.registry import ExperimentRecord, open_registry, registry_if_any
+from rlhfblender_core.step_runner import LocalRunner, StepRunner
 from rlhfblender_core.steps import LocalSteps
 from rlhfblender_core.wording import counted
 
@@ -68,6 +75,11 @@ class WatchRow:
         return f"{self.experiment}/{self.label}".rstrip("/")
 
     @property
+    def is_filled(self) -> bool:
+        """Whether the checkpoint has its episodes now."""
+        return self.finding is Finding.FILLED
+
+    @property
     def is_problem(self) -> bool:
         """Whether somebody should look, who hasn't been told before."""
         return self.finding in (Finding.UNUSABLE, Finding.FAILED) and not self.is_known
@@ -105,19 +117,21 @@ class WatchReport:
 def watch(  # noqa: PLR0913 (one per flag)
     *,
     exp: Sequence[str] = (),
-    num_episodes: int = 10,
+    num_episodes: int | None = None,
     settle_seconds: float = 60,
+    export_to: str | None = None,
     workers: int | None = None,
     data_root: str = DEFAULT_DATA_ROOT,
     database_url: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> WatchReport:
-    """Generates episodes for every checkpoint that has fewer than wanted, without Prefect.
+    """Generates episodes for checkpoints that are newer than those chosen, without Prefect.
 
     Args:
-        exp: experiments to look after; none for all with trained agents.
-        num_episodes: per checkpoint.
+        exp: experiments to look after; none for all that are followed.
+        num_episodes: per checkpoint; None for as many as the experiment has.
         settle_seconds: leave files alone that changed less than so many seconds ago.
+        export_to: folder that what was filled is exported to, in RLHF-Blender's format; None for none.
         workers: worker processes; None for the cores that this process may use.
         data_root: folder or fsspec URL.
         database_url: of the registry; None for SQLite beside the data.
@@ -133,26 +147,79 @@ def watch(  # noqa: PLR0913 (one per flag)
         report = carry_out(plan_work(request, locations), LocalSteps(locations, workers))
         return report.first_failure if report.failed else None
 
+    check_export_to(export_to, locations)
     report = WatchReport()
     for experiment in find_experiments(exp, locations):
         report.rows += look_after(experiment, num_episodes, settle_seconds, locations, fill)
+        if export_to is not None:
+            report.rows += export_followed(experiment.name, export_to, locations, LocalRunner())
     return report
 
 
+def check_export_to(out: str | None, locations: Locations) -> None:
+    """Refuses a folder that can't be exported to.
+
+    Raises:
+        InvalidParameterError: it holds something else.
+    """
+    if out is not None:
+        open_target(out, locations.open_root())
+
+
+def export_followed(experiment: str, out: str, locations: Locations, runner: StepRunner) -> list[WatchRow]:
+    """Brings an export in RLHF-Blender's format up to date; gives a row where episodes were left out of it.
+
+    Args:
+        experiment: that was looked after.
+        out: folder of the export.
+        locations: data root and registry.
+        runner: how each step is done.
+    """
+    with registry_if_any(locations.database_url) as registry:
+        if registry is None or not registry.summarise(experiment):
+            return []
+    try:
+        report = export_all(out, "rlhfblender", [experiment], ExportOptions(), runner, locations)
+    except RLHFBlenderError as error:  # the others are looked after all the same
+        return [WatchRow(experiment, "", Finding.FAILED, f"its export: {one_line(error)}")]
+    return [] if report.is_whole else [WatchRow(experiment, "", Finding.FAILED, f"its export: {next(report.lines())}")]
+
+
+def each_look(names: Sequence[str], settle_seconds: float, locations: Locations) -> Iterator[list[ExperimentRecord]]:
+    """The experiments to look after: at once, and for ever when something has changed in one of their folders.
+
+    Args:
+        names: of experiments; none for all that are followed, also those that will be.
+        settle_seconds: how long a folder must be quiet after a change.
+        locations: data root and registry.
+
+    Raises:
+        InvalidParameterError: an experiment isn't registered, or has no model folder.
+    """
+    named = find_experiments(names, locations)
+
+    def wanted() -> list[ExperimentRecord]:
+        return named if names else find_experiments((), locations)
+
+    for _ in each_change(lambda: [str(record.model_path) for record in wanted()], settle_seconds):
+        yield wanted()
+
+
 def find_experiments(names: Sequence[str], locations: Locations) -> list[ExperimentRecord]:
-    """The experiments named, or all whose agents are trained.
+    """The experiments named, or all that are followed. What is newer than the chosen checkpoints is known of each.
 
     Raises:
         InvalidParameterError: one isn't registered, or has no model folder.
     """
     with registry_if_any(locations.database_url) as registry:
         known = {} if registry is None else {record.name: record for record in registry.list_experiments()}
-    for name in names:
-        if name not in known:
-            raise InvalidParameterError(f"No experiment {name!r} is registered. Those that are: {_listed(known)}.")
-        if known[name].model_path is None:
-            raise InvalidParameterError(f"Experiment {name!r} has no model folder to watch; its agent is random.")
-    return [known[name] for name in names] or [record for record in known.values() if record.model_path]
+        for name in names:
+            if name not in known:
+                raise InvalidParameterError(f"No experiment {name!r} is registered. Those that are: {_listed(known)}.")
+            if known[name].following is None:
+                following = begin_following(known[name], registry, locations.storage_options)
+                known[name] = replace(known[name], following=following)
+    return [known[name] for name in names] or [record for record in known.values() if record.following]
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -160,18 +227,30 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def look_after(
-    experiment: ExperimentRecord, num_episodes: int, settle_seconds: float, locations: Locations, fill: Filler
+    experiment: ExperimentRecord, num_episodes: int | None, settle_seconds: float, locations: Locations, fill: Filler
 ) -> list[WatchRow]:
-    """Fills the experiment's checkpoints; gives a row for each that didn't have its episodes before."""
-    look = _Look(experiment.name, num_episodes, locations, fill)
+    """Fills the experiment's new checkpoints; gives a row for each that didn't have its episodes before.
+
+    Args:
+        experiment: from :func:`find_experiments`.
+        num_episodes: per checkpoint; None for as many as the experiment has.
+        settle_seconds: leave files alone that changed less than so many seconds ago.
+        locations: data root and registry.
+        fill: generates the episodes.
+    """
+    look = _Look(experiment.name, num_episodes or DEFAULT_EPISODES, locations, fill)
     try:
-        waiting = find_waiting(
-            experiment,
-            num_episodes,
-            locations.open_root(),
-            settle_seconds=settle_seconds,
-            options=locations.storage_options,
-        )
+        with registry_if_any(locations.database_url) as registry:
+            if num_episodes is None and experiment.following is not None:
+                look.num_episodes = episodes_wanted(experiment.name, experiment.following, registry)
+            waiting = find_waiting(
+                experiment,
+                look.num_episodes,
+                locations.open_root(),
+                registry,
+                settle_seconds=settle_seconds,
+                options=locations.storage_options,
+            )
         for label in waiting.unsettled:
             look.add(label, Finding.UNSETTLED)
         look.fill(look.usable(waiting.ready))
@@ -245,4 +324,4 @@ def _marked(experiment: str, rows: Sequence[WatchRow], locations: Locations) -> 
 
 
 def _wanted(labels: Sequence[str]) -> list[int | str]:
-    return [wanted_as(label) for label in labels]
+    return [RANDOM_BASELINE if label == RANDOM else wanted_as(label) for label in labels]

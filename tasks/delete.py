@@ -11,7 +11,7 @@ from tasks.steps import task_for
 @task_for(delete_episodes, "delete-checkpoint", "delete-checkpoint {deletion.key.checkpoint}")
 def _delete_episodes(deletion: CheckpointDeletion, locations: Locations) -> None:
     delete_episodes(deletion, locations)
-    get_run_logger().info("%s: %s deleted", deletion.key.checkpoint, counted(len(deletion.manifests), "episode"))
+    get_run_logger().info("%s: %s deleted", deletion.key.checkpoint, counted(deletion.episodes, "episode"))
 
 
 @task_for(forget_experiment, "forget-experiment")

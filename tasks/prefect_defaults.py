@@ -17,6 +17,8 @@ _DEFAULTS = {
     "DO_NOT_TRACK": "1",
     # Where errors come from, at the level DEBUG.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "rlhfblender_core",
+    # The core also works outside of runs, and in threads that know of none.
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     # By these the server notices that a run was lost (deployments/automations.yaml).
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # The first start makes its database, which takes 12 s on a free machine and longer on a busy one.

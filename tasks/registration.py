@@ -3,15 +3,15 @@
 Not cached: asking the registry is the cheapest way to know.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from prefect import get_run_logger
 
-from rlhfblender_core.dataset.published import Published
 from rlhfblender_core.locations import Locations
-from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord
-from rlhfblender_core.report.summary import CheckpointReport
-from rlhfblender_core.steps import index_and_report, register_environment, register_experiment
+from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, EpisodeRecord, ExperimentRecord
+from rlhfblender_core.report.summary import CheckpointOutcome, CheckpointReport
+from rlhfblender_core.steps import index_rows, register_environment, register_experiment, report_on
+from rlhfblender_core.wording import counted
 from tasks.steps import task_for
 
 
@@ -34,9 +34,16 @@ def ensure_experiment_registered(
     return registered
 
 
-@task_for(index_and_report, "index-episodes", "index-episodes {before.key.checkpoint}")
-def index_episodes(
-    before: Published, num_episodes: int, made: int, failed: Mapping[int, str], locations: Locations
-) -> CheckpointReport:
-    """What is published of a checkpoint in numbers, after making sure that the registry knows all of it."""
-    return index_and_report(before, num_episodes, made, failed, locations)
+@task_for(index_rows, "index-episodes")
+def index_episodes(rows: Sequence[EpisodeRecord], locations: Locations) -> None:
+    """Writes the index's rows of episodes that the registry doesn't know."""
+    index_rows(rows, locations)
+    get_run_logger().info("%s had no row, or an older version's, and have one now", counted(len(rows), "episode"))
+
+
+@task_for(report_on, "report", "report {experiment}")
+def report(
+    experiment: str, num_episodes: int, outcomes: Sequence[CheckpointOutcome], locations: Locations
+) -> tuple[CheckpointReport, ...]:
+    """What exists of the checkpoints, in numbers."""
+    return report_on(experiment, num_episodes, outcomes, locations)

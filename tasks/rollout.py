@@ -4,7 +4,8 @@
 published stays bounded, and a storage hiccup is retried without rolling out again (``docs/decisions.md``).
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -29,25 +30,17 @@ class ShardTarget:
 
     Attributes:
         locations: data root and registry.
-        run_id: the run that makes them; None where all of them exist, and there is nothing to make.
+        run_id: the run that makes them.
     """
 
     locations: Locations
-    run_id: str | None
+    run_id: str
 
 
-def shard_cache_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
-    """What decides the outputs and where they are. Whether they are still there decides ``refresh_cache``."""
-    shard = parameters["pending"].shard
-    identity = [shard.settings.digest, shard.key.experiment, shard.key.checkpoint, list(shard.episodes)]
-    return canonical_digest([*identity, parameters["target"].locations.data_root])
-
-
-@task(
+@task(  # not cached: how shards are cut depends on how fast they are made
     name="rollout-episodes",
     task_run_name="rollout-episodes {pending.shard.name}",
-    cache_key_fn=shard_cache_key,
-    persist_result=True,
+    cache_policy=NO_CACHE,
     **RETRY_LONG,
 )
 def rollout_episodes(pending: PendingShard, target: ShardTarget) -> PublishedShard:
@@ -57,8 +50,6 @@ def rollout_episodes(pending: PendingShard, target: ShardTarget) -> PublishedSha
         EpisodesFailedError: some of them failed; the others are published.
         OutOfReachError: they can't be written, after all tries; rolling them out again wouldn't help.
     """
-    if target.run_id is None:
-        return PublishedShard(pending.shard.key, (), {})
 
     def write(staged: StagedShard) -> PublishedShard:
         return write_artifacts(quoted(staged), quoted(target))
@@ -75,10 +66,47 @@ def rollout_episodes(pending: PendingShard, target: ShardTarget) -> PublishedSha
 )
 def write_artifacts(staged: StagedShard, target: ShardTarget) -> PublishedShard:
     """Publishes the shard's files, their manifests last, and indexes them in the registry."""
-    run_id = target.run_id or ""
-    check_goes_on(run_id)
-    published = write_shard(staged, target.locations, run_id)
+    check_goes_on(target.run_id)
+    published = write_shard(staged, target.locations, target.run_id)
     steps = sum(episode.manifest.episode_length for episode in staged.episodes)
     made = counted(len(published.episodes), "episode")
     get_run_logger().info("%s: %s, %s published", staged.name, made, counted(steps, "step"))
     return published
+
+
+@dataclass(frozen=True)
+class CompleteCheckpoint:
+    """A checkpoint of which all episodes exist that are asked for.
+
+    Attributes:
+        experiment: the experiment's name.
+        checkpoint: the checkpoint's label.
+        request_digest: of what decides the episodes' bytes.
+        num_episodes: how many there are.
+    """
+
+    experiment: str
+    checkpoint: str
+    request_digest: str
+    num_episodes: int
+
+
+def complete_cache_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    """What decides the outputs and where they are. That they are still there was seen when the run was planned."""
+    return canonical_digest([[asdict(each) for each in parameters["checkpoints"]], parameters["data_root"]])
+
+
+@task(
+    name="confirm-complete",
+    task_run_name="confirm-complete {name}",
+    cache_key_fn=complete_cache_key,
+    persist_result=True,
+    **RETRY_TRANSIENT,
+)
+def confirm_complete(checkpoints: Sequence[CompleteCheckpoint], data_root: str, name: str) -> int:  # noqa: ARG001 (cache key and name)
+    """Notes that the checkpoints' episodes exist; Prefect's cache knows it the next time.
+
+    Returns:
+        How many episodes that are.
+    """
+    return sum(each.num_episodes for each in checkpoints)

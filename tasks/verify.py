@@ -1,11 +1,11 @@
 """Tasks of the flow ``verify``: look at what is published, and repair it. Found by the steps that they wrap."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from prefect import get_run_logger
 
 from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.dataset.listings import CheckpointListing, EpisodeListing
 from rlhfblender_core.locations import Locations
 from rlhfblender_core.registry import EpisodeRecord
 from rlhfblender_core.repair import plan_repair, rebuild_rows
@@ -15,10 +15,12 @@ from rlhfblender_core.verification.left_over import remove_left_over
 from rlhfblender_core.verification.quarantine import move_to_quarantine
 from rlhfblender_core.verification.remakes import Refusal, Remake
 from rlhfblender_core.verify import (
+    Listed,
+    Part,
     check_files,
-    check_registry,
     find_checkpoints,
     find_unknown,
+    find_unregistered,
     list_episodes,
 )
 from tasks.steps import task_for
@@ -30,36 +32,30 @@ def _find_checkpoints(experiment: str | None, locations: Locations) -> list[Chec
 
 
 @task_for(list_episodes, "list-episodes", "list-episodes {key.experiment} {key.checkpoint}")
-def _list_episodes(key: CheckpointKey, locations: Locations) -> CheckpointListing:
-    return list_episodes(key, locations)
+def _list_episodes(key: CheckpointKey, folder: Path, locations: Locations, *, quick: bool) -> Listed:
+    return list_episodes(key, folder, locations, quick=quick)
 
 
-@task_for(
-    check_files,
-    "check-episodes",
-    "check-episodes {listing.key.experiment} {listing.key.checkpoint} from {episodes[0].number}",
-)
-def _check_files(listing: CheckpointListing, episodes: Sequence[EpisodeListing], locations: Locations) -> Findings:
-    findings = check_files(listing, episodes, locations)
-    logger, key = get_run_logger(), listing.key
+@task_for(check_files, "check-episodes", "check-episodes {part.key.experiment} {part.key.checkpoint} from {part.first}")
+def _check_files(part: Part, journal: Path, locations: Locations, *, quick: bool) -> Findings:
+    findings = check_files(part, journal, locations, quick=quick)
+    logger, key = get_run_logger(), part.key
     _log(findings.problems)
-    first, last = episodes[0].number, episodes[-1].number
-    logger.info("%s %s: episodes %d-%d, %d files checked", key.experiment, key.checkpoint, first, last, findings.files)
+    where = f"{key.experiment} {key.checkpoint}"
+    logger.info("%s: episodes %d-%d, %d files checked", where, part.first, part.last, findings.files)
     return findings
 
 
 @task_for(find_unknown, "find-unknown-files")
-def _find_unknown(experiment: str | None, listings: Sequence[CheckpointListing], locations: Locations) -> Findings:
-    findings = find_unknown(experiment, listings, locations)
+def _find_unknown(experiment: str | None, unknown_files: Sequence[str], locations: Locations) -> Findings:
+    findings = find_unknown(experiment, unknown_files, locations)
     _log(findings.problems)
     return findings
 
 
-@task_for(check_registry, "check-index")
-def _check_registry(
-    listings: Sequence[CheckpointListing], records: Sequence[EpisodeRecord], locations: Locations
-) -> tuple[Problem, ...]:
-    problems = check_registry(listings, records, locations)
+@task_for(find_unregistered, "find-unregistered")
+def _find_unregistered(published: Mapping[str, int], locations: Locations) -> tuple[Problem, ...]:
+    problems = find_unregistered(published, locations)
     _log(problems)
     return problems
 

@@ -215,15 +215,18 @@ def generate(
 
 @contextlib.contextmanager
 def logging_restored() -> Iterator[None]:
-    """Levels of loggers and handlers are afterwards what they were before."""
+    """Levels of loggers and handlers, and the handlers of the core's logger, are afterwards what they were before."""
     loggers = [
         logging.getLogger(),
         *(x for x in logging.Logger.manager.loggerDict.values() if isinstance(x, logging.Logger)),
     ]
     locations = [*loggers, *(handler for logger in loggers for handler in logger.handlers)]
     before = [(place, place.level) for place in locations]
+    core = logging.getLogger("rlhfblender_core")
+    handlers, propagate = core.handlers[:], core.propagate
     try:
         yield
     finally:
+        core.handlers[:], core.propagate = handlers, propagate
         for place, level in before:
             place.setLevel(level)

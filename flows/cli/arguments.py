@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from flows.cli.outliving import note_run
-from flows.cli.process import EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, fail, show_tracebacks
+from flows.cli.process import EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, StoppedBySignal, fail, show_tracebacks
 from flows.cli.secret_parameters import Secret
 from flows.cli.temporary_server import server_settings
 from rlhfblender_core.errors import OutOfReachError, one_line
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Name of the final state of a flow run whose request was wrong.
 REFUSED = "Refused"
+#: And of one that a person stopped.
+STOPPED = "Stopped"
 
 
 DataRoot = Annotated[str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")]
@@ -147,6 +149,7 @@ def run_flow(flow: Callable[..., Any], **parameters: Any) -> "State[Any]":
 
     Raises:
         OutOfReachError: Prefect's server doesn't answer.
+        StoppedBySignal: a person stopped it.
     """
     import httpx
     from prefect.settings import PREFECT_API_URL
@@ -162,4 +165,6 @@ def run_flow(flow: Callable[..., Any], **parameters: Any) -> "State[Any]":
                 f"Prefect's server at {PREFECT_API_URL.value()} can't be reached ({one_line(error.__cause__)}). Start "
                 "it, or do without: `prefect config unset PREFECT_API_URL`, and the variable."
             ) from error
+    if state.name == STOPPED:
+        raise StoppedBySignal
     return state

@@ -34,13 +34,16 @@ EXIT_STOPPED = 128
 
 #: Where the core says where errors come from, at the level DEBUG.
 core_logger = logging.getLogger("rlhfblender_core")
-_terminal = logging.StreamHandler()
 _LEVEL = "PREFECT_LOGGING_LEVEL"
 
 #: How long a stopped command may take to clean up, in seconds.
 _GRACE_S = 10
 _STOPPED = "Stopped. What is published stays; run the same command again to finish."
 _INTERRUPTED = "The environment, or a package that it uses, raised KeyboardInterrupt. What is published stays."
+
+
+class StoppedBySignal(KeyboardInterrupt):
+    """A person stopped this command: Ctrl-C, ``kill``, a closed terminal. No other process raises it."""
 
 
 def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
@@ -150,7 +153,7 @@ def _stopped_by_signals() -> Iterator[list[int]]:
 
     def stop(number: int, _frame: object) -> None:
         received.append(number)
-        raise KeyboardInterrupt
+        raise StoppedBySignal("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     numbers = [signal.Signals[name] for name in names]
@@ -221,11 +224,22 @@ def _hide_flows_folder() -> None:
     sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or os.curdir) != folder]
 
 
+class _Terminal(logging.Handler):
+    """Shows lines of the core on standard error, beside a live line as well, which stands in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints the line, and the traceback that goes with it."""
+        with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
+            print(self.format(record), file=sys.stderr, flush=True)
+
+
+_terminal = _Terminal(logging.WARNING)
+
+
 def show_tracebacks() -> None:
     """Has the terminal show where errors come from: what ``--verbose`` asks for."""
     core_logger.setLevel(logging.DEBUG)
-    core_logger.addHandler(_terminal)  # once, however often this is called
-    core_logger.propagate = False  # Prefect's own handler would show them a second time
+    _terminal.setLevel(logging.DEBUG)
 
 
 def silence_libraries() -> None:
@@ -234,6 +248,8 @@ def silence_libraries() -> None:
     Prefect's logs still go to its server.
     """
     warnings.filterwarnings("ignore")
+    core_logger.addHandler(_terminal)  # once, however often this is called
+    core_logger.propagate = False  # Prefect's own handler would show the same a second time
     if _LEVEL in os.environ:
         return
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # in processes started from here

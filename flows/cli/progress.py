@@ -1,10 +1,11 @@
 """What a person sees while a run is under way: a live line on a terminal, plain lines elsewhere."""
 
 import contextlib
+import datetime
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +30,9 @@ class Display(Protocol):
     def watch(self, folder: Path, episodes: int) -> contextlib.AbstractContextManager[None]:
         """Shows what is counted into the folder, of so many episodes, until the context is left."""
 
+    def count(self, what: str, total: int | None) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        """Shows how many of so many steps have ended; gives what is to be called at each end. None: shows none."""
+
     def say(self, line: str) -> None:
         """Shows a line while the run goes on."""
 
@@ -44,6 +48,11 @@ class NoDisplay:
         """See :class:`Display`."""
         yield
 
+    @contextlib.contextmanager
+    def count(self, what: str, total: int | None) -> Iterator[Callable[[], None]]:  # noqa: ARG002 (it shows nothing)
+        """See :class:`Display`."""
+        yield lambda: None
+
     def say(self, line: str) -> None:
         """See :class:`Display`."""
 
@@ -56,10 +65,15 @@ current_display: ContextVar[Display] = ContextVar("current_display", default=NoD
 
 
 class TerminalDisplay:
-    """A live line on a terminal, plain lines elsewhere; on standard error, so that results can be piped."""
+    """A live line on a terminal, plain lines elsewhere; on standard error, so that results can be piped.
 
-    def __init__(self) -> None:
+    Args:
+        where: flags that other commands need to find the data.
+    """
+
+    def __init__(self, where: Sequence[str] = ()) -> None:
         self._console = Console(stderr=True)
+        self._where = where
         self.has_shown = False
 
     def say(self, line: str) -> None:
@@ -68,8 +82,22 @@ class TerminalDisplay:
 
     def show(self, report: Report) -> None:
         """See :class:`Display`."""
-        print_report(report, Console())
+        print_report(report, Console(), self._where)
         self.has_shown = True
+
+    @contextlib.contextmanager
+    def count(self, what: str, total: int | None) -> Iterator[Callable[[], None]]:
+        """See :class:`Display`."""
+        if not total:
+            yield lambda: None
+            return
+        if not self._console.is_terminal:
+            yield _PlainCount(what, total).advance
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("left"), console=self._console, transient=True) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda: progress.advance(task)
 
     @contextlib.contextmanager
     def watch(self, folder: Path, episodes: int) -> Iterator[None]:
@@ -109,6 +137,24 @@ class TerminalDisplay:
             print(f"{min(done, episodes)}/{episodes} episodes · {rate.text(steps, done)}", file=sys.stderr, flush=True)
             if note := endless.note(steps, done):
                 self.say(note)
+
+
+class _PlainCount:
+    """A line now and then about how many of so many steps have ended, and how long the others will take."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total, self._done = what, total, 0
+        self._started = self._told = time.monotonic()
+
+    def advance(self) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if now - self._told < _PLAIN_SECONDS or self._done == self._total:
+            return
+        self._told = now
+        left = (now - self._started) / self._done * (self._total - self._done)
+        shown = str(datetime.timedelta(seconds=round(left)))
+        print(f"{self._what}: {self._done}/{self._total} · {shown} left", file=sys.stderr, flush=True)
 
 
 class _EndlessEpisodes:

@@ -1,11 +1,13 @@
 """Results as a person reads them: a table on the terminal."""
 
 import math
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from flows.cli.next_commands import command, path_from_here, without_registry
 from rlhfblender_core.report.summary import CheckpointReport, Report
 from rlhfblender_core.wording import counted
 
@@ -19,8 +21,14 @@ def row_of(row: CheckpointReport) -> tuple[str, ...]:
     return row.checkpoint, str(row.made), str(row.existing), str(len(row.failed)), mean_return, mean_length
 
 
-def print_report(report: Report, console: Console) -> None:
-    """Prints the table, and below it what needs attention."""
+def print_report(report: Report, console: Console, where: Sequence[str] = ()) -> None:
+    """Prints the table, and below it what needs attention and what to do next.
+
+    Args:
+        report: what the run achieved.
+        console: to print on.
+        where: flags that other commands need to find the data.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading == "checkpoint" else "right", no_wrap=True)
@@ -28,24 +36,34 @@ def print_report(report: Report, console: Console) -> None:
         table.add_row(*row_of(row))
     if report.checkpoints:
         console.print(table)
-    for line in (*notes(report), *next_steps(report)):
+    for line in (*notes(report), *next_steps(report, path_from_here), *_commands(report, where)):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def next_steps(report: Report) -> Iterator[str]:
-    """Where everything is, and what to do next."""
-    yield f"Data: {report.data_root}"
+def next_steps(report: Report, shown: Callable[[str], str] = str) -> Iterator[str]:
+    """Where everything is, and what to do next.
+
+    Args:
+        report: what the run achieved.
+        shown: how a path is written.
+    """
+    yield f"Data: {shlex.quote(shown(report.data_root))}"
     if report.experiment is None:
         yield "The environment is registered; generate episodes with --random or --model-path."
-    elif not report.checkpoints:
-        yield f"Experiment {report.experiment} is registered; generate its episodes with --exp {report.experiment}."
     elif report.failed:
         yield "Where the cause is mended, the same command makes the episodes that failed, and no others."
-    else:
+    elif report.checkpoints:
         example = f"{report.experiment}/{report.checkpoints[0].checkpoint}/0"
         if report.has_videos:
-            yield f"Watch: renders/{example}.mp4 in a browser."
-        yield f'Load: numpy.load("episodes/{example}.npz") has obs, actions, rewards and more.'
+            yield f"Watch: {shlex.quote(shown(f'{report.data_root}/renders/{example}.mp4'))}"
+        yield f"Load: import rlhfblender_core; data = rlhfblender_core.open_data_set({shown(report.data_root)!r})"
+
+
+def _commands(report: Report, where: Sequence[str]) -> Iterator[str]:
+    if report.experiment is not None and not report.checkpoints:
+        yield f"Generate: {command('generate', '--exp', report.experiment, *where)}"
+    elif report.made or any(row.existing for row in report.checkpoints):
+        yield f"Look: {command('gallery', '--exp', report.experiment or '', *without_registry(where))}"
 
 
 def notes(report: Report) -> Iterator[str]:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any, ParamSpec
 
 from prefect import Flow, State, flow, get_run_logger
-from prefect.states import Failed
+from prefect.states import Cancelled, Failed
 
 import flows.ui.log_filters  # noqa: F401 (its import is what it is for)
-from flows.cli.arguments import REFUSED
-from flows.cli.process import core_logger
+from flows.cli.arguments import REFUSED, STOPPED
+from flows.cli.process import StoppedBySignal, core_logger
 from flows.execution.crashed_task_runs import end_crashed_task_runs
 from flows.ui.parameter_forms import shown_as_form
 from rlhfblender_core.errors import DiskFullError, RequestError, RLHFBlenderError, one_line
@@ -34,6 +34,8 @@ def data_flow(name: str, run_name: Callable[[], str]) -> Callable[[Callable[P, S
             end_crashed_task_runs()
             try:
                 return function(*args, **kwargs)
+            except StoppedBySignal as stop:  # else the run's state would call it a crash
+                return Cancelled(name=STOPPED, message=f"Stopped by {stop}. What is published stays.")
             except RLHFBlenderError as error:
                 core_logger.debug("", exc_info=True)
                 if not isinstance(error, RequestError) or isinstance(error, DiskFullError):

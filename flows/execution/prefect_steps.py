@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import get_run_logger
-from prefect.futures import PrefectFuture, as_completed
+from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.cli.progress import current_display
@@ -15,26 +15,29 @@ from flows.execution.rendering_limit import rendering_slot
 from flows.execution.task_runners import RunnerChoice, open_runner
 from flows.ui.generate_artifacts import progress_in_ui
 from rlhfblender_core.dataset.publish import PublishedShard
-from rlhfblender_core.dataset.published import Published
 from rlhfblender_core.locations import Locations
 from rlhfblender_core.planning.work import CheckpointWork
-from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord
-from rlhfblender_core.report.summary import CheckpointReport
+from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, EpisodeRecord, ExperimentRecord
+from rlhfblender_core.report.summary import CheckpointOutcome, CheckpointReport
 from rlhfblender_core.rollout.make_shard import RunWorkers
 from rlhfblender_core.rollout.settings import RolloutSettings
-from rlhfblender_core.rollout.shards import PendingShard, Shard
+from rlhfblender_core.rollout.shards import PendingShard
 from rlhfblender_core.runs.claims import RunClaims
 from rlhfblender_core.runs.folders import Run, open_run, open_scratch
-from rlhfblender_core.steps import RunSteps, ShardResult, claiming, shard_result
+from rlhfblender_core.steps import WRITERS, RunSteps, ShardResult, as_they_end, claiming, shard_result
+from rlhfblender_core.wording import counted
 from rlhfblender_core.workers.pool import Workers
 from rlhfblender_core.workers.processes import start_fork_server
 from rlhfblender_core.workers.progress import ProgressCounter
 from tasks.checkpoints import load_checkpoint
 from tasks.parameters import quoted
-from tasks.registration import ensure_env_registered, ensure_experiment_registered, index_episodes
-from tasks.rollout import ShardTarget, rollout_episodes
+from tasks.registration import ensure_env_registered, ensure_experiment_registered, index_episodes, report
+from tasks.rollout import CompleteCheckpoint, ShardTarget, confirm_complete, rollout_episodes
 from tasks.run_workers import known_run_workers
 from tasks.steps import task_of
+
+#: So many complete checkpoints have a task run of their own.
+_CONFIRMED_ONE_BY_ONE = 10
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,16 +65,27 @@ class PrefectSteps:
         """See :class:`rlhfblender_core.steps.Steps`."""
         ensure_experiment_registered(experiment, checkpoints, self.locations, replace=replace)
 
-    def confirm_complete(self, work: CheckpointWork) -> None:
-        """See :class:`rlhfblender_core.steps.Steps`; one task run, which Prefect's cache knows the next time."""
-        shard = Shard(work.published.key, work.settings, tuple(range(work.num_episodes)))
-        rollout_episodes(quoted(PendingShard(shard)), quoted(ShardTarget(self.locations, None)))
-
-    def index_episodes(
-        self, before: Published, num_episodes: int, made: int, failed: Mapping[int, str]
-    ) -> CheckpointReport:
+    def index_episodes(self, rows: Sequence[EpisodeRecord]) -> None:
         """See :class:`rlhfblender_core.steps.Steps`."""
-        return index_episodes(quoted(before), num_episodes, made, failed, self.locations)
+        index_episodes(quoted(rows), self.locations)
+
+    def confirm_complete(self, checkpoints: Sequence[CheckpointWork]) -> None:
+        """See :class:`rlhfblender_core.steps.Steps`; by task runs that Prefect's cache knows the next time."""
+        complete = [_complete(work) for work in checkpoints]
+        for each in complete:
+            number = counted(each.num_episodes, "episode")
+            get_run_logger().info("Checkpoint %s is complete: %s", each.checkpoint, number)
+        # One for each, as a person would look for it; of hundreds, each taking 20 ms, one for all.
+        together = [complete] if len(complete) > _CONFIRMED_ONE_BY_ONE else [[each] for each in complete]
+        for group in together:
+            name = group[0].checkpoint if len(group) == 1 else counted(len(group), "checkpoint")
+            confirm_complete(quoted(group), self.locations.data_root, name)
+
+    def report(
+        self, experiment: str, num_episodes: int, outcomes: Sequence[CheckpointOutcome]
+    ) -> tuple[CheckpointReport, ...]:
+        """See :class:`rlhfblender_core.steps.Steps`."""
+        return report(experiment, num_episodes, quoted(outcomes), self.locations)
 
     def say(self, line: str) -> None:
         """See :class:`rlhfblender_core.steps.Steps`."""
@@ -129,11 +143,14 @@ class _PrefectRun:
 
     def rollout_episodes(self, shards: Iterable[PendingShard]) -> Iterator[ShardResult]:
         target = ShardTarget(self.locations, self.run.name)
-        # What is pending isn't there, whatever Prefect's cache remembers.
-        task = rollout_episodes.with_options(refresh_cache=True)
-        submitted = {self.runner.submit(task, {"pending": pending, "target": target}): pending for pending in shards}
-        for future in as_completed(list(submitted)):
-            result = shard_result(submitted[future], _outcome(future))
+
+        def submit(pending: PendingShard) -> PrefectFuture[PublishedShard]:
+            future: PrefectFuture[PublishedShard]
+            future = self.runner.submit(rollout_episodes, {"pending": pending, "target": target})
+            return future
+
+        for pending, future in as_they_end(shards, submit, self.concurrency + WRITERS):
+            result = shard_result(pending, _outcome(future))
             if any(message.startswith("episodes ") for message in result.failures.values()):
                 get_run_logger().error("%s", next(iter(result.failures.values())))
             # Workers of this machine count what they make themselves.
@@ -143,6 +160,10 @@ class _PrefectRun:
 
     def held_by_others(self, experiment: str) -> Mapping[str, frozenset[int]]:
         return RunClaims(self.locations.database_url, self.run.name).held_by_others(experiment)
+
+
+def _complete(work: CheckpointWork) -> CompleteCheckpoint:
+    return CompleteCheckpoint(work.key.experiment, work.key.checkpoint, work.settings.digest, work.num_episodes)
 
 
 def _outcome(future: PrefectFuture[PublishedShard]) -> PublishedShard | BaseException:
@@ -157,12 +178,31 @@ class PrefectRunner:
         """See :class:`rlhfblender_core.step_runner.StepRunner`."""
         return task_of(step)(*args, **kwargs)
 
-    def do_each(self, step: Callable[..., R], calls: Iterable[Mapping[str, Any]], concurrency: int) -> list[R]:
-        """See :class:`rlhfblender_core.step_runner.StepRunner`."""
+    def do_each(
+        self,
+        step: Callable[..., R],
+        calls: Iterable[Mapping[str, Any]],
+        concurrency: int,
+        *,
+        total: int | None = None,
+    ) -> list[R]:
+        """See :class:`rlhfblender_core.step_runner.StepRunner`.
+
+        Few are submitted ahead: memory doesn't grow with their number.
+        """
+        task = task_of(step)
         runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=concurrency)
-        with runner:
-            futures = [runner.submit(task_of(step), dict(call)) for call in calls]
-            results: list[Any] = [future.result(raise_on_failure=False) for future in futures]
+        found: dict[int, Any] = {}
+
+        def submit(call: tuple[int, Mapping[str, Any]]) -> PrefectFuture[R]:
+            future: PrefectFuture[R] = runner.submit(task, dict(call[1]))
+            return future
+
+        with runner, current_display.get().count(task.name, total) as advance:
+            for (number, _), future in as_they_end(enumerate(calls), submit, 2 * concurrency):
+                found[number] = future.result(raise_on_failure=False)
+                advance()
+        results = [found[number] for number in sorted(found)]
         for result in results:
             if isinstance(result, BaseException):
                 raise result

@@ -24,9 +24,7 @@ from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run as current_run
 
 from flows.cli.tables import HEADINGS, next_steps, notes, row_of
-from rlhfblender_core.dataset.layout import RANDOM, ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
-from rlhfblender_core.dataset.manifests import mean_and_std
-from rlhfblender_core.dataset.published import list_numbers
+from rlhfblender_core.dataset.layout import RANDOM, ArtifactKind, EpisodeKey, artifact_path
 from rlhfblender_core.errors import RLHFBlenderError, one_line
 from rlhfblender_core.locations import Locations
 from rlhfblender_core.planning.plan import GenerationPlan
@@ -132,7 +130,12 @@ def overview(plan: GenerationPlan, experiment: str, report: Report, locations: L
     root = locations.open_root()
     labels = [row.checkpoint for row in report.checkpoints]
     plot = draw_returns(_returns(locations, experiment), "Return per checkpoint: mean ± standard deviation")
-    sheet = draw_contact_sheet(_thumbnails(root, experiment, _spread(labels))) if report.has_videos else None
+    # What a run has found finished, it doesn't read again.
+    sheet = (
+        draw_contact_sheet(_thumbnails(root, experiment, _spread(labels)))
+        if report.has_videos and report.made
+        else None
+    )
     project = plan.experiment.project if plan.experiment else ""
     parts = [f"## {experiment}", f"Environment `{plan.environment.env_id}` · project `{project}`"]
     parts += [f"![Return per checkpoint]({_data_url(plot, 'png')})"] if plot else []
@@ -144,18 +147,16 @@ def overview(plan: GenerationPlan, experiment: str, report: Report, locations: L
 
 def _returns(locations: Locations, experiment: str) -> list[CheckpointReturn]:
     """A point per checkpoint of the experiment, this run's and others': the random baseline, steps, best, final."""
-    returns: dict[str, list[float]] = {}
     with open_registry(locations.database_url) as registry:
         steps = {record.label: record.step for record in registry.list_checkpoints(experiment)}
-        for episode in registry.list_episodes(experiment):
-            returns.setdefault(episode.checkpoint, []).append(episode.episode_return)
+        returns = {summary.checkpoint: summary for summary in registry.summarise(experiment)}
 
     def order(label: str) -> tuple[bool, bool, int, str]:
         step = steps.get(label)
         return label != RANDOM, step is None, step or 0, label
 
     ordered = sorted(returns, key=order)
-    return [CheckpointReturn(label, *mean_and_std(returns[label])) for label in ordered]
+    return [CheckpointReturn(label, returns[label].mean_return, returns[label].std_return) for label in ordered]
 
 
 def _spread(labels: Sequence[str]) -> list[str]:
@@ -170,8 +171,7 @@ def _thumbnails(root: DataRoot, experiment: str, labels: Sequence[str]) -> dict[
     kind = ArtifactKind.THUMBNAILS
     rows = {}
     for label in labels:
-        numbers = sorted(list_numbers(root, kind, CheckpointKey(experiment, label)))[:_SHEET_EPISODES]
-        paths = [artifact_path(kind, EpisodeKey(experiment, label, number)) for number in numbers]
+        paths = [artifact_path(kind, EpisodeKey(experiment, label, number)) for number in range(_SHEET_EPISODES)]
         contents = read_many(root, paths)
         rows[label] = [contents[path] for path in paths if path in contents]
     return rows

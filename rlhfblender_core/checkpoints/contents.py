@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from rlhfblender_core.checkpoints.algorithms import Algorithm, parse_algorithm, policy_family, recognised_algorithm
 from rlhfblender_core.errors import CheckpointNotUsableError
 from rlhfblender_core.untrusted.allow_list import ACTIVATIONS, EXTRACTORS, POLICIES, Name
 from rlhfblender_core.untrusted.model_zip import VARIABLES, WEIGHTS, ModelArchive, read_archive, refusal
 from rlhfblender_core.untrusted.pickles import load_inert
 from rlhfblender_core.untrusted.placeholders import DamagedPickleError, Placeholder, RefusedPickleError, resolved
-from rlhfblender_core.untrusted.spaces import SpaceInfo, pickled_space_info
+from rlhfblender_core.untrusted.spaces import SpaceInfo, pickled_bounds, pickled_space_info
 from rlhfblender_core.untrusted.weights import WeightShapes, scan_weights
 
 _SERIALIZED = ":serialized:"
@@ -52,6 +54,7 @@ class ModelContents:
         use_sde: whether it explores with generalised state-dependent noise.
         exploration_rate: of epsilon-greedy policies at the time of saving, 0 for others.
         weights: names and shapes of the policy's tensors; None when trusted.
+        action_bounds: lowest and highest actions of a Box, as saved; None where that isn't known.
         joins_goal: whether the class HER of Stable-Baselines3 1.0 trained it, whose policies saw observation and goal
             as one row.
     """
@@ -65,6 +68,7 @@ class ModelContents:
     use_sde: bool
     exploration_rate: float
     weights: WeightShapes | None
+    action_bounds: tuple[NDArray[Any], NDArray[Any]] | None = None
     joins_goal: bool = False
 
 
@@ -102,6 +106,7 @@ def read_contents(
         use_sde=archive.data.get("use_sde") is True,
         exploration_rate=_rate(archive.data.get("exploration_rate")),
         weights=weights,
+        action_bounds=_action_bounds(archive),
         joins_goal=archive.data.keys() >= _HER_CLASS,
     )
 
@@ -239,6 +244,13 @@ def _space(archive: ModelArchive, field: str, *, trust: bool) -> SpaceInfo | Non
     except CheckpointNotUsableError:
         if not trust:
             raise
+        return None
+
+
+def _action_bounds(archive: ModelArchive) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    try:
+        return pickled_bounds(_decoded(archive, "action_space"))
+    except CheckpointNotUsableError:  # told where the space itself is read, if it matters
         return None
 
 

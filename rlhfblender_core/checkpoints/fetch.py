@@ -12,6 +12,7 @@ from rlhfblender_core.checkpoints.download import fetched, sha256_of
 from rlhfblender_core.checkpoints.find import CheckpointFile, Companions
 from rlhfblender_core.checkpoints.listing import open_filesystem, storage_errors
 from rlhfblender_core.checkpoints.origin import Origin, origin_of
+from rlhfblender_core.checkpoints.resumed import MAX_RECORD_BYTES, Resumption, resumptions_before
 from rlhfblender_core.checkpoints.settings import SettingsFile, agent_settings, trained_environment
 from rlhfblender_core.checkpoints.statistics import statistics_url
 from rlhfblender_core.errors import CheckpointNotUsableError
@@ -45,6 +46,7 @@ class CheckpointRef:
         vecnormalize: observation statistics, None where observations weren't normalised.
         origin: the environment that it was trained in, as far as its files and their places say.
         notes: what a person should know about how it was found.
+        resumed_at: where its training went on after an interruption, as far as is recorded.
     """
 
     label: str
@@ -57,6 +59,7 @@ class CheckpointRef:
     vecnormalize: StatisticsRef | None = None
     origin: Origin = field(default_factory=Origin)
     notes: tuple[str, ...] = ()
+    resumed_at: tuple[Resumption, ...] = ()
 
 
 def fetch_checkpoint(  # noqa: PLR0913 (each says one thing about the file)
@@ -103,7 +106,13 @@ def fetch_checkpoint(  # noqa: PLR0913 (each says one thing about the file)
         vecnormalize=vecnormalize,
         origin=origin,
         notes=(note,) if note else (),
+        resumed_at=_resumed_at(file, storage_options),
     )
+
+
+def _resumed_at(file: CheckpointFile, storage_options: Mapping[str, Any] | None) -> tuple[Resumption, ...]:
+    record = _text(file.companions.training, storage_options, MAX_RECORD_BYTES)
+    return () if record is None else resumptions_before(file.step, record.content)
 
 
 def _settings(
@@ -119,13 +128,15 @@ def _settings(
     return settings, algorithm, origin
 
 
-def _text(url: str | None, storage_options: Mapping[str, Any] | None) -> SettingsFile | None:
+def _text(
+    url: str | None, storage_options: Mapping[str, Any] | None, most: int = MAX_YAML_BYTES
+) -> SettingsFile | None:
     if url is None:
         return None
     with storage_errors(url):
         filesystem, inner = open_filesystem(url, storage_options)
         with filesystem.open(inner, "rb") as stream:
-            return SettingsFile(url, stream.read(MAX_YAML_BYTES + 1))
+            return SettingsFile(url, stream.read(most + 1))
 
 
 def _statistics(

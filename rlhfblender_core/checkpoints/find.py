@@ -23,6 +23,7 @@ from rlhfblender_core.checkpoints.naming import (
     own_step,
     stem_of,
 )
+from rlhfblender_core.checkpoints.resumed import TRAINING_RECORD
 from rlhfblender_core.dataset.layout import FINAL
 from rlhfblender_core.errors import CheckpointNotUsableError
 from rlhfblender_core.names import path_segment
@@ -35,6 +36,7 @@ class Companions:
     """URLs of an agent's other files, None where there is none.
 
     Attributes:
+        training: how its training came about, as our trainer records it.
         pickles: files beside the model whose names don't say that they hold statistics, and that may.
     """
 
@@ -42,6 +44,7 @@ class Companions:
     config: str | None = None
     env_kwargs: str | None = None
     vecnormalize: str | None = None
+    training: str | None = None
     pickles: tuple[str, ...] = ()
 
 
@@ -206,6 +209,7 @@ class _Companionship:
             config=_first(places, "config.yml"),
             env_kwargs=_first(places, "env_kwargs.yml"),
             vecnormalize=_first(places, *_VECNORMALIZE),
+            training=_first(model.folders[:1], TRAINING_RECORD),
             pickles=tuple(next(filter(None, pickles), [])),
         )
 

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from rlhfblender_core.checkpoints.algorithms import CONTRIB, Algorithm
 from rlhfblender_core.checkpoints.contents import ClassName, ModelContents, read_contents, serialized
 from rlhfblender_core.checkpoints.fetch import CheckpointRef, sha256_of
-from rlhfblender_core.checkpoints.match import check_policy_spaces, policy_observations
+from rlhfblender_core.checkpoints.match import check_policy_spaces, other_bounds, policy_observations
 from rlhfblender_core.errors import CheckpointNotUsableError, RLHFBlenderError, one_line
 from rlhfblender_core.policies.observations import ObservationPipeline
 from rlhfblender_core.policies.protocol import Policy
@@ -232,7 +232,7 @@ def _policy(
         Algorithm.TQC: continuous.QuantileCriticPolicy,
         Algorithm.TRPO: actor_critic.ActorCriticPolicy,
     }
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = {"bounds": other_bounds(contents, action_space)}
     if contents.algorithm in (Algorithm.DQN, Algorithm.QRDQN):
         extra["exploration_rate"] = contents.exploration_rate
     elif contents.algorithm is Algorithm.MASKABLE_PPO:

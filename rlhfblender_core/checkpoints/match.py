@@ -1,11 +1,13 @@
 """Whether a checkpoint and an environment belong together: spaces, and ids that have successors. Without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from rlhfblender_core.checkpoints.contents import ModelContents, read_contents
 from rlhfblender_core.checkpoints.fetch import CheckpointRef
@@ -28,7 +30,7 @@ def check_spaces(
     *,
     environment_id: str | None = None,
     trust: bool = False,
-) -> None:
+) -> tuple[str, ...]:
     """Refuses an environment that the checkpoint's policy can't see or act in.
 
     Shape, dtype and number of actions are compared as the policy meets them: after the agent's wrappers, VecNormalize,
@@ -40,6 +42,9 @@ def check_spaces(
         action_space: likewise.
         environment_id: for the hint about successors.
         trust: as for :func:`~rlhfblender_core.checkpoints.fetch.fetch_checkpoint`.
+
+    Returns:
+        What a person should know about how its actions reach the environment.
 
     Raises:
         SpacesDifferError: one line with what was trained on and what was found.
@@ -58,7 +63,7 @@ def check_spaces(
         except SpacesDifferError as error:
             errors.append(error)
         else:
-            return
+            return tuple(_action_notes(contents, acted))
     if ref.settings.frame_stack is None and (stack := _stack_hint(ref, contents, candidates, trust=trust)):
         check_policy_spaces(contents, *candidates[0], stack)
     raise errors[0]
@@ -115,6 +120,26 @@ def check_policy_spaces(
     problem = _problem(contents, space_info(observation_space), acted)
     if problem is not None:
         raise SpacesDifferError(_message(contents, problem, hint))
+
+
+def other_bounds(contents: ModelContents, action_space: spaces.Space[Any]) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """The bounds of the actions that the policy was trained with, where they aren't those of the environment."""
+    bounds = contents.action_bounds
+    if bounds is None or not isinstance(action_space, spaces.Box) or bounds[0].shape != action_space.shape:
+        return None
+    own = (action_space.low, action_space.high)
+    is_same = all(np.allclose(one, other) for one, other in zip(bounds, own, strict=True))
+    return None if is_same else bounds
+
+
+def _action_notes(contents: ModelContents, action_space: spaces.Space[Any]) -> Iterator[str]:
+    if not isinstance(action_space, spaces.Box):
+        return
+    if (bounds := other_bounds(contents, action_space)) is not None:
+        trained = spaces.Box(*bounds, dtype=bounds[0].dtype.type)
+        yield f"The agent acts in {trained}, as it was trained, the environment's actions are {action_space}."
+    if action_space.dtype.kind != "f":
+        yield f"The agent gives fractions to an environment with whole actions ({action_space}), as in its training."
 
 
 def _out_of_step(trained: SpaceInfo, acted: SpaceInfo) -> tuple[str, str]:

@@ -19,7 +19,7 @@ _MOST_FILES, _MOST_FOLDERS = 20_000, 2_000
 #: Folders in folders: ``run/checkpoints/10000/model.zip`` is three below ``run``'s own.
 _MOST_LEVELS = 3
 #: What is never a model, whatever is in it.
-_NO_MODELS = (
+NO_MODELS = (
     ".csv", ".gif", ".html", ".json", ".jsonl", ".log", ".md", ".mp4", ".npy", ".npz", ".onnx", ".png", ".py", ".toml",
     ".txt", ".yaml", ".yml",
 )  # fmt: skip
@@ -109,7 +109,7 @@ def _model_files(folder: Folder) -> list[str]:
     believed = [name for name in zips if stem_of(name) == BEST_MODEL or callback_step(stem_of(name))]
     unknown = [name for name in zips if name not in set(believed)]
     visible = sorted(name for name in folder.files if not name.startswith(".") and not name.endswith(".zip"))
-    others = [name for name in visible if not name.lower().endswith(_NO_MODELS)]
+    others = [name for name in visible if not name.lower().endswith(NO_MODELS)]
     if len(unknown) + len(others) > _MOST_FILES:
         raise _too_many(folder, f"{_MOST_FILES:,} files that may be models")
     kinds = kinds_of(folder, [*unknown, *others])

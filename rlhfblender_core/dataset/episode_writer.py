@@ -30,6 +30,7 @@ _POLICY_FIELDS = {
     "entropy": "entropy",
     "value": "values",
     "q_values": "q_values",
+    "features": "features",
 }
 
 BLACK = "the video is black throughout"

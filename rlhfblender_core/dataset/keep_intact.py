@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from shlex import quote
 
-from rlhfblender_core.dataset.derive import derivable_kinds, derive_file, derive_files, with_records
+from rlhfblender_core.dataset.derive import derivable_kinds, derive_files, with_records
 from rlhfblender_core.dataset.episode_checks import find_fault
-from rlhfblender_core.dataset.episode_writer import staged_path
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.dataset.manifests import ArtifactRecord, Manifest, parse_manifest
 from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError, one_line
 from rlhfblender_core.registry import EpisodeRecord, Registry
-from rlhfblender_core.storage import DataRoot, fetch_file, list_sizes, read_each, storage_errors
+from rlhfblender_core.storage import DataRoot, fetch_file, read_each, sizes_of, storage_errors
 
 #: What the episode consists of: where one of these came out otherwise, it is another episode.
 _EPISODE_ITSELF = (ArtifactKind.EPISODES, ArtifactKind.REWARDS, ArtifactKind.UNCERTAINTY)
@@ -79,21 +78,12 @@ class _Places:
 
 
 def _existing(root: DataRoot, paths: Iterable[str]) -> dict[str, int]:
-    """Sizes in bytes of the files that exist: on object storage by one listing per folder, not a request per file."""
-    if root.is_local:
-        with storage_errors(root):
-            files = {path: root.local_folder / path for path in paths}
-            return {path: file.lstat().st_size for path, file in files.items() if file.exists() or file.is_symlink()}
-    folders: dict[str, dict[str, str]] = {}
-    for path in paths:
-        folder, _, name = path.rpartition("/")
-        folders.setdefault(folder, {})[name] = path
-    return {
-        names[name]: size
-        for folder, names in folders.items()
-        for name, size in list_sizes(root, folder).items()
-        if name in names
-    }
+    """Sizes in bytes of what is there, a link that leads nowhere included; on object storage a request each."""
+    if not root.is_local:
+        return sizes_of(root, paths)
+    with storage_errors(root):
+        files = {path: root.local_folder / path for path in paths}
+        return {path: file.lstat().st_size for path, file in files.items() if file.exists() or file.is_symlink()}
 
 
 @dataclass(frozen=True)
@@ -159,14 +149,15 @@ class _Comparison:
     def _row(self) -> EpisodeRecord | None:
         if self.registry is None:
             return None
-        rows = self.registry.list_episodes(self.key.experiment, self.key.checkpoint)
-        return next((row for row in rows if row.number == self.key.episode), None)
+        rows = self.registry.find_episodes(self.key.experiment, self.key.checkpoint, [self.key.episode])
+        return next(iter(rows), None)
 
     def _mended(self, before: Manifest) -> StagedEpisode:
         broken = {kind for kind in before.artifacts if self._is_broken(kind, before)}
         now = self.episode.manifest.artifacts
-        compared = [kind for kind in before.artifacts if kind not in broken or kind in _EPISODE_ITSELF]
-        others = [kind for kind in compared if not self._came_out_the_same(kind, before)]
+        # A video isn't compared: it may have been encoded by another ffmpeg, and shows what the arrays say.
+        compared = [kind for kind in before.artifacts if kind in _EPISODE_ITSELF]
+        others = [kind for kind in compared if kind not in now or now[kind].sha256 != before.artifacts[kind].sha256]
         if not broken:
             return replace(self.episode, manifest=before, kinds=frozenset())
         if not others and broken <= now.keys():
@@ -177,17 +168,6 @@ class _Comparison:
         if len(records) < len(broken):
             raise self._refusal(self._why(before, others))
         return self._with(before, records)
-
-    def _came_out_the_same(self, kind: ArtifactKind, before: Manifest) -> bool:
-        """Whether the file is the one of before. A thumbnail may have been made from the video when it was mended."""
-        now, known = self.episode.manifest.artifacts, before.artifacts[kind]
-        if kind in now and now[kind].sha256 == known.sha256:
-            return True
-        if kind is not ArtifactKind.THUMBNAILS or not {kind, ArtifactKind.RENDERS} <= now.keys():
-            return False
-        video, target = (staged_path(self.episode.folder, each) for each in (ArtifactKind.RENDERS, kind))
-        derived = derive_file(kind, video, target, before)
-        return derived is not None and derived.sha256 == known.sha256
 
     def _with(self, before: Manifest, records: Mapping[ArtifactKind, ArtifactRecord]) -> StagedEpisode:
         return replace(self.episode, manifest=with_records(before, records), kinds=frozenset(records))

@@ -40,6 +40,9 @@ _EPISODE_PATH_PARTS = 4
 #: Kinds that an episode made with ``--no-render`` doesn't have.
 RENDERED_KINDS = frozenset({ArtifactKind.RENDERS, ArtifactKind.THUMBNAILS})
 
+#: Columns of an imported episode's ``.npz``: the environment's states, ``env_state.<key>``, and the steps before each.
+ENV_STATE, ELAPSED_STEPS = "env_state", "env_state_elapsed_steps"
+
 MANIFESTS = "manifests"
 ACTION_LABELS = "action_labels"
 #: Work in progress, by run. Not part of the data set; hidden from listings by its dot.
@@ -48,6 +51,8 @@ DATABASE_FILE = "rlhfblender.db"
 
 #: Labels of checkpoints that are not a number of training steps.
 RANDOM, FINAL, BEST = "random", "final", "best"
+#: In manifests, of what was made elsewhere: kind of its policy, and of its uncertainty where its source has one.
+IMPORTED = "imported"
 
 
 @dataclass(frozen=True, slots=True, order=True)

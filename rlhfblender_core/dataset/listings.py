@@ -1,6 +1,6 @@
 """What there is of experiments and checkpoints, from the names of files alone; nothing is opened here."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from rlhfblender_core.dataset.layout import (
@@ -14,13 +14,13 @@ from rlhfblender_core.dataset.layout import (
 )
 from rlhfblender_core.errors import InvalidParameterError, StorageNotUsableError
 from rlhfblender_core.names import is_name
-from rlhfblender_core.registry import EpisodeRecord, Registry
+from rlhfblender_core.registry import Registry
 from rlhfblender_core.storage import DataRoot, Entries, list_entries, list_folders
 
 _FOLDERS = (MANIFESTS, *(kind.value for kind in ArtifactKind))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EpisodeListing:
     """What the listings and the registry know of an episode.
 
@@ -29,12 +29,14 @@ class EpisodeListing:
         has_manifest: whether there is a manifest.
         has_row: whether the registry has a row.
         kinds: which files there are.
+        sizes: bytes of these, in the same order.
     """
 
     number: int
     has_manifest: bool
     has_row: bool
     kinds: tuple[ArtifactKind, ...]
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,27 +123,37 @@ def _unknown_among(folder: str, entries: Entries) -> list[str]:
 def list_checkpoint(
     root: DataRoot,
     key: CheckpointKey,
-    rows: Sequence[EpisodeRecord],
+    with_row: Collection[int],
     *,
     in_progress: bool = False,
     left_over: frozenset[int] = frozenset(),
 ) -> CheckpointListing:
-    """Six listings of a checkpoint, sorted by episode."""
+    """Six listings of a checkpoint, sorted by episode.
+
+    Args:
+        root: the data root.
+        key: experiment and checkpoint.
+        with_row: numbers of the episodes that the registry has rows of.
+        in_progress: whether another run works on the experiment.
+        left_over: numbers of the episodes that dead runs had claimed.
+    """
     manifests, unknown_files = _split(manifest_folder(key), list_entries(root, manifest_folder(key)), ".json")
-    kinds: dict[int, list[ArtifactKind]] = {}
+    files: dict[int, dict[ArtifactKind, int]] = {}
     for kind in ArtifactKind:
         folder = artifact_folder(kind, key)
-        numbers, others = _split(folder, list_entries(root, folder), EXTENSIONS[kind])
+        entries = list_entries(root, folder)
+        numbers, others = _split(folder, entries, EXTENSIONS[kind])
         unknown_files += others
         for number in numbers:
-            kinds.setdefault(number, []).append(kind)
-    with_row = {row.number for row in rows}
-    known = set(manifests)
+            files.setdefault(number, {})[kind] = entries.sizes[f"{number}{EXTENSIONS[kind]}"]
+    known, with_row = set(manifests), frozenset(with_row)
+    none: dict[ArtifactKind, int] = {}
     return CheckpointListing(
         key,
         tuple(
-            EpisodeListing(number, number in known, number in with_row, tuple(kinds.get(number, ())))
-            for number in sorted(known | kinds.keys() | with_row)
+            EpisodeListing(number, number in known, number in with_row, tuple(own), tuple(own.values()))
+            for number in sorted(known | files.keys() | with_row)
+            for own in (files.get(number, none),)
         ),
         tuple(unknown_files),
         in_progress,

@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path
 from rlhfblender_core.errors import DataNotUsableError, InvalidNameError
@@ -44,6 +44,18 @@ class ArtifactRecord(_Model):
     sha256: str
 
 
+class ResumedTraining(_Model):
+    """Where the training of the policy that acted went on after an interruption.
+
+    Attributes:
+        step: of the checkpoint that it went on from.
+        not_bit_equal: what isn't as it would have been without the interruption.
+    """
+
+    step: int
+    not_bit_equal: tuple[str, ...] = ()
+
+
 class PolicyRecord(_Model):
     """Who acted.
 
@@ -55,8 +67,11 @@ class PolicyRecord(_Model):
         deterministic: whether actions were the distribution's mode rather than samples.
         observation: what the policy saw, step by step from the recorded ``obs``, in words.
         wrappers: names of the wrappers around the environment, innermost first.
+        wrapper_kwargs: keyword arguments of each, as the agent's settings name them; left out of the file where there
+            are no wrappers, as in manifests of before they were recorded.
         action_mask_method: what was asked for the allowed actions, where it was named (``none``: nothing); left out of
             the file otherwise, as in manifests of before it could be named.
+        resumed_at: where its training went on after an interruption; left out of the file where nothing says so.
     """
 
     kind: str
@@ -66,7 +81,9 @@ class PolicyRecord(_Model):
     deterministic: bool = False
     observation: str = "obs"
     wrappers: tuple[str, ...] = ()
+    wrapper_kwargs: tuple[dict[str, Any], ...] | None = Field(default=None, exclude_if=lambda kwargs: kwargs is None)
     action_mask_method: str | None = Field(default=None, exclude_if=lambda method: method is None)
+    resumed_at: tuple[ResumedTraining, ...] = Field(default=(), exclude_if=lambda resumed: not resumed)
 
 
 class EnvironmentRecordInManifest(_Model):
@@ -124,15 +141,6 @@ class Manifest(_Model):
     warnings: tuple[str, ...] = ()
     artifacts: dict[ArtifactKind, ArtifactRecord]
 
-    @model_validator(mode="after")
-    def _check_paths(self) -> Self:
-        """Its files lie where the layout has them: what a manifest names is read, replaced, or shown as a link."""
-        key = EpisodeKey(self.experiment, self.checkpoint, self.episode)
-        for kind, record in self.artifacts.items():
-            if record.path != artifact_path(kind, key):
-                raise ValueError(f"{kind} lie elsewhere")
-        return self
-
     @cached_property  # asked for when it is published, and when it is indexed
     def content(self) -> bytes:
         """The manifest's own file: canonical JSON with a digest over itself, the same bytes for the same content."""
@@ -140,6 +148,16 @@ class Manifest(_Model):
         if fields["reproducible"] is None:  # as it was before there was such a key: an old manifest has its old bytes
             del fields["reproducible"]
         return _canonical_bytes({**fields, _OWN_DIGEST: canonical_digest(fields)})
+
+    @property
+    def names_its_own_files(self) -> bool:
+        """Whether the paths are those where the layout has the episode's files: no others are read on its word.
+
+        Raises:
+            InvalidNameError: no episode can be called so.
+        """
+        key = EpisodeKey(self.experiment, self.checkpoint, self.episode)
+        return all(record.path == artifact_path(kind, key) for kind, record in self.artifacts.items())
 
     @cached_property
     def sha256(self) -> str:
@@ -162,6 +180,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
             )
         is_whole = content == _canonical_bytes(found) and found.pop(_OWN_DIGEST) == canonical_digest(found)
         manifest = Manifest.model_validate(found)
+        is_whole = is_whole and manifest.names_its_own_files
     except (ValueError, KeyError, TypeError, RecursionError, ValidationError, InvalidNameError) as error:
         raise DataNotUsableError(f"{path} is not a manifest. Run `python flows/verify.py --repair`.") from error
     if not is_whole:

@@ -6,9 +6,15 @@ from pathlib import Path
 
 from rlhfblender_core.dataset.episode_writer import discard_staged
 from rlhfblender_core.dataset.keep_intact import keep_intact
-from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path, manifest_path
+from rlhfblender_core.dataset.layout import (
+    MANIFESTS,
+    ArtifactKind,
+    CheckpointKey,
+    EpisodeKey,
+    artifact_path,
+    manifest_path,
+)
 from rlhfblender_core.dataset.manifests import Manifest
-from rlhfblender_core.dataset.published import Published, read_published
 from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.registry import EpisodeRecord, Registry
 from rlhfblender_core.storage import DataRoot, publish_files, read_each, remove_files, storage_errors
@@ -25,12 +31,14 @@ class PublishedShard:
         episodes: numbers of the episodes published.
         failures: message by number of those that the environment or policy broke off, or that may not be published.
         held: numbers of those that were left to other runs, which had claimed them.
+        seconds: how long making them took.
     """
 
     key: CheckpointKey
     episodes: tuple[int, ...]
     failures: Mapping[int, str]
     held: tuple[int, ...] = ()
+    seconds: float = 0.0
 
 
 def publish_shard(root: DataRoot, staged: StagedShard) -> PublishedShard:
@@ -39,7 +47,9 @@ def publish_shard(root: DataRoot, staged: StagedShard) -> PublishedShard:
     Raises:
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
     """
-    _withdraw(root, [episode.manifest for episode in staged.episodes if episode.kinds is None])
+    # As in keep_intact: a look at a disk costs nothing, elsewhere it is a request.
+    replacing = [each for each in staged.episodes if root.is_local or each.manifest.episode in staged.present]
+    _withdraw(root, [episode.manifest for episode in replacing if episode.kinds is None])
     publish_files(root, {path: file for episode in staged.episodes for path, file in episode.files().items()})
     with storage_errors(root):
         # Written in the staging folder too: a run that dies here leaves nothing beside the published files.
@@ -48,7 +58,8 @@ def publish_shard(root: DataRoot, staged: StagedShard) -> PublishedShard:
     for episode in staged.episodes:
         (episode.folder / _STAGED_MANIFEST).unlink(missing_ok=True)
         discard_staged(episode.folder)
-    return PublishedShard(staged.key, tuple(episode.manifest.episode for episode in staged.episodes), staged.failures)
+    numbers = tuple(episode.manifest.episode for episode in staged.episodes)
+    return PublishedShard(staged.key, numbers, staged.failures, seconds=staged.seconds)
 
 
 def publish_and_index(root: DataRoot, registry: Registry, staged: StagedShard, run_id: str) -> PublishedShard:
@@ -97,29 +108,6 @@ def _withdraw(root: DataRoot, manifests: Collection[Manifest]) -> None:
     )
 
 
-def index_published(root: DataRoot, registry: Registry, before: Published) -> Published:
-    """Brings the index's rows of a checkpoint to its manifests: a run may have died between the two.
-
-    Args:
-        root: the data root.
-        registry: the registry.
-        before: what was read earlier; manifests that the registry confirms aren't read again.
-
-    Returns:
-        what is published now.
-
-    Raises:
-        InvalidParameterError: the checkpoint isn't registered.
-    """
-    key = before.key
-    rows = {row.number: row.manifest_sha256 for row in registry.list_episodes(key.experiment, key.checkpoint)}
-    known = {number: manifest for number, manifest in before.manifests.items() if rows.get(number) == manifest.sha256}
-    published = read_published(root, key, known)
-    changed = [manifest for number, manifest in published.manifests.items() if rows.get(number) != manifest.sha256]
-    registry.record_episodes([episode_record(manifest) for manifest in changed])
-    return published
-
-
 def index_shard(registry: Registry, staged: StagedShard, run_id: str) -> None:
     """Writes the index's rows of a shard that was published, and releases the run's claims on it."""
     registry.record_episodes([episode_record(episode.manifest) for episode in staged.episodes], claimed_by=run_id)
@@ -138,6 +126,9 @@ def episode_record(manifest: Manifest) -> EpisodeRecord:
         truncated=manifest.truncated,
         request_digest=manifest.request_digest,
         manifest_sha256=manifest.sha256,
+        sizes={kind.value: record.size for kind, record in manifest.artifacts.items()}
+        | {MANIFESTS: len(manifest.content)},
+        warnings=manifest.warnings,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rlhfblender_core.dataset.layout import (
     EXTENSIONS,
+    MANIFESTS,
     ArtifactKind,
     CheckpointKey,
     EpisodeKey,
@@ -17,7 +18,7 @@ from rlhfblender_core.dataset.layout import (
 )
 from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
 from rlhfblender_core.errors import DataNotUsableError
-from rlhfblender_core.storage import DataRoot, list_sizes, read_many, sizes_of
+from rlhfblender_core.storage import DataRoot, list_many, list_sizes, read_many, sizes_of
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,14 @@ def read_some(root: DataRoot, key: CheckpointKey, numbers: Iterable[int]) -> Pub
 def list_numbers(root: DataRoot, kind: ArtifactKind, key: CheckpointKey) -> dict[int, int]:
     """Bytes of a checkpoint's files of one kind, by episode number."""
     return _numbers(list_sizes(root, artifact_folder(kind, key)), EXTENSIONS[kind])
+
+
+def list_episode_files(root: DataRoot, key: CheckpointKey) -> dict[str, dict[int, int]]:
+    """Bytes of a checkpoint's files and manifests, by the folder of that kind and by episode number."""
+    folders = {MANIFESTS: manifest_folder(key), **{kind.value: artifact_folder(kind, key) for kind in ArtifactKind}}
+    extensions = {MANIFESTS: ".json", **{kind.value: EXTENSIONS[kind] for kind in ArtifactKind}}
+    listed = list_many(root, folders.values())
+    return {name: _numbers(listed[folder].sizes, extensions[name]) for name, folder in folders.items()}
 
 
 def made_meanwhile(root: DataRoot, key: CheckpointKey, digest: str, episodes: Collection[int]) -> frozenset[int]:

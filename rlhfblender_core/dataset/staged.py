@@ -42,6 +42,7 @@ class StagedShard:
         episodes: those to publish.
         failures: message by number of those that the environment or the policy broke off.
         traces: where they did, as Python shows it, by number, where that is known.
+        seconds: how long making them took.
         replace: whether they replace episodes that exist, which otherwise are only repaired.
         ours: numbers of those that a run had claimed which died: files of theirs without a manifest are ours.
         present: numbers of those in whose places something lay when the run was planned, or was left by a dead run.
@@ -53,6 +54,7 @@ class StagedShard:
     episodes: tuple[StagedEpisode, ...]
     failures: Mapping[int, str]
     traces: Mapping[int, str] = field(default_factory=dict)
+    seconds: float = 0.0
     replace: bool = False
     ours: frozenset[int] = frozenset()
     present: frozenset[int] = frozenset()

@@ -30,9 +30,10 @@ except ImportError:  # Windows has no fcntl; frames then go through a pipe of th
 
 Frame = NDArray[np.uint8]
 
-#: H.264's preset and quality: see ``docs/performance.md`` for time, size and picture of the alternatives.
+#: H.264's preset and quality: see ``docs/performance.md`` for time, size and picture of the alternatives. The same
+#: quantiser everywhere saves the encoder a look at each block.
 PRESET = "ultrafast"
-CRF = 20
+QP = 20
 #: A key frame every so many frames: where a browser can seek to quickly.
 KEYFRAME_INTERVAL = 60
 #: The slowest that fits into ffmpeg's fractions; below it the rate would become 0.
@@ -78,7 +79,7 @@ class VideoWriter:
         self.frames = 0
         self._shape = (height, width, 3)
         self._process = subprocess.Popen(
-            _encoder_command(path, height, width, fps),
+            encoder_command(path, height, width, fps),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -239,7 +240,8 @@ def even(side: int) -> int:
     return side + side % 2
 
 
-def _encoder_command(path: Path, height: int, width: int, fps: float) -> list[str]:
+def encoder_command(path: Path, height: int, width: int, fps: float) -> list[str]:
+    """The command that encodes frames of that size from its standard input."""
     rate = str(_encoded_rate(fps))
     # Explicit conversion and tags: left to guess, players disagree about the colours of small videos.
     filters = "scale=out_color_matrix=bt709:out_range=tv"
@@ -247,8 +249,8 @@ def _encoder_command(path: Path, height: int, width: int, fps: float) -> list[st
         filters = f"pad={even(width)}:{even(height)},{filters}"
     return [
         *(ffmpeg_program(), "-y", "-v", "error", "-nostdin", "-f", "rawvideo", "-pix_fmt", "rgb24"),
-        *("-s", f"{width}x{height}", "-r", rate, "-i", "pipe:0", "-an", "-vf", filters),
-        *("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", PRESET, "-crf", str(CRF), "-bf", "0"),
+        *("-s", f"{width}x{height}", "-r", rate, "-i", "pipe:0", "-an", "-vf", filters, "-sws_flags", "area"),
+        *("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", PRESET, "-qp", str(QP), "-bf", "0"),
         *("-g", str(KEYFRAME_INTERVAL), "-threads", "1", "-filter_threads", "1"),
         *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"),
         *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1", "-movflags", "+faststart"),

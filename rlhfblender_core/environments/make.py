@@ -25,8 +25,8 @@ from rlhfblender_core.environments.registration import (
 )
 from rlhfblender_core.environments.spaces import check_supported
 from rlhfblender_core.environments.spec import EnvironmentSpec
-from rlhfblender_core.environments.tuples import tuple_forms
 from rlhfblender_core.errors import EnvironmentNotUsableError, one_line
+from rlhfblender_core.tuples import tuple_forms
 
 #: Any observations and any actions.
 Environment: TypeAlias = "gymnasium.Env[Any, Any]"

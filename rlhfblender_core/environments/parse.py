@@ -11,12 +11,16 @@ from rlhfblender_core.errors import InvalidParameterError
 _RESERVED = {"render_mode": "it follows from --no-render"}
 
 
-def parse_env_kwargs(items: Sequence[str]) -> dict[str, JSONValue]:
+def parse_env_kwargs(items: Sequence[str], flag: str = "--env-kwargs") -> dict[str, JSONValue]:
     """Keyword arguments from ``key:value`` texts, split at the first colon.
 
     A value that is a Python literal becomes that literal, any other is text: ``size:5`` is a number, ``map:4x4`` and
     ``difficulty:'hard'`` are texts. What is returned can be stored as JSON and comes back the same; tuples become
     lists for that.
+
+    Args:
+        items: the texts.
+        flag: for which they were given.
 
     Raises:
         InvalidParameterError: no colon, a key that is no Python name or comes twice, or a literal that JSON can't
@@ -27,15 +31,13 @@ def parse_env_kwargs(items: Sequence[str]) -> dict[str, JSONValue]:
         key, colon, text = item.partition(":")
         key = key.strip()
         if not colon:
-            raise InvalidParameterError(f"--env-kwargs expects key:value, got {item!r:.80}. Example: size:5")
+            raise InvalidParameterError(f"{flag} expects key:value, got {item!r:.80}. Example: size:5")
         if not key.isidentifier():
-            raise InvalidParameterError(
-                f"--env-kwargs expects a name before the colon, got {item!r:.80}. Example: size:5"
-            )
-        if key in _RESERVED:
-            raise InvalidParameterError(f"--env-kwargs can't set {key}: {_RESERVED[key]}.")
+            raise InvalidParameterError(f"{flag} expects a name before the colon, got {item!r:.80}. Example: size:5")
+        if flag == "--env-kwargs" and key in _RESERVED:
+            raise InvalidParameterError(f"{flag} can't set {key}: {_RESERVED[key]}.")
         if key in parsed:
-            raise InvalidParameterError(f"--env-kwargs has {key!r} twice. Give it once.")
+            raise InvalidParameterError(f"{flag} has {key!r} twice. Give it once.")
         parsed[key] = as_json_value(_literal(text), key)
     return parsed
 

@@ -97,6 +97,29 @@ class Trust:
         whole = replace(spec, kwargs={**doubtful, **spec.kwargs})
         self._check(whole, {_digest(spec.env_id, claim) for claim in _claims(spec)})
 
+    def admit_agent(self, entry_point: str, kwargs: Mapping[str, JSONValue], *, is_named: bool) -> None:
+        """Lets an agent of a user's own code be made, and remembers it where the user has named it.
+
+        Args:
+            entry_point: ``package.module:factory``.
+            kwargs: for the factory.
+            is_named: whether the user has named it just now, and not the registry alone.
+
+        Raises:
+            EnvironmentNotTrustedError: only the registry says so.
+        """
+        digest = _digest(entry_point, _Claim("agent", entry_point, dict(kwargs)))
+        if is_named:
+            self._remember({digest})
+        elif not self._is_trusted_package(entry_point) and self._keyed(digest) not in self._remembered():
+            words = ["--agent", entry_point]
+            if kwargs:
+                words += ["--agent-kwargs", *(env_kwarg_text(name, value) for name, value in kwargs.items())]
+            raise EnvironmentNotTrustedError(
+                "The experiment's agent is named by the registry alone, which is somebody's code until you say "
+                f"otherwise. If you trust it, name it once: {_shell(words)}"
+            )
+
     def _check(self, spec: EnvironmentSpec, asked: Set[str]) -> None:
         unknown = [claim for claim in _claims(spec) if _digest(spec.env_id, claim) not in asked]
         known = self._remembered() if unknown else set()
@@ -221,6 +244,10 @@ def _flags(spec: EnvironmentSpec) -> str:
         words += ["--additional-gym-packages", *spec.additional_packages]
     if spec.kwargs:
         words += ["--env-kwargs", *(env_kwarg_text(name, value) for name, value in spec.kwargs.items())]
+    return _shell(words)
+
+
+def _shell(words: Iterable[str]) -> str:
     return " ".join(shlex.quote(_printable(word)) for word in words)
 
 

@@ -22,14 +22,19 @@ _FILE = f"{FOLDER}/index.sqlite"
 #: Checkpoints are exported side by side: a writer waits for the others, in seconds.
 _PATIENCE_S = 30.0
 _TABLE = """CREATE TABLE IF NOT EXISTS exported (
-    experiment TEXT, checkpoint TEXT, episode INTEGER, source TEXT NOT NULL, sizes TEXT NOT NULL,
+    experiment TEXT, checkpoint TEXT, episode INTEGER, source TEXT NOT NULL, sizes TEXT NOT NULL, states INTEGER,
     PRIMARY KEY (experiment, checkpoint, episode)) WITHOUT ROWID"""
 _OWN = "experiment = ? AND checkpoint = ?"
 
 
 @dataclass(frozen=True)
 class Exported:
-    """One exported episode: the digest of what it was made from, and the sizes of its files by path.
+    """One exported episode.
+
+    Attributes:
+        source: digest of what it was made from.
+        sizes: of its files, by path.
+        states: whether its states are there and go on as the episode did; None where they weren't asked for.
 
     Raises:
         ValueError: a path leads out of the export: the folder may be somebody's, and these files are removed.
@@ -37,6 +42,7 @@ class Exported:
 
     source: str
     sizes: Mapping[str, int]
+    states: bool | None = None
 
     def __post_init__(self) -> None:
         for path in self.sizes:
@@ -58,10 +64,13 @@ class ExportedEpisodes:
 
     def between(self, first: int, last: int) -> dict[int, Exported]:
         """Those of the numbers from first to last."""
-        query = f"SELECT episode, source, sizes FROM exported WHERE {_OWN} AND episode BETWEEN ? AND ?"  # noqa: S608 (a constant)
+        query = f"SELECT episode, source, sizes, states FROM exported WHERE {_OWN} AND episode BETWEEN ? AND ?"  # noqa: S608 (a constant)
         rows = self._connection.execute(query, (*self._key, first, last)).fetchall()
         try:
-            return {number: Exported(source, parse_json(sizes)) for number, source, sizes in rows}
+            return {
+                number: Exported(source, parse_json(sizes), None if states is None else bool(states))
+                for number, source, sizes, states in rows
+            }
         except (ValueError, TypeError, AttributeError) as error:
             raise sqlite3.DataError(f"a row is none of an export's: {error}") from error
 
@@ -81,9 +90,13 @@ class ExportedEpisodes:
         self._add({number: exported})
 
     def _add(self, episodes: Mapping[int, Exported]) -> None:
-        rows = ((*self._key, number, one.source, json.dumps(dict(one.sizes))) for number, one in episodes.items())
+        rows = (
+            (*self._key, number, one.source, json.dumps(dict(one.sizes)), one.states)
+            for number, one in episodes.items()
+        )
+        columns = "experiment, checkpoint, episode, source, sizes, states"
         with self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO exported VALUES (?, ?, ?, ?, ?)", rows)
+            self._connection.executemany(f"INSERT OR REPLACE INTO exported ({columns}) VALUES (?, ?, ?, ?, ?, ?)", rows)  # noqa: S608 (a constant)
 
     def remove(self, numbers: Iterable[int]) -> None:
         """Forgets episodes, at once."""
@@ -119,11 +132,22 @@ def is_exported(target: DataRoot, key: CheckpointKey) -> bool:
         return episodes.first is not None
 
 
+def have_states(target: DataRoot, experiments: Iterable[str]) -> bool:
+    """Whether all exported episodes of these experiments have states that go on as the episodes did."""
+    names = list(experiments)
+    query = f"SELECT COUNT(*), SUM(states) FROM exported WHERE experiment IN ({', '.join('?' * len(names))})"  # noqa: S608 (marks)
+    with _connected(target, target.local_folder / _FILE) as connection:
+        count, proved = connection.execute(query, names).fetchone()
+    return bool(count) and proved == count
+
+
 @contextlib.contextmanager
 def _connected(target: DataRoot, file: Path) -> Iterator[sqlite3.Connection]:
     try:
         with contextlib.closing(sqlite3.connect(file, timeout=_PATIENCE_S)) as connection:
             connection.execute(_TABLE)
+            if "states" not in {row[1] for row in connection.execute("PRAGMA table_info(exported)")}:  # of before
+                connection.execute("ALTER TABLE exported ADD COLUMN states INTEGER")
             yield connection
     except sqlite3.OperationalError as error:
         raise StorageNotUsableError(f"{target.display_url(_FILE)} can't be used: {error}.") from error

@@ -1,7 +1,7 @@
 """What is exported: experiments with their environments and checkpoints, looked up before anything is written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +50,7 @@ class CheckpointExport:
         existing: episodes that were there already.
         left_out: number of episodes by the reason why they can't be exported.
         place: where they are, as a person would use it.
+        stateless: number of episodes by the reason why they have no states that can be put back; what was asked for.
     """
 
     key: CheckpointKey
@@ -57,6 +58,7 @@ class CheckpointExport:
     existing: int
     left_out: dict[str, int]
     place: str
+    stateless: dict[str, int] = field(default_factory=dict)
 
 
 def open_target(out: str | None, root: DataRoot) -> DataRoot:
@@ -67,7 +69,7 @@ def open_target(out: str | None, root: DataRoot) -> DataRoot:
         StorageNotUsableError: it can't be written.
     """
     if not out or not out.strip():
-        raise InvalidParameterError("Give the folder to export to: --to rlhfblender OUT or --to minari OUT.")
+        raise InvalidParameterError("Give the folder to export to: --to rlhfblender OUT, --to lerobot OUT …")
     if get_protocol(out) not in ("file", "local"):
         raise InvalidParameterError(f"Exports go to a folder on this machine, not to {out}. Copy it there afterwards.")
     target = open_data_root(str(Path(out.removeprefix("file://")).expanduser()))
@@ -79,11 +81,19 @@ def open_target(out: str | None, root: DataRoot) -> DataRoot:
     return target
 
 
-def find_experiments(root: DataRoot, registry: Registry, names: Sequence[str] | None) -> tuple[ExperimentSource, ...]:
+def find_experiments(
+    root: DataRoot, registry: Registry, names: Sequence[str] | None, labels: Sequence[str] = ()
+) -> tuple[ExperimentSource, ...]:
     """The experiments of these names, or all that have published episodes.
 
+    Args:
+        root: the data root.
+        registry: where they are registered.
+        names: of experiments; none for all.
+        labels: of checkpoints; none for all.
+
     Raises:
-        InvalidParameterError: an experiment isn't registered.
+        InvalidParameterError: an experiment isn't registered, or none of them has a checkpoint of a label.
         DataNotUsableError: one, or all there are, have no published episodes.
     """
     found = []
@@ -97,7 +107,20 @@ def find_experiments(root: DataRoot, registry: Registry, names: Sequence[str] | 
             )
     if not found:
         raise DataNotUsableError(f"There are no episodes in {root.url} to export. Generate some with generate.py.")
-    return tuple(found)
+    return tuple(found) if not labels else _with_checkpoints(found, labels)
+
+
+def _with_checkpoints(found: Sequence[ExperimentSource], labels: Sequence[str]) -> tuple[ExperimentSource, ...]:
+    known = {checkpoint.label: None for source in found for checkpoint in source.checkpoints}
+    unknown = [label for label in labels if label not in known]
+    if unknown:
+        raise InvalidParameterError(
+            f"There are no episodes of a checkpoint {unknown[0]!r}. There are those of: {', '.join(known)}."
+        )
+    chosen = (
+        replace(source, checkpoints=tuple(one for one in source.checkpoints if one.label in labels)) for source in found
+    )
+    return tuple(source for source in chosen if source.checkpoints)
 
 
 def _find(root: DataRoot, registry: Registry, name: str) -> ExperimentSource:

@@ -1,4 +1,7 @@
-"""The gallery: a static page in the data root for looking at episodes. It reads manifests, never the registry."""
+"""The gallery: a static page in the data root for looking at episodes, made from the manifests.
+
+The registry's index only spares reading manifests of episodes that the page has already.
+"""
 
 from rlhfblender_core.gallery.write import INDEX_PATH, GalleryReport, write_gallery
 

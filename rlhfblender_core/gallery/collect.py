@@ -1,22 +1,30 @@
-"""What the gallery shows, read from the manifests: experiments, their checkpoints, their episodes."""
+"""What the gallery shows: experiments, their checkpoints, and which episodes and files these have, from listings."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rlhfblender_core.dataset.layout import MANIFESTS, RANDOM, ArtifactKind, CheckpointKey
-from rlhfblender_core.dataset.manifests import Manifest
-from rlhfblender_core.dataset.published import Published, read_published
+from rlhfblender_core.dataset.layout import (
+    EXTENSIONS,
+    MANIFESTS,
+    RANDOM,
+    ArtifactKind,
+    CheckpointKey,
+    EpisodeKey,
+    artifact_folder,
+    manifest_folder,
+    manifest_path,
+    parse_episode_number,
+)
+from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
 from rlhfblender_core.errors import DataNotUsableError
-from rlhfblender_core.gallery.curves import EpisodeCurves, read_curves
-from rlhfblender_core.gallery.escape import JsonValue, link
 from rlhfblender_core.gallery.hand_laid import hand_laid_notes
-from rlhfblender_core.storage import DataRoot, list_folders, read_many
+from rlhfblender_core.storage import DataRoot, list_folders, list_names, read_many
 
-#: Episodes whose curves are in memory at the same time.
-_BATCH = 64
+#: Episode numbers, int64, ascending.
+Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -24,29 +32,20 @@ class Checkpoint:
     """A checkpoint that has episodes.
 
     Attributes:
-        published: its manifests and files, at least one.
+        key: experiment and label.
+        numbers: of its episodes, at least one.
+        files: numbers that there is a file for, by kind.
+        first: the first episode's manifest, for what all of them share.
     """
 
-    published: Published
+    key: CheckpointKey
+    numbers: Numbers
+    files: dict[ArtifactKind, Numbers]
+    first: Manifest
 
-    @property
-    def key(self) -> CheckpointKey:
-        """Experiment and label."""
-        return self.published.key
-
-    @property
-    def manifests(self) -> list[Manifest]:
-        """Of its episodes, by number."""
-        return [self.published.manifests[number] for number in sorted(self.published.manifests)]
-
-    @property
-    def first(self) -> Manifest:
-        """The first episode's manifest, for what all of them share."""
-        return self.manifests[0]
-
-    def has_file(self, kind: ArtifactKind, manifest: Manifest) -> bool:
-        """Whether the episode's file of that kind belongs to it and is there."""
-        return kind in manifest.artifacts and manifest.episode in self.published.sizes[kind]
+    def has_file(self, kind: ArtifactKind, numbers: Numbers) -> NDArray[np.bool_]:
+        """Of which of these episodes there is a file of that kind."""
+        return np.isin(numbers, self.files[kind], assume_unique=True)
 
 
 def find_experiments(root: DataRoot, wanted: Sequence[str]) -> list[str]:
@@ -72,99 +71,45 @@ def find_experiments(root: DataRoot, wanted: Sequence[str]) -> list[str]:
     return sorted(set(wanted) or there)
 
 
-def find_checkpoints(root: DataRoot, experiment: str) -> Iterator[Checkpoint]:
-    """The experiment's checkpoints that have episodes: random first, then by step, then by label."""
-    found = [
-        Checkpoint(published)
-        for label in list_folders(root, f"{MANIFESTS}/{experiment}")
-        if (published := read_published(root, CheckpointKey(experiment, label))).manifests
-    ]
-    yield from sorted(found, key=_order)
+def find_labels(root: DataRoot, experiment: str) -> list[str]:
+    """Labels of the experiment's checkpoints, in any order; some may have no episodes."""
+    return list_folders(root, f"{MANIFESTS}/{experiment}")
 
 
-def _order(checkpoint: Checkpoint) -> tuple[int, int, str]:
-    label, step = checkpoint.key.checkpoint, checkpoint.first.step
+def look_at(root: DataRoot, key: CheckpointKey) -> Checkpoint | None:
+    """A checkpoint as it lies there now; None if it has no episodes.
+
+    Raises:
+        DataNotUsableError: its first manifest can't be read.
+    """
+    numbers = _numbers(list_names(root, manifest_folder(key)), ".json")
+    if not numbers.size:
+        return None
+    first = read_manifests(root, key, numbers[:1]).get(int(numbers[0]))
+    if first is None:  # deleted meanwhile
+        return None
+    kinds = {kind: _numbers(list_names(root, artifact_folder(kind, key)), EXTENSIONS[kind]) for kind in ArtifactKind}
+    return Checkpoint(key, numbers, kinds, first)
+
+
+def read_manifests(root: DataRoot, key: CheckpointKey, numbers: Numbers) -> dict[int, Manifest]:
+    """The manifests of a checkpoint's episodes that are still there, by number.
+
+    Raises:
+        DataNotUsableError: one can't be read.
+    """
+    paths = {manifest_path(EpisodeKey(key.experiment, key.checkpoint, number)): number for number in numbers.tolist()}
+    contents = read_many(root, paths)
+    return {paths[path]: parse_manifest(content, path) for path, content in contents.items()}
+
+
+def training_order(label: str, step: int | None) -> tuple[int, int, str]:
+    """Sorts checkpoints: random first, then by step, then by label."""
     if label == RANDOM:
         return 0, 0, label
     return (1, step, label) if step is not None else (2, 0, label)
 
 
-def each_curves(root: DataRoot, checkpoint: Checkpoint) -> Iterator[tuple[Manifest, EpisodeCurves]]:
-    """Every episode of the checkpoint with its curves, by number."""
-    manifests = checkpoint.manifests
-    for start in range(0, len(manifests), _BATCH):
-        batch = manifests[start : start + _BATCH]
-        files = read_many(root, [path for manifest in batch for path in _curve_paths(manifest)])
-        for manifest in batch:
-            yield manifest, read_curves(files, *_curve_paths(manifest), manifest.episode_length)
-
-
-def _curve_paths(manifest: Manifest) -> tuple[str, str]:
-    kinds = (ArtifactKind.REWARDS, ArtifactKind.UNCERTAINTY)
-    rewards, uncertainty = (manifest.artifacts[kind].path if kind in manifest.artifacts else "" for kind in kinds)
-    return rewards, uncertainty
-
-
-def episode_json(checkpoint: Checkpoint, manifest: Manifest, chunk: int, sparkline: str) -> JsonValue:
-    """An episode's row in its checkpoint's script."""
-    return {
-        "n": manifest.episode,
-        "return": number(manifest.episode_return),
-        "length": manifest.episode_length,
-        "ended": "terminated" if manifest.terminated else ("truncated" if manifest.truncated else "open"),
-        "seed": str(manifest.seed) if manifest.seed is not None else None,
-        "fps": number(manifest.fps),
-        "video": _link(checkpoint, ArtifactKind.RENDERS, manifest),
-        "lost": ArtifactKind.RENDERS in manifest.artifacts and not checkpoint.has_file(ArtifactKind.RENDERS, manifest),
-        "thumbnail": _link(checkpoint, ArtifactKind.THUMBNAILS, manifest),
-        "arrays": _link(checkpoint, ArtifactKind.EPISODES, manifest),
-        "warnings": list(manifest.warnings),
-        "chunk": chunk,
-        "spark": sparkline,
-    }
-
-
-def _link(checkpoint: Checkpoint, kind: ArtifactKind, manifest: Manifest) -> str | None:
-    return link(manifest.artifacts[kind].path) if checkpoint.has_file(kind, manifest) else None
-
-
-def summary_json(checkpoint: Checkpoint, script: str) -> JsonValue:
-    """A checkpoint as the page's own script knows it before its episodes are loaded."""
-    manifests = checkpoint.manifests
-    returns = np.array([manifest.episode_return for manifest in manifests if math.isfinite(manifest.episode_return)])
-    lengths = np.array([manifest.episode_length for manifest in manifests])
-    first = checkpoint.first
-    return {
-        "label": checkpoint.key.checkpoint,
-        "step": first.step,
-        "episodes": len(manifests),
-        "returns": [number(value) for value in np.quantile(returns, _QUANTILES)] if returns.size else None,
-        "mean": number(returns.mean()) if returns.size else None,
-        "std": number(returns.std()) if returns.size else None,
-        "meanLength": number(lengths.mean()),
-        "uncertainty": first.uncertainty_kind,
-        "agent": agent_text(first),
-        "width": first.frame_width,
-        "height": first.frame_height,
-        "script": script,
-    }
-
-
-#: Lowest, tenth, quarter, median, three quarters, nine tenths, highest.
-_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-
-
-def agent_text(manifest: Manifest) -> str:
-    """Who acted, in words."""
-    policy = manifest.policy
-    if policy.kind == RANDOM:
-        return "random actions"
-    name = policy.algorithm or ("imported" if policy.kind == "imported" else "trained policy")
-    return f"{name}, deterministic" if policy.deterministic else name
-
-
-def number(value: object) -> float | None:
-    """A finite number as JSON has it; None for what JSON has no form for."""
-    if not isinstance(value, int | float | np.number) or not math.isfinite(value):
-        return None
-    return float(value)
+def _numbers(names: Iterator[str], extension: str) -> Numbers:
+    found = (parse_episode_number(name, extension) for name in names)
+    return np.sort(np.fromiter((number for number in found if number is not None), np.int64))

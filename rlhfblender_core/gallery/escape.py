@@ -2,9 +2,11 @@
 
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
-from urllib.parse import quote
+
+import numpy as np
 
 JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 
@@ -27,6 +29,8 @@ def escaped(text: str) -> str:
     return html.escape(text, quote=True)
 
 
-def link(path: str) -> str:
-    """A relative link from the page's folder to a path below the data root."""
-    return "../" + quote(path)
+def number(value: object) -> float | None:
+    """A finite number as JSON has it; None for what JSON has no form for."""
+    if not isinstance(value, int | float | np.number) or not math.isfinite(value):
+        return None
+    return float(value)

@@ -1,39 +1,32 @@
-"""Writes the gallery: a page, and scripts with the data that it loads when they are needed.
+"""Writes the gallery: a page, and the pieces of data that it loads when they are needed."""
 
-Scripts are named by their content and published before the page that refers to them; those of an earlier page are
-removed last. So a reader never sees a page and data that don't belong together.
-"""
-
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from rlhfblender_core.dataset.layout import ArtifactKind
-from rlhfblender_core.gallery.collect import (
-    Checkpoint,
-    each_curves,
-    episode_json,
-    find_checkpoints,
-    find_experiments,
-    summary_json,
-)
-from rlhfblender_core.gallery.curves import spark
+import numpy as np
+
+from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey
+from rlhfblender_core.errors import RegistryNotUsableError
+from rlhfblender_core.gallery.collect import Checkpoint, find_experiments, find_labels, look_at, training_order
 from rlhfblender_core.gallery.escape import JsonValue, escaped, script_json
+from rlhfblender_core.gallery.figures import each_block
 from rlhfblender_core.gallery.hand_laid import hand_laid_notes
+from rlhfblender_core.gallery.pieces import Pieces
+from rlhfblender_core.gallery.summaries import summary_json
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
+from rlhfblender_core.registry import Registry, open_existing_registry
 from rlhfblender_core.step_runner import LocalRunner
-from rlhfblender_core.storage import DataRoot, list_sizes, publish_bytes, publish_many_bytes, remove_files
+from rlhfblender_core.storage import DataRoot, publish_bytes
 from rlhfblender_core.wording import counted
 
 INDEX_PATH = "gallery/index.html"
-_SCRIPTS = "gallery/data"
-#: Characters of curves in one script: what a reader waits for when an episode is opened.
-_CHUNK_CHARACTERS = 256_000
-#: Scripts that are published together.
-_AT_ONCE = 16
-_PAGE_SCRIPTS = ("dom.js", "store.js", "checkpoints.js", "grid.js", "curve.js", "player.js", "viewer.js", "main.js")
+_PAGE_SCRIPTS = (
+    *("dom.js", "store.js", "arrays.js", "chart.js", "grid.js", "plot.js", "player.js", "together.js"),
+    *("details.js", "viewer.js", "main.js"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +37,8 @@ class GalleryReport:
         page: where the page is, as a person would use it.
         experiments, checkpoints, episodes: how many it shows.
         without_video: episodes among them of which only curves are shown.
-        notes: one line per experiment with episodes that can't be shown yet.
+        pieces_written: pieces of data that had to be made; the others were there.
+        notes: what a person should know of what is shown, or isn't.
     """
 
     page: str
@@ -52,15 +46,16 @@ class GalleryReport:
     checkpoints: int
     episodes: int
     without_video: int
+    pieces_written: int = 0
     notes: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
-        """What was written, in two lines, and the notes."""
+        """What was written, in two lines, and a line for each note."""
         without = f" ({self.without_video:,} without video)" if self.without_video else ""
         where = f"{counted(self.checkpoints, 'checkpoint')}, {counted(self.experiments, 'experiment')}"
-        first = f"{counted(self.episodes, 'episode')}{without} of {where}"
-        return "\n".join([first, *self.notes, f"Open in a browser: {self.page}"])
+        what = f"{counted(self.episodes, 'episode')}{without} of {where}"
+        return "\n".join([what, *self.notes, f"Open in a browser: {self.page}"])
 
 
 def gallery(
@@ -85,105 +80,88 @@ def gallery(
 
 def write_page(exp: Sequence[str], locations: Locations) -> GalleryReport:
     """Writes the page and its data from what is published now."""
-    return write_gallery(locations.open_root(), exp)
+    registry = None
+    with suppress(RegistryNotUsableError):  # the page is made from the manifests alone, which takes longer
+        registry = open_existing_registry(locations.database_url)
+    if registry is None:
+        return write_gallery(locations.open_root(), exp)
+    with registry:
+        return write_gallery(locations.open_root(), exp, registry)
 
 
-def write_gallery(root: DataRoot, experiments: Sequence[str] = ()) -> GalleryReport:
+def write_gallery(root: DataRoot, experiments: Sequence[str] = (), registry: Registry | None = None) -> GalleryReport:
     """Writes the page for these experiments, or for all that have episodes.
+
+    Args:
+        root: the data root.
+        experiments: their names; none for all.
+        registry: its rows spare reading manifests of episodes that the page has already.
 
     Raises:
         DataNotUsableError: there are no such episodes, or a manifest can't be read.
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
     """
-    scripts = _Scripts(root)
-    shown: list[JsonValue] = []
-    checkpoints: list[Checkpoint] = []
-    for name in find_experiments(root, experiments):
-        found = list(find_checkpoints(root, name))
-        if found:
-            shown.append(_experiment_json(root, name, found, scripts.add))
-            checkpoints += found
-    scripts.flush()
-    publish_bytes(root, INDEX_PATH, _page(shown))
-    scripts.remove_others()
-    videos = sum(len(_episodes_with_video(checkpoint)) for checkpoint in checkpoints)
-    episodes = sum(len(checkpoint.manifests) for checkpoint in checkpoints)
-    notes = hand_laid_notes(root, experiments, (checkpoint.published for checkpoint in checkpoints))
-    return GalleryReport(root.display_url(INDEX_PATH), len(shown), len(checkpoints), episodes, episodes - videos, notes)
+    writer = _Writer(root, registry)
+    shown = [found for name in find_experiments(root, experiments) if (found := writer.experiment(name))]
+    writer.pieces.flush()
+    notes = hand_laid_notes(root, experiments, writer.hand_laid)
+    publish_bytes(root, INDEX_PATH, _page(shown, notes))
+    writer.pieces.remove_others()
+    return GalleryReport(
+        root.display_url(INDEX_PATH),
+        len(shown),
+        writer.checkpoints,
+        writer.episodes,
+        writer.without_video,
+        writer.pieces.written,
+        notes,
+    )
 
 
-def _episodes_with_video(checkpoint: Checkpoint) -> list[int]:
-    return [m.episode for m in checkpoint.manifests if checkpoint.has_file(ArtifactKind.RENDERS, m)]
+class _Writer:
+    """Writes the pieces of one experiment after another, and counts."""
+
+    def __init__(self, root: DataRoot, registry: Registry | None) -> None:
+        self._root, self._registry = root, registry
+        self.pieces = Pieces(root)
+        self.hand_laid: dict[CheckpointKey, int] = {}
+        self.checkpoints = self.episodes = self.without_video = 0
+
+    def experiment(self, name: str) -> dict[str, JsonValue] | None:
+        """The experiment as the page knows it; None if it has no episodes."""
+        found: list[tuple[tuple[int, int, str], JsonValue]] = []
+        environment = ""
+        for label in find_labels(self._root, name):
+            checkpoint = look_at(self._root, CheckpointKey(name, label))
+            if checkpoint is not None:
+                environment = checkpoint.first.environment.id
+                found.append((training_order(label, checkpoint.first.step), self._checkpoint(checkpoint)))
+        shown = [summary for _, summary in sorted(found, key=lambda pair: pair[0])]
+        return {"name": name, "environment": environment, "checkpoints": shown} if shown else None
+
+    def _checkpoint(self, checkpoint: Checkpoint) -> JsonValue:
+        without_manifest = np.setdiff1d(checkpoint.files[ArtifactKind.EPISODES], checkpoint.numbers)
+        self.hand_laid[checkpoint.key] = int(without_manifest.size)
+        pieces: list[JsonValue] = []
+        returns, lengths = [], []
+        for indexed in each_block(self._root, self._registry, checkpoint):
+            name, block = self.pieces.ensure(checkpoint, indexed)
+            pieces.append([name, int(block.numbers[0]), int(block.numbers.size)])
+            returns.append(block.returns)
+            lengths.append(block.lengths)
+            self.without_video += int((~checkpoint.has_file(ArtifactKind.RENDERS, block.numbers)).sum())
+        self.checkpoints += 1
+        self.episodes += sum(block.size for block in lengths)
+        return summary_json(checkpoint, np.concatenate(returns), np.concatenate(lengths), pieces)
 
 
-def _experiment_json(
-    root: DataRoot, name: str, checkpoints: Sequence[Checkpoint], add_script: Callable[[JsonValue], str]
-) -> JsonValue:
-    first = checkpoints[-1].first
-    summaries = [summary_json(found, _checkpoint_script(root, found, add_script)) for found in checkpoints]
-    return {"name": name, "environment": first.environment.id, "checkpoints": summaries}
-
-
-def _checkpoint_script(root: DataRoot, checkpoint: Checkpoint, add_script: Callable[[JsonValue], str]) -> str:
-    """Adds the scripts of a checkpoint: its curves in chunks, and one that lists its episodes."""
-    rows: list[JsonValue] = []
-    chunks: list[str] = []
-    chunk: dict[str, JsonValue] = {}
-    size = 0
-    for manifest, curves in each_curves(root, checkpoint):
-        packed = curves.to_json()
-        size += sum(len(text) for text in packed if isinstance(text, str)) if isinstance(packed, list) else 0
-        chunk[str(manifest.episode)] = packed
-        rows.append(episode_json(checkpoint, manifest, len(chunks), spark(curves.rewards)))
-        if size >= _CHUNK_CHARACTERS:
-            chunks.append(add_script(chunk))
-            chunk, size = {}, 0
-    if chunk:
-        chunks.append(add_script(chunk))
-    return add_script({"episodes": rows, "chunks": chunks})
-
-
-class _Scripts:
-    """The data scripts of a page, each named by its content."""
-
-    def __init__(self, root: DataRoot) -> None:
-        self._root = root
-        self._there = list_sizes(root, _SCRIPTS)
-        self._names: set[str] = set()
-        self._waiting: dict[str, bytes] = {}
-
-    def add(self, value: JsonValue) -> str:
-        """Publishes the value's script, now or with the next ones; returns its name."""
-        text = script_json(value)
-        name = hashlib.sha256(text.encode()).hexdigest()[:20]
-        content = f'galleryData("{name}",{text});\n'.encode()
-        if self._there.get(f"{name}.js") != len(content) and name not in self._names:
-            self._waiting[f"{_SCRIPTS}/{name}.js"] = content
-        self._names.add(name)
-        if len(self._waiting) >= _AT_ONCE:
-            self.flush()
-        return name
-
-    def flush(self) -> None:
-        """Publishes those that wait."""
-        publish_many_bytes(self._root, self._waiting)
-        self._waiting = {}
-
-    def remove_others(self) -> None:
-        """Removes scripts of earlier pages."""
-        remove_files(self._root, [f"{_SCRIPTS}/{name}" for name in self._stale()])
-
-    def _stale(self) -> Iterator[str]:
-        return (name for name in self._there if name.removesuffix(".js") not in self._names)
-
-
-def _page(experiments: Sequence[JsonValue]) -> bytes:
-    names = [str(shown["name"]) for shown in experiments if isinstance(shown, dict)]
+def _page(experiments: Sequence[Mapping[str, JsonValue]], notes: Sequence[str]) -> bytes:
+    names = [str(shown["name"]) for shown in experiments]
     title = f"{names[0]} · episodes" if len(names) == 1 else "Episodes"
     parts = {
         "title": escaped(title),
         "style": _resource("gallery.css"),
-        "data": script_json({"experiments": experiments}),
+        "data": script_json({"experiments": experiments, "notes": notes}),
         "script": "\n".join(_resource(name) for name in _PAGE_SCRIPTS),
     }
     # Split once by the template's own marks: nothing that is filled in can bring marks of its own.

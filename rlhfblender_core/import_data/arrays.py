@@ -182,6 +182,20 @@ def read_numbers(file: Path, shown: str) -> NDArray[np.float64]:
         return array.astype(np.float64)
 
 
+def read_states(file: Path) -> list[Any]:
+    """The elements of ``env_states_<n>.npy``, as plain values.
+
+    Raises:
+        FaultError, RefusedPickleError, DamagedPickleError: it holds something else.
+    """
+    if file.stat().st_size > MAX_WHOLE_BYTES:
+        raise FaultError(f"have more than {MAX_WHOLE_BYTES:,} bytes")
+    with file.open("rb") as stream:
+        if not _header(stream, None).dtype.hasobject:
+            raise FaultError("are no array of objects")
+        return read_objects(stream.read())
+
+
 def is_column_name(name: str) -> bool:
     """Whether a column may have that name."""
     return _NAME.fullmatch(name) is not None

@@ -12,15 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhfblender_core.dataset.infos import info_to_json
+from rlhfblender_core.dataset.layout import ELAPSED_STEPS, ENV_STATE
 from rlhfblender_core.dataset.npz import Column, TextColumn, WholeArray
 from rlhfblender_core.import_data.arrays import FaultError, Members, is_column_name
 from rlhfblender_core.untrusted.json_values import parse_json
 from rlhfblender_core.untrusted.limits import MAX_STEPS, MAX_TEXTS_BYTES
+from rlhfblender_core.untrusted.pickles import DamagedPickleError, RefusedPickleError
 
+#: Of a demonstration: the pictures that the person saw, (T, height, width, 3).
+RENDERS = "renders"
+#: Likewise, the environment's states.
+STATES = "env_states"
 #: Handled one by one, or never read by anybody.
 _OWN = frozenset(
     {"rewards", "actions", "infos", "dones", "terminated", "truncated", "seed", "probs"}
-    | {"episode_return", "episode_length", "episode_rewards", "episode_lengths"}
+    | {
+        "episode_return",
+        "episode_length",
+        "episode_rewards",
+        "episode_lengths",
+        RENDERS,
+        STATES,
+        "additional_metrics",
+    }
 )
 #: Checked to have as many rows as the rewards, where they are there.
 _PER_STEP = ("infos", "dones", "terminated", "truncated")
@@ -59,15 +73,23 @@ class EpisodeColumns:
             column.close()
 
 
-def convert_columns(members: Members, spool_folder: Path) -> EpisodeColumns:
+def convert_columns(members: Members, spool_folder: Path, states: Sequence[Any] | None = None) -> EpisodeColumns:
     """The columns that the source's arrays become.
+
+    Args:
+        members: the arrays.
+        spool_folder: for texts on their way.
+        states: of the environment, as RLHF-Blender's server keeps them: a dictionary per step; None where there are
+            none beside the arrays.
 
     Raises:
         FaultError: an array is missing, has another length than the rewards, or can't be converted.
     """
     columns: dict[str, Column] = {}
     try:
-        return _converted(members, spool_folder, columns)
+        converted = _converted(members, spool_folder, columns)
+        converted.notes += _add_states(columns, members, states, len(converted.rewards))
+        return converted
     except BaseException:  # an interrupt, too, must leave no temporary file
         for column in columns.values():
             column.close()
@@ -99,6 +121,28 @@ def _converted(members: Members, spool_folder: Path, columns: dict[str, Column])
     scalars |= {} if seed is None else {"seed": np.int64(seed)}
     _add(columns, {name: WholeArray(np.asarray(value)) for name, value in scalars.items()})
     return EpisodeColumns(columns, rewards, cumulative, terminated, truncated, seed, _notes(members, columns, length))
+
+
+def _add_states(columns: dict[str, Column], members: Members, given: Sequence[Any] | None, length: int) -> list[str]:
+    """Adds the environment's states; gives what a person should know of those that stay out."""
+    try:
+        states = members.objects(STATES) if given is None and STATES in members else given
+        _add(columns, _state_columns(states, length) if states else {})
+    except (FaultError, RefusedPickleError, DamagedPickleError) as error:
+        return [f"its states of the environment are left out: {str(error)[:200]}"]
+    return []
+
+
+def _state_columns(states: Sequence[Any], length: int) -> dict[str, Column]:
+    rows = [row for row in states if isinstance(row, dict) and row.get("state") is not None]
+    if len(rows) != length:
+        raise FaultError(f"there are {len(rows)} for {length} steps")
+    elapsed = np.array([row.get("elapsed_steps", step) for step, row in enumerate(rows)])
+    if elapsed.dtype.kind not in "iu":
+        raise FaultError("their elapsed_steps are no numbers")
+    found = _by_key([row["state"] for row in rows], ENV_STATE)
+    columns: dict[str, Column] = {name: WholeArray(_stacked(values, name)) for name, values in found.items()}
+    return {**columns, ELAPSED_STEPS: WholeArray(elapsed.astype(np.int64))}
 
 
 def _add(columns: dict[str, Column], more: Mapping[str, Column]) -> None:

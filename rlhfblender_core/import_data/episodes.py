@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlhfblender_core.dataset.episode_writer import discard_staged, staged_path
 from rlhfblender_core.dataset.keep_intact import keep_intact
-from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
+from rlhfblender_core.dataset.layout import IMPORTED, ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.dataset.manifests import (
     ArtifactRecord,
     EnvironmentRecordInManifest,
@@ -25,21 +26,21 @@ from rlhfblender_core.dataset.published import Published, read_some
 from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.dataset.thumbnails import thumbnail_from_video
 from rlhfblender_core.errors import DataNotUsableError, one_line
-from rlhfblender_core.import_data.arrays import open_members, read_numbers
+from rlhfblender_core.import_data.arrays import FaultError, open_members, read_numbers, read_states
 from rlhfblender_core.import_data.columns import EpisodeColumns, convert_columns
 from rlhfblender_core.import_data.pictures import (
     VideoFacts,
     convert_thumbnail,
     convert_video,
+    video_of_frames,
 )
 from rlhfblender_core.import_data.sources import SourceCheckpoint, SourceEpisode
 from rlhfblender_core.registry import Registry
 from rlhfblender_core.storage import DataRoot, full_disk_errors, sizes_of
+from rlhfblender_core.untrusted.pickles import DamagedPickleError, RefusedPickleError
 
 #: Raised whenever a conversion gives other bytes than before.
 _CONVERSION = 1
-#: The manifest's ``uncertainty_kind`` for numbers whose source doesn't say what they measure.
-IMPORTED = "imported"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def import_episodes(
         registry: knows of episodes whose manifests were lost; None where there is none.
     """
     published = read_some(root, target.key, numbers)
-    present = published.manifests.keys() | _lying_there(root, target.key, numbers)
+    present = published.manifests.keys() | lying_there(root, target.key, numbers)
     made, existing, faults, notes = [], [], [], []
     for number in numbers:
         importing = _Importing(root, source, source.episode(number), target, staging)
@@ -121,7 +122,7 @@ def import_episodes(
     return ImportedBatch(target.key, tuple(made), tuple(existing), tuple(faults), tuple(notes))
 
 
-def _lying_there(root: DataRoot, key: CheckpointKey, numbers: Sequence[int]) -> set[int]:
+def lying_there(root: DataRoot, key: CheckpointKey, numbers: Sequence[int]) -> set[int]:
     """Those among the episodes in whose places some file lies, whosever it is."""
     keys = {number: EpisodeKey(key.experiment, key.checkpoint, number) for number in numbers}
     paths = {artifact_path(kind, own): number for number, own in keys.items() for kind in ArtifactKind}
@@ -213,22 +214,32 @@ class _Importing:
         if kind not in self.episode.files:
             raise DataNotUsableError(f"{self.shown(kind)}: is missing")
         with open_members(self.episode.files[kind], self.shown(kind)) as members:
-            columns = convert_columns(members, folder)
+            columns = convert_columns(members, folder, self._states())
             try:
                 write_npz(staged_path(folder, kind), columns.columns)
             finally:
                 columns.close()
+            seen = video_of_frames(members, len(columns.rewards), staged_path(folder, ArtifactKind.RENDERS))
         self.notes += [f"{self.shown(kind)}: {note}" for note in columns.notes]
         self._check_rewards(columns.rewards, columns.cumulative)
         write_npy(staged_path(folder, ArtifactKind.REWARDS), WholeArray(columns.cumulative))
         uncertainty_kind = self._convert_uncertainty(len(columns.rewards), folder)
-        video = self._convert_pictures(len(columns.rewards), folder)
+        video = self._convert_pictures(len(columns.rewards), folder, seen)
         return self._manifest(columns, uncertainty_kind, video, digest, self._artifacts(folder))
+
+    def _states(self) -> list[Any] | None:
+        file = self.source.states_of(self.episode.number)
+        try:
+            return None if file is None else read_states(file)
+        except (FaultError, RefusedPickleError, DamagedPickleError, OSError) as error:
+            shown = file.relative_to(self.source.folder).as_posix() if file else ""
+            self.notes.append(f"{shown}: left out: {str(error)[:200]}")
+            return None
 
     def _check_rewards(self, rewards: NDArray[np.float64], cumulative: NDArray[np.float64]) -> None:
         kind = ArtifactKind.REWARDS
         if kind not in self.episode.files:
-            self.notes.append(f"{self.shown(kind)}: is missing; made from the episode's rewards")
+            self._note_missing(kind, "made from the episode's rewards")
             return
         found = read_numbers(self.episode.files[kind], self.shown(kind))
         self._check_length(kind, len(found), len(rewards))
@@ -241,19 +252,26 @@ class _Importing:
             values = read_numbers(self.episode.files[kind], self.shown(kind))
             self._check_length(kind, len(values), length)
         else:
-            self.notes.append(f"{self.shown(kind)}: is missing; uncertainty is NaN")
+            self._note_missing(kind, "uncertainty is NaN")
             values = np.full(length, np.nan)
         write_npy(staged_path(folder, kind), WholeArray(values.astype(np.float32)))
         return IMPORTED if kind in self.episode.files else "none"
+
+    def _note_missing(self, kind: ArtifactKind, instead: str) -> None:
+        if self.episode.usual[kind] != self.episode.files[ArtifactKind.EPISODES]:  # a demonstration is one file
+            self.notes.append(f"{self.shown(kind)}: is missing; {instead}")
 
     def _check_length(self, kind: ArtifactKind, found: int, length: int) -> None:
         if found != length:
             raise DataNotUsableError(f"{self.shown(kind)}: has {found} values, the episode has {length} steps")
 
-    def _convert_pictures(self, length: int, folder: Path) -> VideoFacts | None:
+    def _convert_pictures(self, length: int, folder: Path, seen: VideoFacts | None) -> VideoFacts | None:
         video, thumbnail = ArtifactKind.RENDERS, ArtifactKind.THUMBNAILS
+        if seen is not None and video not in self.episode.files:
+            thumbnail_from_video(staged_path(folder, video), staged_path(folder, thumbnail), seen.height, seen.width)
+            return seen
         if video not in self.episode.files:
-            self.notes.append(f"{self.shown(video)}: is missing; the episode has no video")
+            self._note_missing(video, "the episode has no video")
             return None
         staged = staged_path(folder, video)
         facts = convert_video(self.episode.files[video], staged, length, self.shown(video))
@@ -261,7 +279,7 @@ class _Importing:
             target = staged_path(folder, thumbnail)
             convert_thumbnail(self.episode.files[thumbnail], target, self.shown(thumbnail))
         else:
-            self.notes.append(f"{self.shown(thumbnail)}: is missing; made from the video")
+            self._note_missing(thumbnail, "made from the video")
             thumbnail_from_video(staged, staged_path(folder, thumbnail), facts.height, facts.width)
         return facts
 

@@ -3,7 +3,7 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,8 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from rlhfblender_core.dataset.thumbnails import write_thumbnail
-from rlhfblender_core.dataset.video import READING, VideoError, VideoWriter, ffmpeg_program, frame_times, read_frames
+from rlhfblender_core.dataset.video import (
+    READING,
+    Frame,
+    VideoError,
+    VideoWriter,
+    ffmpeg_program,
+    frame_times,
+    read_frames,
+)
 from rlhfblender_core.errors import DataNotUsableError, one_line
+from rlhfblender_core.import_data.arrays import Members
+from rlhfblender_core.import_data.columns import RENDERS
+from rlhfblender_core.untrusted.limits import MAX_PICTURE_PIXELS
 from rlhfblender_core.untrusted.pictures import PHOTOS, open_picture
 
 #: At the start of a line: a title or a name in the file, which ffmpeg shows as well, may say the same.
@@ -21,6 +32,8 @@ _STREAM = re.compile(
 )
 _RATE = re.compile(r"(\d+(?:\.\d+)?) fps")
 _PROBE_TIMEOUT = 60.0
+#: Pictures per second that RLHF-Blender's server sends to a person who demonstrates.
+_DEMONSTRATION_FPS = 15.0
 #: Codecs of pictures are tried too, as ffmpeg reads any stream; these are the containers' first bytes.
 _MP4 = b"ftyp"
 
@@ -101,6 +114,42 @@ def _encode(file: Path, target: Path, facts: VideoFacts, shown: str) -> None:
     except BaseException:  # an interrupt, too, must leave no encoder running
         writer.abort()
         raise
+
+
+def video_of_frames(members: Members, length: int, target: Path) -> VideoFacts | None:
+    """Encodes the pictures that lie among an episode's arrays; None where there are none, one per step.
+
+    Raises:
+        DataNotUsableError: they can't be encoded.
+    """
+    shape = members.headers[RENDERS].shape if RENDERS in members else ()
+    if len(shape) != 4 or shape[0] != length or shape[3] != 3 or members.headers[RENDERS].dtype != np.uint8:  # noqa: PLR2004 (axes, colours)
+        return None
+    height, width = shape[1:3]
+    if members.headers[RENDERS].is_fortran or not 0 < height * width <= MAX_PICTURE_PIXELS:
+        return None
+    writer = VideoWriter(target, height, width, _DEMONSTRATION_FPS)
+    try:
+        for frame in _frames(members, height, width):
+            writer.write(frame)
+        writer.close()
+    except VideoError as error:
+        raise DataNotUsableError(f"{RENDERS}: can't be encoded as H.264: {one_line(error)}") from error
+    except BaseException:  # an interrupt, too, must leave no encoder running
+        writer.abort()
+        raise
+    return VideoFacts(is_plain=True, height=height, width=width, fps=_DEMONSTRATION_FPS)
+
+
+def _frames(members: Members, height: int, width: int) -> Iterator[Frame]:
+    """One picture after the other: memory holds a few."""
+    size = height * width * 3
+    held = b""
+    for chunk in members.column(RENDERS).chunks():
+        held += chunk
+        while len(held) >= size:
+            yield np.frombuffer(held[:size], np.uint8).reshape(height, width, 3)
+            held = held[size:]
 
 
 def convert_thumbnail(file: Path, target: Path, shown: str) -> None:

@@ -1,16 +1,18 @@
 """From what a user asks to import to what will be imported. Reads everywhere, writes nowhere."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from rlhfblender_core.dataset.layout import ACTION_LABELS, FINAL, MANIFESTS, RANDOM, RUNS, ArtifactKind, CheckpointKey
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError, RegistryConflictError
+from rlhfblender_core.import_data.demonstrations import DEMO, with_demonstrations
 from rlhfblender_core.import_data.environment import env_kwargs_to_register, made_with, new_environment
 from rlhfblender_core.import_data.episodes import ImportTarget
 from rlhfblender_core.import_data.source_database import SourceFacts, database_fault, find_database, read_facts
 from rlhfblender_core.import_data.sources import (
+    DEMONSTRATIONS,
     SourceCheckpoint,
     SourceExperiment,
     data_folder,
@@ -34,6 +36,8 @@ _LAST = "-1"
 _MOST_DIGITS = 18
 #: Lines about files that are left out.
 _MOST_UNKNOWN = 20
+#: The server's folders of states of the environment.
+ENV_STATES, INITIAL_STATES = "env_states", "initial_states"
 #: Files of a folder that is left out are counted as far as this.
 _MOST_COUNTED = 100_000
 
@@ -100,12 +104,15 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
     """
     folder = data_folder(request.folder)
     database = find_database(folder)
-    source = _chosen(find_source_experiments(folder), request, database)
+    source = _with_states(
+        _chosen(with_demonstrations(find_source_experiments(folder), folder), request, database), request.env
+    )
     facts = read_facts(database, source.experiment_id, request.env)
     known = registry.find_environment(request.env) if registry else None
     environment, notes = (known, ()) if known else new_environment(request.env, facts, source)
     env_kwargs, kwargs_notes = env_kwargs_to_register(request.env, facts)
-    is_random = facts.is_random or all(checkpoint.name == RANDOM for checkpoint in source.checkpoints)
+    played = [checkpoint for checkpoint in source.checkpoints if checkpoint.name != DEMO]
+    is_random = facts.is_random or (bool(played) and all(checkpoint.name == RANDOM for checkpoint in played))
     experiment = ExperimentRecord(
         name=request.exp,
         env_id=request.env,
@@ -132,9 +139,21 @@ def plan_import(request: ImportRequest, registry: Registry | None) -> ImportPlan
         *notes,
         *kwargs_notes,
         *_unknown_file_notes(source, folder),
-        *_other_folder_notes(folder),
+        *_other_folder_notes(source, folder),
+        *_other_demonstration_notes(source, folder),
     )
     return ImportPlan(folder, database, environment, experiment, work, notes)
+
+
+def _with_states(source: SourceExperiment, env_id: str) -> SourceExperiment:
+    """The experiment with the folders of its states of the environment, which are named by the id as it stands."""
+    checkpoints = tuple(
+        replace(one, states=f"{ENV_STATES}/{env_id}/{env_id}_{source.experiment_id}_{one.name}")
+        if one.layout == "server" and one.name != DEMO
+        else one
+        for one in source.checkpoints
+    )
+    return replace(source, checkpoints=checkpoints)
 
 
 def _database_notes(database: Path | None, folder: Path) -> tuple[str, ...]:
@@ -155,9 +174,11 @@ def _unknown_file_notes(source: SourceExperiment, folder: Path) -> tuple[str, ..
     return tuple(lines)
 
 
-def _other_folder_notes(folder: Path) -> tuple[str, ...]:
-    """What lies beside the episodes and isn't taken: states, projections, demonstrations, anything else."""
-    ours = {*ArtifactKind, ACTION_LABELS, MANIFESTS, RUNS, "gallery", "quarantine"}
+def _other_folder_notes(source: SourceExperiment, folder: Path) -> tuple[str, ...]:
+    """What lies beside the episodes and isn't taken: projections, anything else."""
+    ours = {*ArtifactKind, ACTION_LABELS, MANIFESTS, RUNS, DEMONSTRATIONS, "gallery", "quarantine"}
+    if any(checkpoint.states and (folder / checkpoint.states).is_dir() for checkpoint in source.checkpoints):
+        ours |= {ENV_STATES, INITIAL_STATES}  # the initial ones are the first of each
     lines = []
     for other in sorted(folder.iterdir()):
         if other.is_dir() and not other.is_symlink() and other.name not in ours and not other.name.startswith("."):
@@ -165,6 +186,13 @@ def _other_folder_notes(folder: Path) -> tuple[str, ...]:
             many = "or more " if files >= _MOST_COUNTED else ""
             lines.append(f"{other.name}/: {files} {many}files left out; a data set of ours has no such kind")
     return tuple(lines)
+
+
+def _other_demonstration_notes(source: SourceExperiment, folder: Path) -> tuple[str, ...]:
+    """Demonstrations of other experiments, and files that are none."""
+    taken = {file for checkpoint in source.checkpoints for file in checkpoint.demonstrations}
+    others = [file for file in islice((folder / DEMONSTRATIONS).rglob("*.npz"), _MOST_COUNTED) if file not in taken]
+    return (f"{DEMONSTRATIONS}/: {len(others)} files left out; they are none of this experiment's",) if others else ()
 
 
 def check_locations(plan: ImportPlan, database_url: str) -> None:
@@ -236,13 +264,13 @@ def _target(
     is_random: bool,
 ) -> ImportTarget:
     label = checkpoint.name
-    if checkpoint.layout == "server" and (is_random or label == _LAST):
+    if checkpoint.layout == "server" and label != DEMO and (is_random or label == _LAST):
         label = RANDOM if is_random else FINAL
     return ImportTarget(
         key=CheckpointKey(request.exp, label),
         step=int(label) if label.isascii() and label.isdigit() and len(label) <= _MOST_DIGITS else None,
         environment=made_with(environment, facts),
-        algorithm=facts.algorithm if label != RANDOM else None,
+        algorithm=facts.algorithm if label not in (RANDOM, DEMO) else None,
         action_names=environment.action_names,
         replace=request.overwrite,
     )

@@ -1,30 +1,48 @@
-"""Importing: every file of a source is checked, converted and published, then its experiment is registered."""
+"""Importing: every file of a source is checked, converted and published, then its experiment is registered.
 
-from collections.abc import Iterator, Mapping, Sequence
+A data set of this project's own layout is merged (:mod:`rlhfblender_core.import_data.merge`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fsspec.utils import get_protocol
+
+from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.dataset.manifests import canonical_digest
 from rlhfblender_core.dataset.publish import episode_record
 from rlhfblender_core.dataset.published import read_some
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.import_data.episodes import ImportedBatch, ImportTarget, import_episodes
 from rlhfblender_core.import_data.labels import import_action_labels
+from rlhfblender_core.import_data.merge import (
+    Merge,
+    MergePlan,
+    MergeRequest,
+    episode_numbers,
+    is_data_set,
+    merge_episodes,
+    plan_merge,
+    store_labels,
+)
 from rlhfblender_core.import_data.plan import ImportPlan, ImportRequest, check_locations, plan_import
 from rlhfblender_core.import_data.sources import SourceCheckpoint, source_folder
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
 from rlhfblender_core.registry import DEFAULT_PROJECT, open_registry, registry_if_any
 from rlhfblender_core.runs.claims import RunClaims, open_claims, this_machine
 from rlhfblender_core.runs.folders import open_run
-from rlhfblender_core.step_runner import LocalRunner, StepRunner
+from rlhfblender_core.step_runner import LocalRunner, StepRunner, concurrency_for
 from rlhfblender_core.steps import register_environment, register_experiment
-from rlhfblender_core.storage import check_writable
+from rlhfblender_core.storage import DataRoot, check_writable, open_data_root
 from rlhfblender_core.wording import counted
 from rlhfblender_core.workers.pool import available_cores
 
 #: Episodes in one step: their videos are decoded, which takes a second or so each.
 _BATCH = 8
+#: The same of those that are merged, which are copied.
+_MERGED_AT_ONCE = 64
 #: Rows written in one transaction.
 _INDEXED_AT_ONCE = 500
 
@@ -34,7 +52,7 @@ class Imported:
     """What a run of import_data achieved.
 
     Attributes:
-        experiment: its name.
+        experiments: their names; one, where the source isn't a data set of this layout.
         data_root: where everything is, as a person would use it.
         batches: what became of the episodes.
         labels: pictures of actions that were stored.
@@ -42,7 +60,7 @@ class Imported:
         notes: one line per thing that was missing or left out.
     """
 
-    experiment: str
+    experiments: tuple[str, ...]
     data_root: str
     batches: tuple[ImportedBatch, ...]
     labels: int
@@ -71,8 +89,8 @@ class Imported:
 def import_data(  # noqa: PLR0913 (one per flag)
     folder: str | None = None,
     *,
-    exp: str,
-    env: str,
+    exp: str | None = None,
+    env: str | None = None,
     project: str = DEFAULT_PROJECT,
     source_exp: str | None = None,
     overwrite: bool = False,
@@ -80,13 +98,13 @@ def import_data(  # noqa: PLR0913 (one per flag)
     database_url: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Imported:
-    """Imports episodes that were made elsewhere, without Prefect.
+    """Imports episodes that were made elsewhere, or merges a data set of this layout, without Prefect.
 
     Args:
-        folder: with ``episodes/``, ``rewards/``, ``renders/`` …; it is only read. None for the data root itself, where
-            somebody has laid files by hand.
-        exp: experiment that the episodes become.
-        env: Gymnasium id of their environment; it needn't be installed.
+        folder: with ``episodes/``, ``rewards/``, ``renders/`` …; it is only read. A data set of this layout may be on
+            any storage. None for the data root itself, where somebody has laid files by hand.
+        exp: experiment that the episodes become; None for that of a data set of this layout.
+        env: Gymnasium id of their environment; it needn't be installed. None where manifests say it.
         project: of the experiment.
         source_exp: which experiment of the folder, where it has several.
         overwrite: whether to replace existing episodes that were made otherwise.
@@ -99,8 +117,44 @@ def import_data(  # noqa: PLR0913 (one per flag)
         TransientError: the storage or the registry is gone.
     """
     locations = locate(data_root, database_url, storage_options)
-    request = ImportRequest(source_of(folder, locations), exp, env, project, source_exp, overwrite)
+    request = import_request(folder, exp, env, locations, project=project, source_exp=source_exp, overwrite=overwrite)
     return import_all(request, LocalRunner(), locations)
+
+
+def import_request(  # noqa: PLR0913 (one per flag)
+    folder: str | None,
+    exp: str | None,
+    env: str | None,
+    locations: Locations,
+    *,
+    project: str = DEFAULT_PROJECT,
+    source_exp: str | None = None,
+    overwrite: bool = False,
+) -> ImportRequest | MergeRequest:
+    """What is asked for: an import, or a merge where the source is another data set of this layout.
+
+    Raises:
+        RequestError: the source isn't there, or isn't said to be what it has to be.
+    """
+    if folder is not None:
+        source = _open_source(folder, locations)
+        if not _is_same_place(source, locations.open_root()) and is_data_set(source):
+            return MergeRequest(source.url, exp, env, project, source_exp, overwrite)
+    place = source_of(folder, locations)
+    if exp is None or env is None:
+        raise InvalidParameterError("Name the experiment and the environment of the episodes: --exp NAME --env ID.")
+    return ImportRequest(place, exp, env, project, source_exp, overwrite)
+
+
+def _open_source(folder: str, locations: Locations) -> DataRoot:
+    is_local = get_protocol(folder) in ("file", "local")
+    return open_data_root(str(source_folder(folder)) if is_local else folder, dict(locations.storage_options))
+
+
+def _is_same_place(one: DataRoot, other: DataRoot) -> bool:
+    if one.is_local and other.is_local:
+        return one.local_folder.resolve() == other.local_folder.resolve()
+    return one.url.rstrip("/") == other.url.rstrip("/")
 
 
 def source_of(folder: str | None, locations: Locations) -> Path:
@@ -115,18 +169,23 @@ def source_of(folder: str | None, locations: Locations) -> Path:
     return source_folder(str(root.local_folder) if folder is None else folder)
 
 
-def make_import_plan(request: ImportRequest, locations: Locations) -> ImportPlan:
-    """Resolves the request against folder and registry, and checks it; writes nothing."""
-    check_writable(locations.open_root())
+def make_import_plan(request: ImportRequest | MergeRequest, locations: Locations) -> ImportPlan | tuple[MergePlan, ...]:
+    """Resolves the request against source and registry, and checks it; writes nothing."""
+    root = locations.open_root()
+    check_writable(root)
     with registry_if_any(locations.database_url) as registry:
+        if isinstance(request, MergeRequest):
+            return plan_merge(request, _open_source(request.source, locations), root, registry, locations.trust())
         plan = plan_import(request, registry)
     check_locations(plan, locations.database_url)
     return plan
 
 
-def import_all(request: ImportRequest, runner: StepRunner, locations: Locations) -> Imported:
+def import_all(request: ImportRequest | MergeRequest, runner: StepRunner, locations: Locations) -> Imported:
     """Imports by the runner's steps, see :func:`import_data`."""
     plan = make_import_plan(request, locations)
+    if not isinstance(plan, ImportPlan):
+        return _merge_all(request, plan, runner, locations)
     batches = _import_batches(plan, runner, locations)
     if any(batch.made or batch.existing for batch in batches):
         runner.do(register_environment, plan.environment, locations)
@@ -134,13 +193,75 @@ def import_all(request: ImportRequest, runner: StepRunner, locations: Locations)
         runner.do(index_imported, plan, locations)
     labels, label_faults = runner.do(import_labels, plan, locations)
     return Imported(
-        plan.experiment.name,
-        locations.open_root().display_url("").rstrip("/"),
+        (plan.experiment.name,),
+        _shown(locations),
         batches,
         labels,
         (*(line for batch in batches for line in batch.faults), *label_faults),
         (*plan.notes, *(line for batch in batches for line in batch.notes)),
     )
+
+
+def _shown(locations: Locations) -> str:
+    return locations.open_root().display_url("").rstrip("/")
+
+
+def _merge_all(
+    request: ImportRequest | MergeRequest, plans: Sequence[MergePlan], runner: StepRunner, locations: Locations
+) -> Imported:
+    batches: list[ImportedBatch] = []
+    labels = 0
+    for plan in plans:
+        merged = _merge_batches(plan, runner, locations)
+        batches += merged
+        if any(batch.made or batch.existing for batch in merged):
+            runner.do(register_environment, plan.environment, locations)
+            runner.do(register_experiment, plan.experiment, plan.checkpoints, locations, replace=request.overwrite)
+            runner.do(index_merged, plan, locations)
+            labels += runner.do(merge_labels, plan, locations)
+    return Imported(
+        tuple(plan.experiment.name for plan in plans),
+        _shown(locations),
+        tuple(batches),
+        labels,
+        tuple(line for batch in batches for line in batch.faults),
+        tuple(line for plan in plans for line in plan.notes),
+    )
+
+
+def _merge_batches(plan: MergePlan, runner: StepRunner, locations: Locations) -> tuple[ImportedBatch, ...]:
+    url = locations.database_url
+    open_registry(url).close()  # made on first use: claims come before files
+    origin = f"merged from {canonical_digest([merge.source for merge in plan.work[:1]])}"
+    digests = {merge.key.checkpoint: origin for merge in plan.work}
+    with open_run(locations.open_root()) as run, open_claims(url, run.folder, plan.experiment.name, digests) as claims:
+        calls = (
+            {"merge": merge, "numbers": numbers, "claims": claims, "locations": locations}
+            for merge in plan.work
+            for numbers in batched(_numbers(merge, locations), _MERGED_AT_ONCE)
+        )
+        return tuple(runner.do_each(merge_batch, calls, concurrency_for(locations)))
+
+
+def merge_batch(merge: Merge, numbers: Sequence[int], claims: RunClaims, locations: Locations) -> ImportedBatch:
+    """Copies these episodes of a checkpoint of another data set, and publishes them."""
+    root = locations.open_root()
+    claimed = claims.claim(merge.key, numbers)
+    merge = replace(merge, left_over=claimed.taken_over)
+    with (
+        open_run(root) as run,
+        open_registry(locations.database_url, create=False, reached_before=True) as registry,
+    ):
+        source = _open_source(merge.source, locations)
+        batch = merge_episodes(root, source, numbers, merge, run.folder, registry)
+    claims.release(merge.key, claimed.free)
+    return batch
+
+
+def merge_labels(plan: MergePlan, locations: Locations) -> int:
+    """Stores the other data set's pictures of actions; returns how many."""
+    source = _open_source(plan.work[0].source, locations)
+    return store_labels(locations.open_root(), source, plan)
 
 
 def _import_batches(plan: ImportPlan, runner: StepRunner, locations: Locations) -> tuple[ImportedBatch, ...]:
@@ -187,10 +308,24 @@ def import_labels(plan: ImportPlan, locations: Locations) -> tuple[int, tuple[st
 
 
 def index_imported(plan: ImportPlan, locations: Locations) -> None:
-    """Registers the published episodes, some at a time: memory doesn't grow with their number."""
+    """Registers the published episodes."""
+    _index(((target.key, source.numbers()) for source, target in plan.work), locations)
+
+
+def index_merged(plan: MergePlan, locations: Locations) -> None:
+    """Registers the published episodes."""
+    _index(((merge.key, _numbers(merge, locations)) for merge in plan.work), locations)
+
+
+def _numbers(merge: Merge, locations: Locations) -> list[int]:
+    return episode_numbers(_open_source(merge.source, locations), merge.origin)
+
+
+def _index(episodes: Iterable[tuple[CheckpointKey, Sequence[int]]], locations: Locations) -> None:
+    """Some at a time: memory doesn't grow with their number."""
     root = locations.open_root()
     with open_registry(locations.database_url) as registry:
-        for source, target in plan.work:
-            for numbers in batched(source.numbers(), _INDEXED_AT_ONCE):
-                manifests = read_some(root, target.key, numbers).manifests.values()
+        for key, own in episodes:
+            for numbers in batched(own, _INDEXED_AT_ONCE):
+                manifests = read_some(root, key, numbers).manifests.values()
                 registry.record_episodes([episode_record(manifest) for manifest in manifests])

@@ -20,6 +20,8 @@ from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 
 Layout = Literal["documented", "server"]
 
+#: Of the server; see :mod:`rlhfblender_core.import_data.demonstrations`.
+DEMONSTRATIONS = "generated_demos"
 #: File names before and after the episode's number, the usual one first.
 _NAMES: Mapping[Layout, Mapping[ArtifactKind, tuple[tuple[str, str], ...]]] = {
     "documented": {
@@ -63,12 +65,19 @@ class SourceCheckpoint:
         path: below each kind's folder.
         name: of the checkpoint, as the source has it.
         layout: which names its files have.
+        states: folder of its episodes' states of the environment, below the source; ``""`` for none.
     """
 
     folder: Path
     path: str
     name: str
     layout: Layout
+    states: str = ""
+
+    def states_of(self, number: int) -> Path | None:
+        """The file of an episode's states of the environment, if there is one."""
+        file = self.folder / self.states / f"env_states_{number}.npy"
+        return file if self.states and file.is_file() else None
 
     def numbers(self) -> list[int]:
         """Of its episodes, ascending: every number that any file has."""
@@ -96,6 +105,11 @@ class SourceCheckpoint:
                 if all(_number(file.name, prefix, extension) is None for prefix, extension in names):
                     found.append(file)
         return found
+
+    @property
+    def demonstrations(self) -> tuple[Path, ...]:
+        """Files of episodes that people have played."""
+        return ()
 
     def _usual(self, number: int) -> dict[ArtifactKind, Path]:
         names = {kind: names[0] for kind, names in _NAMES[self.layout].items()}
@@ -143,7 +157,7 @@ def data_folder(folder: Path) -> Path:
             f"There is no folder {str(folder)!r}. Give the folder that has episodes/ and renders/."
         )
     for candidate in (folder, folder / "data"):
-        if any((candidate / kind).is_dir() for kind in ArtifactKind):
+        if any((candidate / kind).is_dir() for kind in (*ArtifactKind, DEMONSTRATIONS)):
             return candidate
     kinds = ", ".join(f"{kind}/" for kind in ArtifactKind)
     raise DataNotUsableError(f"{folder} has none of {kinds}. Give the folder that has episodes/ and renders/.")

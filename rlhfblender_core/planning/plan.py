@@ -38,6 +38,7 @@ from rlhfblender_core.planning.environment import (
     spec_of,
 )
 from rlhfblender_core.planning.experiment_names import check_free, default_name, in_its_project
+from rlhfblender_core.planning.following import begin_following
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest, registrable_path
 from rlhfblender_core.registry import (
     EnvironmentRecord,
@@ -47,6 +48,7 @@ from rlhfblender_core.registry import (
     experiment_conflict,
 )
 from rlhfblender_core.rollout.agents import CheckpointAgent, RandomAgent, RolloutAgent
+from rlhfblender_core.rollout.entry_point_agent import entry_point_agent
 from rlhfblender_core.rollout.episode import RawRecorder
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
@@ -122,15 +124,29 @@ def plan_generation(
     rollouts: tuple[RolloutSettings, ...] = ()
     notes: tuple[str, ...] = ()
     if not request.register_only:
-        agents, notes = _agents(request, experiment, environment, options, cache, storage_options)
+        if experiment.kind == "agent" and not request.random:
+            agents = _own_agents(request, options, trust)
+        else:
+            agents, notes = _agents(request, experiment, environment, options, cache, storage_options)
         notes = (*note, *_moved_notes(registered, experiment), *notes)
         for agent in agents:
             if isinstance(agent, CheckpointAgent) and not agent.trust:
                 trust.admit_agent_kwargs(spec, agent.env_kwargs)
         rollouts = tuple(_rollout_settings(environment, env_kwargs, description, agent, options) for agent in agents)
         for rollout in rollouts:
-            _check_fit(rollout, spec, description)
+            notes += _check_fit(rollout, spec, description)
             _check_masks(rollout)
+    if request.follow:
+        following = begin_following(
+            experiment,
+            registry,
+            storage_options,
+            chosen=[agent.step for agent in (rollout.agent for rollout in rollouts) if agent.is_trained],
+            num_episodes=request.num_episodes,
+            has_baseline=RANDOM_BASELINE in request.checkpoints,
+        )
+        experiment = replace(experiment, following=following)
+    notes = tuple(dict.fromkeys(notes))
     return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite, notes)
 
 
@@ -153,8 +169,10 @@ def _environment_id(request: GenerationRequest, registered: ExperimentRecord | N
 def _kind(request: GenerationRequest, registered: ExperimentRecord | None) -> ExperimentKind | None:
     """Whether the experiment is one of checkpoints; ``--random`` on one of those adds its random baseline."""
     if request.random:
-        adds_baseline = registered is not None and registered.kind == "trained" and not request.overwrite
-        return "trained" if adds_baseline else "random"
+        adds_baseline = registered is not None and registered.kind != "random" and not request.overwrite
+        return registered.kind if registered is not None and adds_baseline else "random"
+    if request.options.get("agent") is not None:
+        return "agent"
     if request.model_path is not None:
         return "trained"
     if registered is not None:
@@ -162,7 +180,7 @@ def _kind(request: GenerationRequest, registered: ExperimentRecord | None) -> Ex
     if request.register_only and request.exp is None:
         return None
     raise InvalidParameterError(
-        "Give --random for a random agent, or --model-path with a checkpoint or a folder of them."
+        "Give --random for a random agent, --model-path with a checkpoint or a folder of them, or --agent for your own."
     )
 
 
@@ -231,6 +249,16 @@ def _agents(
     return agents, tuple(dict.fromkeys((*notes, *(note for ref in refs for note in ref.notes), *ignored)))
 
 
+def _own_agents(request: GenerationRequest, options: RolloutOptions, trust: Trust) -> list[RolloutAgent]:
+    """The user's own agent, and the random baseline; in the order asked for."""
+    if options.agent is None:
+        raise InvalidParameterError(f"Experiment {request.exp!r} has no --agent. Give it.")
+    kwargs = dict(options.agent_kwargs or {})
+    trust.admit_agent(options.agent, kwargs, is_named=request.options.get("agent") is not None)
+    own = entry_point_agent(options.agent, kwargs)
+    return [RandomAgent() if step == RANDOM_BASELINE else own for step in dict.fromkeys(request.checkpoints)]
+
+
 def _fetched(
     file: CheckpointFile,
     request: GenerationRequest,
@@ -267,6 +295,7 @@ def _rollout_settings(
             options,
             fps=options.fps or description.fps,
             deterministic=options.deterministic and agent.is_trained,
+            features=options.features and agent.is_trained,
             action_mask_method=options.action_mask_method if agent.takes_masks else None,
         ),
         action_names=fitting_names(environment, description),
@@ -274,17 +303,19 @@ def _rollout_settings(
     )
 
 
-def _check_fit(rollout: RolloutSettings, registered: EnvironmentSpec, description: EnvironmentDescription) -> None:
-    """Makes sure that the checkpoint's policy can see and act in the environment.
+def _check_fit(
+    rollout: RolloutSettings, registered: EnvironmentSpec, description: EnvironmentDescription
+) -> tuple[str, ...]:
+    """Makes sure that the checkpoint's policy can see and act in the environment; what to know about how it does.
 
     Raises:
         SpacesDifferError: it can't.
     """
     if not isinstance(rollout.agent, CheckpointAgent):
-        return
+        return ()
     if rollout.environment != registered:  # the agent brings kwargs of its own, which may change the spaces
         description = describe_environment(rollout.environment)
-    check_spaces(
+    return check_spaces(
         rollout.agent.ref,
         space_from_description(description.observation_space),
         space_from_description(description.action_space),

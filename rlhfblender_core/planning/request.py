@@ -14,6 +14,7 @@ from rlhfblender_core.checkpoints.select import parse_wanted
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.names import checked_name, path_segment
 from rlhfblender_core.registry import DEFAULT_PROJECT
+from rlhfblender_core.rollout.code_identity import with_absolute_paths
 from rlhfblender_core.rollout.options import RolloutOptions, check_at_least
 from rlhfblender_core.storage import has_password
 from rlhfblender_core.wording import did_you_mean
@@ -28,6 +29,7 @@ class GenerationRequest:
 
     Attributes:
         options: those of :class:`~rlhfblender_core.rollout.options.RolloutOptions` that are asked for, by name.
+        follow: checkpoints that appear in the model folder later get episodes, too.
         default_max_steps_per_episode: of an experiment that isn't registered yet, where the options don't say. A
             registered one keeps what it has: asking for something else would be a conflict.
 
@@ -49,6 +51,7 @@ class GenerationRequest:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     action_names: Sequence[str] | None = None
     register_only: bool = False
+    follow: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     default_max_steps_per_episode: int | None = None
     overwrite: bool = False
@@ -69,12 +72,21 @@ class GenerationRequest:
             raise InvalidParameterError("Give either --random or --model-path, not both.")
         # As one by one from here on: "256,512" is two.
         object.__setattr__(self, "checkpoints", parse_wanted(self.checkpoints))
+        self._check_agent()
         if self.random and any(step not in (LATEST, RANDOM_BASELINE) for step in self.checkpoints):
             raise InvalidParameterError("--checkpoints needs a --model-path; a random agent has no checkpoints.")
         if not self.checkpoints:
             raise InvalidParameterError(
                 "--checkpoints is empty. Give steps, -1 for the latest, 0 for a random baseline."
             )
+
+    def _check_agent(self) -> None:
+        if self.options.get("agent") is None:
+            return
+        if self.random or self.model_path:
+            raise InvalidParameterError("Give --agent alone, or --random, or --model-path.")
+        if any(step not in (LATEST, RANDOM_BASELINE) for step in self.checkpoints):
+            raise InvalidParameterError("An --agent has no checkpoints. Name its file in --agent-kwargs.")
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -128,5 +140,7 @@ def request_from_flags(flags: Mapping[str, Any]) -> GenerationRequest:
         asked["render"] = not flags["no_render"]
     if flags.get("vecnormalize") is not None:
         asked["vecnormalize"] = registrable_path(flags["vecnormalize"], "--vecnormalize")
+    if asked["agent_kwargs"] is not None:  # an empty form says nothing
+        asked["agent_kwargs"] = with_absolute_paths(asked["agent_kwargs"]) or None
     options = {name: value for name, value in asked.items() if value is not None}
     return GenerationRequest(**{name: flags[name] for name in flags if name in _REQUEST_NAMES}, options=options)

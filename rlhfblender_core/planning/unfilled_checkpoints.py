@@ -8,10 +8,11 @@ from typing import Any
 from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints
 from rlhfblender_core.checkpoints.select import modified_at
 from rlhfblender_core.checkpoints.statistics import statistics_url
-from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.dataset.published import read_published
+from rlhfblender_core.dataset.existing import find_existing
+from rlhfblender_core.dataset.layout import RANDOM, CheckpointKey
 from rlhfblender_core.errors import CheckpointNotUsableError, InvalidParameterError
-from rlhfblender_core.registry import ExperimentRecord
+from rlhfblender_core.planning.following import is_followed
+from rlhfblender_core.registry import ExperimentRecord, Registry
 from rlhfblender_core.storage import DataRoot
 
 
@@ -41,16 +42,20 @@ def find_waiting(
     experiment: ExperimentRecord,
     num_episodes: int,
     root: DataRoot,
+    registry: Registry | None = None,
     *,
     settle_seconds: float,
     options: Mapping[str, Any] | None = None,
 ) -> WaitingCheckpoints:
-    """Looks into the experiment's model folder.
+    """Looks into the experiment's model folder; for what is newer than the chosen ones, where it is followed.
+
+    The random baseline waits where there is such a checkpoint, and it has fewer episodes than is wanted of it.
 
     Args:
         experiment: registered, with a model path.
         num_episodes: how many each checkpoint shall have.
         root: where its episodes are.
+        registry: with the index of them.
         settle_seconds: files changed less than so long ago count as still being written. Stable-Baselines3 saves in
             place, and statistics after the model.
         options: for fsspec, to reach the model folder.
@@ -64,14 +69,29 @@ def find_waiting(
         raise InvalidParameterError(f"Experiment {experiment.name!r} has no model folder to watch.")
     found: dict[str, list[str]] = {"complete": [], "ready": [], "unsettled": []}
     pattern, statistics = (experiment.settings.get(name) for name in ("checkpoint_pattern", "vecnormalize"))
+
+    def is_complete(label: str) -> bool:
+        existing = find_existing(root, registry, CheckpointKey(experiment.name, label))
+        return not existing.missing(range(num_episodes))
+
     for file in find_checkpoints(experiment.model_path, experiment.env_id, options, pattern=pattern):
-        published = read_published(root, CheckpointKey(experiment.name, file.label))
-        if not published.missing(range(num_episodes)):
+        if experiment.following is not None and not is_followed(file, experiment.following, options):
+            continue
+        if is_complete(file.label):
             state = "complete"
         else:
             state = "ready" if _is_settled(file, statistics, settle_seconds, options) else "unsettled"
         found[state].append(file.label)
+    if any(found.values()) and _has_baseline(experiment, registry):
+        found["complete" if is_complete(RANDOM) else "ready"].insert(0, RANDOM)
     return WaitingCheckpoints(**{state: tuple(labels) for state, labels in found.items()})
+
+
+def _has_baseline(experiment: ExperimentRecord, registry: Registry | None) -> bool:
+    if experiment.following is None:
+        return False
+    registered = registry.list_checkpoints(experiment.name) if registry else []
+    return experiment.following.has_baseline or any(record.label == RANDOM for record in registered)
 
 
 def _is_settled(

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Iterable
 from shlex import quote
 
+from rlhfblender_core.dataset.existing import Existing, find_existing
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path
-from rlhfblender_core.dataset.published import Published, read_published
 from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.locations import Locations
-from rlhfblender_core.registry import registry_if_any
+from rlhfblender_core.registry import Registry, registry_if_any
 from rlhfblender_core.runs.claims import live_runs
 from rlhfblender_core.runs.folders import is_any_alive
 from rlhfblender_core.wording import counted
@@ -16,13 +16,13 @@ from rlhfblender_core.wording import counted
 _MOST_NAMED = 3
 
 
-def check_unknown_files(published: Published, wanted: Iterable[int], env_id: str, locations: Locations) -> None:
+def check_unknown_files(existing: Existing, wanted: Iterable[int], env_id: str, locations: Locations) -> None:
     """Makes sure that no unknown file lies where these episodes go. Asks nobody where there is none.
 
     What a run leaves without a manifest is known by its claim, and what has lost its manifest by its row.
 
     Args:
-        published: the checkpoint's listing.
+        existing: the checkpoint's listing.
         wanted: numbers of the episodes that will be made.
         env_id: for the command that takes such files in.
         locations: data root and registry.
@@ -31,15 +31,17 @@ def check_unknown_files(published: Published, wanted: Iterable[int], env_id: str
         DataNotUsableError: there are such files; they are named.
     """
     numbers = set(wanted)
-    if not unknown_files(published, numbers):
+    if not unknown_files(existing, numbers):
         return
-    ours = _known_numbers(published, locations)
-    if ours is None:
-        return  # what a run under way is about is settled when files are published
-    # Listed again: another run may have committed, or removed, what was seen.
-    paths = unknown_files(read_published(locations.open_root(), published.key), numbers - ours)
+    with registry_if_any(locations.database_url) as registry:
+        ours = _known_numbers(existing, numbers, registry, locations)
+        if ours is None:
+            return  # what a run under way is about is settled when files are published
+        # Listed again: another run may have committed, or removed, what was seen.
+        now = find_existing(locations.open_root(), registry, existing.key)
+    paths = unknown_files(now, numbers - ours)
     if paths:
-        raise DataNotUsableError(_refusal(paths, published.key.experiment, env_id))
+        raise DataNotUsableError(_refusal(paths, existing.key.experiment, env_id))
 
 
 def _refusal(paths: list[str], experiment: str, env_id: str) -> str:
@@ -52,31 +54,28 @@ def _refusal(paths: list[str], experiment: str, env_id: str) -> str:
     )
 
 
-def unknown_files(published: Published, numbers: Collection[int]) -> list[str]:
+def unknown_files(existing: Existing, numbers: Collection[int]) -> list[str]:
     """Paths of files in the places of these episodes that no manifest names."""
-    key, manifests = published.key, published.manifests
+    key = existing.key
     return [
         artifact_path(kind, EpisodeKey(key.experiment, key.checkpoint, number))
         for kind in ArtifactKind
-        for number in sorted(published.sizes[kind].keys() & numbers)
-        if number not in manifests or kind not in manifests[number].artifacts
+        for number in sorted(existing.unnamed.get(kind, frozenset()).intersection(numbers))
     ]
 
 
-def _known_numbers(published: Published, locations: Locations) -> frozenset[int] | None:
+def _known_numbers(
+    existing: Existing, numbers: Collection[int], registry: Registry | None, locations: Locations
+) -> frozenset[int] | None:
     """Episodes whose files without a manifest are ours; None where a run is under way that may be making some."""
-    root, key = locations.open_root(), published.key
+    root, key = locations.open_root(), existing.key
     if root.is_local and is_any_alive(root):  # its registry may be another one
         return None
-    with registry_if_any(locations.database_url) as registry:
-        if registry is None:
-            return frozenset()
-        if live_runs(registry, key.experiment):
-            return None
-        # In this order: what is claimed first is indexed in the moment in which it is released.
-        claimed = registry.list_claims(key.experiment).values()
-        lost = {
-            row.number for row in registry.list_episodes(key.experiment, key.checkpoint)
-        } - published.manifests.keys()
-        numbers = (claims.get(key.checkpoint, frozenset()) for claims in claimed)
-        return frozenset(lost).union(*numbers)
+    if registry is None:
+        return frozenset()
+    if live_runs(registry, key.experiment):
+        return None
+    # In this order: what is claimed first is indexed in the moment in which it is released.
+    claimed = registry.list_claims(key.experiment).values()
+    lost = registry.find_indexed(key.experiment, key.checkpoint, numbers) - existing.committed
+    return frozenset(lost).union(*(claims.get(key.checkpoint, frozenset()) for claims in claimed))

@@ -3,17 +3,19 @@
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+from rlhfblender_core.dataset.existing import Existing, find_existing
 from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.dataset.published import Published, read_published
 from rlhfblender_core.locations import Locations
 from rlhfblender_core.planning.plan import GenerationPlan, plan_generation
 from rlhfblender_core.planning.request import GenerationRequest
 from rlhfblender_core.planning.same_request import check_same_request
 from rlhfblender_core.planning.unknown_files import check_unknown_files
 from rlhfblender_core.registry import registry_if_any
+from rlhfblender_core.rollout.pace import Pace, cut_shards
 from rlhfblender_core.rollout.settings import RolloutSettings
-from rlhfblender_core.rollout.shards import PendingShard, Shard, cut_shards
+from rlhfblender_core.rollout.shards import PendingShard, Shard
 from rlhfblender_core.storage import check_writable
 
 
@@ -23,29 +25,33 @@ class CheckpointWork:
 
     Attributes:
         settings: how its episodes are rolled out.
-        published: what exists.
+        existing: what exists.
         num_episodes: how many there shall be.
         replace: whether those that exist are regenerated.
     """
 
     settings: RolloutSettings
-    published: Published
+    existing: Existing
     num_episodes: int
     replace: bool
 
     @property
+    def key(self) -> CheckpointKey:
+        """Experiment and checkpoint."""
+        return self.existing.key
+
+    @cached_property
     def missing(self) -> tuple[int, ...]:
         """Episodes to make."""
         wanted = range(self.num_episodes)
-        return tuple(wanted) if self.replace else self.published.missing(wanted)
+        return tuple(wanted) if self.replace else self.existing.missing(wanted)
 
-    def shards(self, concurrency: int) -> Iterator[PendingShard]:
-        """The missing episodes, cut for so many workers."""
-        manifests = self.published.manifests
-        existing = frozenset(n for n in manifests if manifests[n].request_digest == self.settings.digest)
-        for episodes in cut_shards(self.missing, concurrency):
-            shard = Shard(self.published.key, self.settings, episodes, self.replace)
-            yield PendingShard(shard, existing.intersection(episodes), self.published.present.intersection(episodes))
+    def shards(self, pace: Pace) -> Iterator[PendingShard]:
+        """The missing episodes, cut as the next shard is asked for."""
+        same, present = self.existing.digests.get(self.settings.digest, frozenset()), self.existing.present
+        for episodes in cut_shards(self.missing, pace):
+            shard = Shard(self.key, self.settings, episodes, self.replace)
+            yield PendingShard(shard, same.intersection(episodes), present.intersection(episodes))
 
 
 @dataclass(frozen=True)
@@ -82,10 +88,10 @@ class GenerationWork:
         """Whether a trained agent makes some of them."""
         return any(work.missing and work.settings.agent.is_trained for work in self.checkpoints)
 
-    def shards(self, concurrency: int) -> Iterator[PendingShard]:
-        """The missing episodes of all checkpoints, cut for so many workers."""
+    def shards(self, pace: Pace) -> Iterator[PendingShard]:
+        """The missing episodes of all checkpoints, cut as the next shard is asked for."""
         for checkpoint in self.checkpoints:
-            yield from checkpoint.shards(concurrency)
+            yield from checkpoint.shards(pace)
 
 
 def plan_work(request: GenerationRequest, locations: Locations) -> GenerationWork:
@@ -113,17 +119,19 @@ def _checkpoint_work(plan: GenerationPlan, locations: Locations) -> Iterator[Che
     if plan.experiment is None:
         return
     root = locations.open_root()
-    for settings in plan.settings:
-        published = read_published(root, CheckpointKey(plan.experiment.name, settings.label))
-        if not plan.replace:
-            check_same_request(published, settings, range(plan.num_episodes))
-        known = replace(settings, reproducible=_known(published, settings))
-        work = CheckpointWork(known, published, plan.num_episodes, plan.replace)
-        check_unknown_files(published, work.missing, plan.environment.env_id, locations)
-        yield work
+    with registry_if_any(locations.database_url) as registry:
+        for settings in plan.settings:
+            key = CheckpointKey(plan.experiment.name, settings.label)
+            existing = find_existing(root, registry, key, settings.digest)
+            if not plan.replace:
+                check_same_request(root, existing, settings, range(plan.num_episodes))
+            known = replace(settings, reproducible=_known(existing, settings))
+            work = CheckpointWork(known, existing, plan.num_episodes, plan.replace)
+            check_unknown_files(existing, work.missing, plan.environment.env_id, locations)
+            yield work
 
 
-def _known(published: Published, settings: RolloutSettings) -> bool | None:
-    """What episodes of the same request say of their environment, so that it need not be tried out again."""
-    same = (manifest for manifest in published.manifests.values() if manifest.request_digest == settings.digest)
-    return next((manifest.reproducible for manifest in same if manifest.reproducible is not None), None)
+def _known(existing: Existing, settings: RolloutSettings) -> bool | None:
+    """What an episode of the same request says of its environment, so that it need not be tried out again."""
+    sample = existing.sample
+    return sample.reproducible if sample is not None and sample.request_digest == settings.digest else None

@@ -1,13 +1,18 @@
 """Policies with an action distribution and a value function: PPO, A2C, TRPO, MaskablePPO, RecurrentPPO."""
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.distributions import CategoricalDistribution
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch.distributions import Bernoulli, Categorical
 
 from rlhfblender_core.policies.checkpoint_policy import CheckpointPolicy, Observation, floats
+from rlhfblender_core.policies.operators import choose, operator_of
 from rlhfblender_core.policies.protocol import PolicyStep, UncertaintyKind
 from rlhfblender_core.wrappers.masks import ActionMasks
 
@@ -17,7 +22,20 @@ class ActorCriticPolicy(CheckpointPolicy):
 
     uncertainty_kind = UncertaintyKind.ENTROPY
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        network = self.network
+        layers = network.mlp_extractor
+        is_known = type(layers) is MlpExtractor
+        self._actor = operator_of(layers.policy_net) if is_known else layers.forward_actor
+        self._critic = operator_of(layers.value_net) if is_known else layers.forward_critic
+        self._value = operator_of(network.value_net)
+        self._is_categorical = type(network.action_dist) is CategoricalDistribution
+        self._is_flat = _takes_rows(network)
+
     def _start(self) -> None:
+        # Anew for each episode: whoever wants to see what the head is given has hooked it meanwhile.
+        self._head = operator_of(self.network.action_net)
         if getattr(self.network, "use_sde", False):
             # Exploration noise is a function of the state, drawn once per episode.
             self.network.reset_noise()
@@ -25,6 +43,8 @@ class ActorCriticPolicy(CheckpointPolicy):
     def _decide(self, observation: Observation) -> PolicyStep:
         network = self.network
         latent_actor, latent_critic = self._latents(observation)
+        if self._is_categorical:
+            return self._choose(self._head(latent_actor), self._value(latent_critic))
         if getattr(network, "use_sde", False) and hasattr(network, "sde_features_extractor"):
             noise = network.sde_features_extractor(network.extract_features(observation))
             mean = network.action_net(latent_actor)
@@ -32,16 +52,33 @@ class ActorCriticPolicy(CheckpointPolicy):
         else:
             # Stable-Baselines3 gives actions, or the distribution: both in one pass only by this method.
             distribution = network._get_action_dist_from_latent(latent_actor)  # noqa: SLF001
-        return self._step(distribution, network.value_net(latent_critic))
+        return self._step(distribution, self._value(latent_critic))
 
     def _latents(self, observation: Observation) -> tuple[torch.Tensor, torch.Tensor]:
-        network = self.network
-        features = network.extract_features(observation)
-        if network.share_features_extractor:
-            latents: tuple[torch.Tensor, torch.Tensor] = network.mlp_extractor(features)
-            return latents
-        actor, critic = features
-        return network.mlp_extractor.forward_actor(actor), network.mlp_extractor.forward_critic(critic)
+        actor, critic = self._features(observation)
+        return self._actor(actor), self._critic(critic)
+
+    def _features(self, observation: Observation) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the layers of the actor and of the critic get, which may be the same."""
+        if self._is_flat:
+            rows = observation.float().flatten(1)
+            return rows, rows
+        features = self.network.extract_features(observation)
+        return features if isinstance(features, tuple) else (features, features)
+
+    def _choose(self, logits: torch.Tensor, value: torch.Tensor) -> PolicyStep:
+        chosen = choose(logits, deterministic=self._deterministic)
+        if math.isnan(chosen.log_prob):
+            return self._step(self.network.action_dist.proba_distribution(action_logits=logits), value)
+        space: Any = self._action_space
+        return PolicyStep(
+            action=space.dtype.type(chosen.action + space.start),
+            probs=chosen.probs.numpy()[0],
+            log_prob=chosen.log_prob,
+            entropy=chosen.entropy,
+            value=value.item(),
+            uncertainty=chosen.entropy,
+        )
 
     def _step(self, distribution: Any, values: torch.Tensor) -> PolicyStep:
         action = distribution.get_actions(deterministic=self._deterministic)
@@ -84,8 +121,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
     def _latents(self, observation: Observation) -> tuple[torch.Tensor, torch.Tensor]:
         network = self.network
-        features = network.extract_features(observation)
-        actor, critic = (features, features) if network.share_features_extractor else features
+        actor, critic = self._features(observation)
         actor, self._actor_state = _through(network.lstm_actor, actor, self._actor_state)
         if network.lstm_critic is not None:
             critic, self._critic_state = _through(network.lstm_critic, critic, self._critic_state)
@@ -93,7 +129,14 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             critic = actor
         else:
             critic = network.critic(critic)
-        return network.mlp_extractor.forward_actor(actor), network.mlp_extractor.forward_critic(critic)
+        return self._actor(actor), self._critic(critic)
+
+
+def _takes_rows(network: Any) -> bool:
+    """Whether the network's layers get the observations as they are, one row each: no pictures, no Dicts."""
+    space = network.observation_space
+    is_plain = type(network.features_extractor) is FlattenExtractor and isinstance(space, spaces.Box)
+    return is_plain and not is_image_space(space)
 
 
 State = tuple[torch.Tensor, torch.Tensor]

@@ -18,6 +18,8 @@ from rlhfblender_core.policies.protocol import PolicyStep, UncertaintyKind, deri
 _TORCH_STREAM, _NUMPY_STREAM = 2, 3
 
 Floats = npt.NDArray[np.float32]
+#: Lowest and highest values of a Box.
+Bounds = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 #: A batch of one observation: a tensor, or one per key.
 Observation = Any
 
@@ -33,13 +35,21 @@ class CheckpointPolicy(ABC):
         pipeline: makes the policy's observations of the environment's.
         action_space: the environment's.
         deterministic: take the most likely action instead of sampling.
+        bounds: lowest and highest actions of the space that it was trained in, where they are others.
     """
 
     uncertainty_kind: UncertaintyKind = UncertaintyKind.NONE
 
     def __init__(
-        self, network: Any, pipeline: ObservationPipeline, action_space: spaces.Space[Any], *, deterministic: bool
+        self,
+        network: Any,
+        pipeline: ObservationPipeline,
+        action_space: spaces.Space[Any],
+        *,
+        deterministic: bool,
+        bounds: Bounds | None = None,
     ) -> None:
+        self._bounds = bounds
         self.network = network
         self._pipeline = pipeline
         self._action_space = action_space
@@ -77,11 +87,13 @@ class CheckpointPolicy(ABC):
         space = self._action_space
         values = action.numpy().reshape(space.shape or ())
         if isinstance(space, spaces.Box):
-            if self.network.squash_output:
-                values = space.low + 0.5 * (values + 1.0) * (space.high - space.low)
-            else:
+            low, high = self._bounds or (space.low, space.high)
+            values = low + 0.5 * (values + 1.0) * (high - low) if self.network.squash_output else values
+            values = np.clip(values, low, high) if self._bounds or not self.network.squash_output else values
+            if self._bounds:
                 values = np.clip(values, space.low, space.high)
-            return values.astype(space.dtype, copy=False)
+            # Stable-Baselines3 gives fractions where an environment wants whole numbers, in training too.
+            return values.astype(space.dtype, copy=False) if space.dtype.kind == "f" else values
         if isinstance(space, spaces.Discrete):
             return space.dtype.type(values + space.start)
         shifted = values + space.start if isinstance(space, spaces.MultiDiscrete) else values

@@ -109,15 +109,17 @@ class _Part:
         # Stacked before it was normalised, if the statistics are of that shape: VecNormalize(VecFrameStack(env)).
         self._stack_first = moments is not None and _fits_stacked(space, moments, frame_stack)
         if self._stack_first:
-            space = self._stacking(space, frame_stack)
+            space = self._stacking(space, frame_stack, trained)
         if moments is not None:
             space = _normalised_space(space, moments, statistics, trained)
         if not self._stack_first:
-            space = self._stacking(space, frame_stack)
+            space = self._stacking(space, frame_stack, trained)
         self._transposed = _is_image(space) and not _channels_first(space)
         self.space = _transposed(space) if self._transposed else space
 
-    def _stacking(self, space: spaces.Space[Any], frame_stack: int | None) -> spaces.Space[Any]:
+    def _stacking(
+        self, space: spaces.Space[Any], frame_stack: int | None, trained: SpaceInfo | None
+    ) -> spaces.Space[Any]:
         self._stack: _Stack | None = None
         if frame_stack is None:
             return space
@@ -127,6 +129,10 @@ class _Part:
                 "stacked. Use the environment it was trained in, or --env-kwargs frame_stack:0."
             )
         self._stack = _Stack(space, frame_stack)
+        other = _Stack(space, frame_stack, axis=0)  # VecFrameStack(channels_order="first")
+        shapes = [_shape_seen(stack.space) for stack in (self._stack, other)]
+        if trained is not None and trained.shape == shapes[1] != shapes[0]:
+            self._stack = other
         return self._stack.space
 
     def reset(self) -> None:
@@ -152,8 +158,9 @@ class _Part:
 class _Stack:
     """The last observations side by side, zeros before the first; the newest comes last."""
 
-    def __init__(self, space: spaces.Box, frames: int) -> None:
-        self._axis = 0 if _is_image(space) and _channels_first(space) else -1
+    def __init__(self, space: spaces.Box, frames: int, axis: int | None = None) -> None:
+        default = 0 if _is_image(space) and _channels_first(space) else -1
+        self._axis = default if axis is None else axis
         self._side = space.shape[self._axis]
         self.space = spaces.Box(
             low=np.repeat(space.low, frames, axis=self._axis),
@@ -227,6 +234,10 @@ def _is_image(space: spaces.Space[Any]) -> bool:
     if not isinstance(space, spaces.Box) or len(space.shape) != _IMAGE_SIDES or space.dtype != np.uint8:
         return False
     return bool((space.low == 0).all() and (space.high == _WHITE).all())
+
+
+def _shape_seen(space: spaces.Box) -> tuple[int, ...]:
+    return (_transposed(space) if _is_image(space) and not _channels_first(space) else space).shape
 
 
 def _channels_first(space: spaces.Space[Any]) -> bool:

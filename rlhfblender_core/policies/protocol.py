@@ -19,6 +19,8 @@ class UncertaintyKind(StrEnum):
     Q_SOFTMAX_ENTROPY = "q_softmax_entropy"
     #: Standard deviation over the quantiles of the return of the action taken.
     QUANTILE_SPREAD = "quantile_spread"
+    #: An agent of the user's own gives an uncertainty, and doesn't say of what kind.
+    OWN = "own"
     #: Largest minus smallest of the critics' values of the action taken: ``|Q1 - Q2|`` with two.
     TWIN_CRITIC_GAP = "twin_critic_gap"
 
@@ -42,6 +44,8 @@ class PolicyStep:
         q_values: float32: (n,) of all actions for DQN and QR-DQN, (critics,) of the action taken for actor-critics
             with Q-functions.
         uncertainty: see :class:`UncertaintyKind`; NaN where the kind is none.
+        features: float32 (d,): what the last layer of the network that acts was given; None where they weren't asked
+            for.
     """
 
     action: Any
@@ -53,6 +57,7 @@ class PolicyStep:
     value: float | None = None
     q_values: npt.NDArray[np.float32] | None = None
     uncertainty: float = float("nan")
+    features: npt.NDArray[np.float32] | None = None
 
 
 class Policy(Protocol):

@@ -131,6 +131,18 @@ class DataSet(Sequence[Episode]):
         """Those episodes for which it is true: ``filter_episodes(lambda episode: episode.episode_return > 100)``."""
         return replace(self, conditions=(*self.conditions, condition))
 
+    def where(self, condition: str) -> "DataSet":
+        """Those episodes that meet a condition as ``--where`` takes it: ``where("return > 100 and length < 500")``.
+
+        Raises:
+            InvalidParameterError: it is no condition.
+        """
+        from rlhfblender_core.dataset.publish import episode_record  # with SQLAlchemy, which reading never needs
+        from rlhfblender_core.dataset.where import parse_where
+
+        meant = parse_where(condition)
+        return self.filter_episodes(lambda episode: meant.matches(episode_record(episode.manifest)))
+
     def episode(self, number: int) -> Episode:
         """Episode ``number`` of the one checkpoint that is chosen.
 

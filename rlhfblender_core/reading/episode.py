@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.storage import DataRoot, fetch_file, read_bytes
 from rlhfblender_core.untrusted.npy import parse_npy
 from rlhfblender_core.untrusted.npz import Arrays, open_arrays, reading_arrays
+
+if TYPE_CHECKING:
+    import gymnasium as gym
 
 _OBSERVATION, _FINAL = "obs", "final_"
 #: Members of the ``.npz`` that don't have one row per step.
@@ -138,7 +141,8 @@ class Episode:
     def observations(self) -> Any:
         """T+1 observations, the final one included: an array, or a dictionary of them where the space is a Dict.
 
-        Columns of nested spaces keep their names (``arm.angle``).
+        Of an imported episode whose source doesn't have the final one they are T. Columns of nested spaces keep their
+        names (``arm.angle``).
         """
         with self.open() as arrays:
             return _with_final(arrays)
@@ -233,6 +237,34 @@ class Episode:
             row = {name: _plain(column[t]) for name, column in columns.items()}
             yield {**place, "t": t, **row, "infos": json.loads(row["infos"])}
 
+    def replay(self, *, render: bool = False, database_url: str | None = None) -> "Iterator[gym.Env[Any, Any]]":
+        """Plays the episode again from its seed and actions: the environment at each of its T steps, before the action.
+
+        Observations and rewards are compared with the recorded ones, so what is given is exact. It is made in this
+        process, in the agent's wrappers (``env.unwrapped`` is without them), and closed at the end. Where the
+        data set is somebody else's, see SECURITY.md on what may be made.
+
+        Args:
+            render: whether ``env.render()`` gives pictures.
+            database_url: of the registry that the data set was made with; None for SQLite beside the data.
+
+        Raises:
+            DataNotUsableError: the episode was made elsewhere, or goes another way than recorded.
+            EnvironmentNotTrustedError: the environment would be made with what only the data set names.
+            RequestError: the environment can't be made here.
+        """
+        from rlhfblender_core.locations import locate  # with SQLAlchemy and Gymnasium, which reading never needs
+        from rlhfblender_core.rollout.replay import replay_of, replayed
+
+        trust = locate(self.root.url, database_url, self.root.options).trust()
+        try:
+            with self.open() as arrays:
+                for moment in replayed(replay_of(self.manifest, trust, render=render), arrays):
+                    if moment.step < len(self):
+                        yield moment.env
+        except DataNotUsableError as error:
+            raise DataNotUsableError(f"Episode {self.id} can't be played again: {error}") from error
+
     def __getstate__(self) -> Mapping[str, Any]:
         """Without a video that was fetched: another process fetches its own."""
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
@@ -258,7 +290,7 @@ class Episode:
     def _column(self, kind: ArtifactKind) -> NDArray[Any]:
         path = self._path(kind)
         with reading_arrays(self.root.display_url(path)):
-            return parse_npy(self._content(path))
+            return parse_npy(self._content(path)).copy()  # writable
 
     def _frame_shape(self) -> tuple[int, int]:
         height, width = self.manifest.frame_height, self.manifest.frame_width
@@ -289,14 +321,26 @@ def _has_rows(name: str) -> bool:
     return name not in _OF_EPISODE and not name.startswith(_FINAL)
 
 
+def observed_columns(arrays: Arrays) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]] | None]:
+    """What was observed, (T, …) by the name of its column (``""``, or ``arm.angle`` of nested spaces), and at the end.
+
+    Args:
+        arrays: of an episode's ``.npz``.
+
+    Returns:
+        The columns, and the last observation's; None for an imported episode whose source doesn't say it.
+    """
+    names = [name for name in arrays if name == _OBSERVATION or name.startswith(f"{_OBSERVATION}.")]
+    plain = {name: name.removeprefix(_OBSERVATION).removeprefix(".") for name in names}
+    is_known = all(f"{_FINAL}{name}" in arrays for name in names)
+    finals = {plain[name]: arrays[f"{_FINAL}{name}"] for name in names} if is_known else None
+    return {plain[name]: arrays[name] for name in names}, finals
+
+
 def _with_final(arrays: Arrays) -> Any:
-    columns = {
-        name.removeprefix(_OBSERVATION).removeprefix("."): np.concatenate(
-            [arrays[name], arrays[f"{_FINAL}{name}"][np.newaxis]]
-        )
-        for name in arrays
-        if name == _OBSERVATION or name.startswith(f"{_OBSERVATION}.")
-    }
+    columns, finals = observed_columns(arrays)
+    if finals is not None:
+        columns = {name: np.concatenate([column, finals[name][np.newaxis]]) for name, column in columns.items()}
     return columns.get("", columns)
 
 

@@ -1,6 +1,7 @@
 """Pieces of episodes, as people compare them and reward models are trained on them."""
 
 import random
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlhfblender_core.dataset.layout import EpisodeKey
 from rlhfblender_core.dataset.video import Frame
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.reading.episode import Episode
+from rlhfblender_core.storage import DataRoot
+
+#: Of a number that names a piece: its first step; the rest is its episode.
+_START_BITS = 40
 
 
 @dataclass(frozen=True)
@@ -82,16 +88,18 @@ def cut_segments(episodes: Iterable[Episode], length: int, seed: int = 0) -> Ite
     if length < 1:
         raise InvalidParameterError(f"Segments have at least one step, not {length}.")
     chance = random.Random(seed)  # noqa: S311 (no secret)
-    places = []
+    keys: list[tuple[EpisodeKey, DataRoot]] = []
+    pieces = array("q")  # of millions of pieces some megabytes
     for episode in episodes:
         left_over = episode.episode_length % length
         offset = chance.randint(0, left_over)
-        places += [
-            (episode.key, episode.root, start) for start in range(offset, episode.episode_length - length + 1, length)
-        ]
-    chance.shuffle(places)
-    for key, root, start in places:
-        yield Segment(Episode(key, root), start, start + length)
+        starts = range(offset, episode.episode_length - length + 1, length)
+        pieces.extend(len(keys) << _START_BITS | start for start in starts)
+        keys.append((episode.key, episode.root))
+    chance.shuffle(pieces)
+    for piece in pieces:
+        start = piece & (1 << _START_BITS) - 1
+        yield Segment(Episode(*keys[piece >> _START_BITS]), start, start + length)
 
 
 def pair_segments(episodes: Iterable[Episode], length: int, seed: int = 0) -> Iterator[tuple[Segment, Segment]]:

@@ -18,8 +18,10 @@ from rlhfblender_core.registry.records import (
     EpisodeRecord,
     ExperimentKind,
     ExperimentRecord,
+    Following,
     JsonDict,
     ProjectRecord,
+    ReturnSummary,
     RunRecord,
 )
 from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry, registry_if_any
@@ -32,9 +34,11 @@ __all__ = [
     "EpisodeRecord",
     "ExperimentKind",
     "ExperimentRecord",
+    "Following",
     "JsonDict",
     "ProjectRecord",
     "Registry",
+    "ReturnSummary",
     "RunRecord",
     "environment_conflict",
     "experiment_conflict",

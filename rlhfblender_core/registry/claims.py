@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Float, and_, cast, delete, extract, func, 
 from sqlalchemy.orm import Session
 
 from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.registry import queries
 from rlhfblender_core.registry.models import Claim, Run
 from rlhfblender_core.registry.records import Claimed, EpisodeRecord, RunRecord
 from rlhfblender_core.registry.upserts import insert_into, is_sqlite, lock_name
@@ -105,7 +106,9 @@ def claim(session: Session, run_id: str, key: tuple[str, str], numbers: Iterable
     held = frozenset(number for number, holder in holders.items() if holder in live)
     free = tuple(number for number in wanted if number not in held)
     _insert_claims(session, run_id, key, [number for number in free if holders.get(number) != run_id])
-    return Claimed(free, frozenset(free) & holders.keys(), held)
+    # In the same transaction: what another run has released by now, it has indexed.
+    indexed = frozenset(queries.find_indexed(session, *key, free))
+    return Claimed(free, frozenset(free) & holders.keys(), held, indexed)
 
 
 def _holders(session: Session, key: tuple[str, str], numbers: Sequence[int]) -> dict[int, str]:

@@ -118,7 +118,10 @@ def experiment_changes(
         given |= {name: getattr(wanted, name) for name in ("settings", "env_kwargs") if getattr(wanted, name)}
         if wanted.kind == "random":  # a random agent has no model
             given["model_path"] = None
-    return {name: value for name, value in given.items() if _as_json(value) != _as_json(getattr(registered, name))}
+    changes = {name: value for name, value in given.items() if _as_json(value) != _as_json(getattr(registered, name))}
+    if wanted.following and registered.following is None:  # one that is followed goes on from where it is
+        changes["following"] = wanted.following.to_json()
+    return changes
 
 
 def checkpoint_changes(registered: CheckpointRecord, wanted: CheckpointRecord) -> dict[str, Any]:

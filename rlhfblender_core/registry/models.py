@@ -3,8 +3,10 @@
 A change here needs a migration beside it (:mod:`rlhfblender_core.registry.migrations`); a test compares the two.
 """
 
+import json
 import math
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Float, ForeignKey, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -49,6 +51,21 @@ class MissingIsNaN(TypeDecorator[float]):
     def process_result_value(self, value: float | None, dialect: Dialect) -> float:  # noqa: ARG002
         """NaN for NULL."""
         return math.nan if value is None else value
+
+
+class JsonText(TypeDecorator[Any]):
+    """JSON as a canonical text, which both databases compare and group; NULL for None and what is empty."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """The text."""
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if value else None
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
+        """What the text says."""
+        return None if value is None else json.loads(value)
 
 
 def now() -> datetime:
@@ -112,6 +129,7 @@ class Experiment(Base):
     env_kwargs: Mapped[JsonDict]
     observation_space: Mapped[JsonDict]
     action_space: Mapped[JsonDict]
+    following: Mapped[JsonDict | None] = mapped_column(JsonText)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
 
@@ -146,6 +164,8 @@ class Episode(Base):
     truncated: Mapped[bool]
     request_digest: Mapped[str]
     manifest_sha256: Mapped[str | None]
+    sizes: Mapped[dict[str, int] | None] = mapped_column(JsonText)
+    warnings: Mapped[list[str] | None] = mapped_column(JsonText)
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

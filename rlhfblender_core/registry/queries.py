@@ -1,8 +1,8 @@
 """Reading the registry: rows become records here. Everything runs in the caller's session."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from sqlalchemy import select
+from sqlalchemy import String, select, type_coerce
 from sqlalchemy.orm import Session
 
 from rlhfblender_core.errors import InvalidParameterError
@@ -12,8 +12,14 @@ from rlhfblender_core.registry.records import (
     EnvironmentRecord,
     EpisodeRecord,
     ExperimentRecord,
+    Following,
     ProjectRecord,
 )
+
+#: Values in one statement, which databases limit.
+_VALUES_AT_ONCE = 1000
+#: Rows that are in memory at once where all of a checkpoint's are read.
+_ROWS_AT_ONCE = 5000
 
 # Records are sorted here and not by the database: PostgreSQL's order of texts depends on its locale.
 
@@ -67,17 +73,66 @@ def list_episodes(session: Session, experiment: str, checkpoint: str | None = No
     return sorted(records, key=lambda record: (record.checkpoint, record.number))
 
 
+def list_figures(
+    session: Session, experiment: str, checkpoint: str, first: int, last: int
+) -> dict[int, tuple[str | None, float, int]]:
+    """Manifest's digest, return and length of the checkpoint's episodes from one number to another, by number."""
+    columns = (Episode.number, Episode.manifest_sha256, Episode.episode_return, Episode.episode_length)
+    query = select(*columns).join(Checkpoint).join(Experiment)
+    own = (Experiment.name == experiment, Checkpoint.label == checkpoint, Episode.number.between(first, last))
+    rows = session.execute(query.where(*own)).tuples()
+    return {number: (sha256, total, length) for number, sha256, total, length in rows}
+
+
+def episodes_from(
+    session: Session, experiment: str, checkpoint: str, first: int, last: int | None = None, most: int | None = None
+) -> list[EpisodeRecord]:
+    """A checkpoint's episodes from one number on, up to another or so many of them; by number."""
+    query = select(Episode).join(Checkpoint).join(Experiment)
+    query = query.where(Experiment.name == experiment, Checkpoint.label == checkpoint, Episode.number >= first)
+    if last is not None:
+        query = query.where(Episode.number <= last)
+    rows = session.scalars(query.order_by(Episode.number).limit(most))
+    return [_episode_record(experiment, checkpoint, row) for row in rows]
+
+
 def unusable_checkpoints(session: Session, experiment: str) -> dict[str, str]:
     """Why checkpoints in the experiment's watched folder were reported as unusable, by label."""
     query = select(UnusableCheckpoint.label, UnusableCheckpoint.reason)
     return dict(session.execute(query.where(UnusableCheckpoint.experiment == experiment)).tuples().all())
 
 
+def find_episodes(session: Session, experiment: str, checkpoint: str, numbers: Iterable[int]) -> list[EpisodeRecord]:
+    """Those among the episodes that have a row, by number."""
+    query = select(Episode).join(Checkpoint).join(Experiment)
+    query = query.where(Experiment.name == experiment, Checkpoint.label == checkpoint)
+    rows = (row for part in in_parts(numbers) for row in session.scalars(query.where(Episode.number.in_(part))))
+    records = [_episode_record(experiment, checkpoint, row) for row in rows]
+    return sorted(records, key=lambda record: record.number)
+
+
 def find_indexed(session: Session, experiment: str, checkpoint: str, numbers: Iterable[int]) -> set[int]:
     """Those among the episodes that have a row."""
     query = select(Episode.number).join(Checkpoint).join(Experiment)
-    own = (Experiment.name == experiment, Checkpoint.label == checkpoint, Episode.number.in_(list(numbers)))
-    return set(session.scalars(query.where(*own)))
+    query = query.where(Experiment.name == experiment, Checkpoint.label == checkpoint)
+    return {number for part in in_parts(numbers) for number in session.scalars(query.where(Episode.number.in_(part)))}
+
+
+def iterate_index(
+    session: Session, experiment: str, checkpoint: str
+) -> Iterator[tuple[int, str, str | None, str | None]]:
+    """Of each of a checkpoint's episodes the number, the request's and the manifest's digest, and the sizes as text."""
+    sizes = type_coerce(Episode.sizes, String)
+    query = select(Episode.number, Episode.request_digest, Episode.manifest_sha256, sizes).join(Checkpoint)
+    query = query.join(Experiment).where(Experiment.name == experiment, Checkpoint.label == checkpoint)
+    rows = session.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)).tuples()
+    yield from rows
+
+
+def in_parts(numbers: Iterable[int]) -> Iterator[list[int]]:
+    """The numbers, so many at once as a statement may hold."""
+    ordered = sorted(set(numbers))
+    return (ordered[start : start + _VALUES_AT_ONCE] for start in range(0, len(ordered), _VALUES_AT_ONCE))
 
 
 def checkpoint_row_ids(session: Session, experiment: str) -> dict[str, int]:
@@ -124,6 +179,7 @@ def _experiment_record(row: Experiment, project: str, env_id: str) -> Experiment
         env_kwargs=row.env_kwargs,
         observation_space=row.observation_space,
         action_space=row.action_space,
+        following=None if row.following is None else Following.from_json(row.following),
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
@@ -147,5 +203,7 @@ def _episode_record(experiment: str, checkpoint: str, row: Episode) -> EpisodeRe
         truncated=row.truncated,
         request_digest=row.request_digest,
         manifest_sha256=row.manifest_sha256,
+        sizes=row.sizes,
+        warnings=tuple(row.warnings or ()),
         created_at=row.created_at,
     )

@@ -5,7 +5,7 @@ fills in its own value. A record that comes out is what is registered. ORM rows 
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -16,7 +16,7 @@ from rlhfblender_core.names import checked_name, path_segment
 JsonDict = dict[str, Any]
 
 #: What an experiment's episodes come from.
-ExperimentKind = Literal["random", "trained"]
+ExperimentKind = Literal["random", "trained", "agent"]
 
 DEFAULT_PROJECT = "RLHF-Blender"
 
@@ -76,13 +76,39 @@ class EnvironmentRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """From where on checkpoints that appear in an experiment's model folder get episodes without being asked for.
+
+    Attributes:
+        after: those of more steps do; -1 for all.
+        since: those that don't say their steps do if they were written later, in UTC.
+        num_episodes: per checkpoint, unless the experiment has more of one.
+        has_baseline: whether the random baseline is made beside them, also where there is none yet.
+    """
+
+    after: int
+    since: datetime
+    num_episodes: int
+    has_baseline: bool = False
+
+    def to_json(self) -> JsonDict:
+        """As the registry keeps it."""
+        return asdict(self) | {"since": self.since.isoformat()}
+
+    @classmethod
+    def from_json(cls, held: JsonDict) -> "Following":
+        """What :meth:`to_json` gave."""
+        return cls(**{**held, "since": datetime.fromisoformat(held["since"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentRecord:
     """A named study of one environment.
 
     Attributes:
         name: unique over all projects.
         env_id: the environment it studies.
-        kind: random actions, or trained checkpoints.
+        kind: random actions, trained checkpoints, or an agent of the user's own code.
         project: :data:`DEFAULT_PROJECT` asks for nothing: a registered experiment stays in its own project.
         model_path: folder or file of its checkpoints; None for a random agent, or where it isn't given.
         settings: what else determines its episodes; empty where they aren't given.
@@ -90,6 +116,7 @@ class ExperimentRecord:
             (``max_episode_steps``), and settings for the agent's view (``frame_stack``); empty where none are given.
         observation_space: description of its environment's, made with these; empty while unknown.
         action_space: likewise.
+        following: which new checkpoints get episodes by themselves; None for none, or where it isn't given.
         created_at: when it was registered, in UTC; None before that.
         updated_at: when its row last changed, in UTC; None before it was registered.
 
@@ -107,6 +134,7 @@ class ExperimentRecord:
     env_kwargs: JsonDict = field(default_factory=dict)
     observation_space: JsonDict = field(default_factory=dict)
     action_space: JsonDict = field(default_factory=dict)
+    following: Following | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -115,8 +143,8 @@ class ExperimentRecord:
         checked_name(self.project, "project")
         path_segment(self.env_id)
         if self.kind not in get_args(ExperimentKind):
-            kinds = " or ".join(repr(kind) for kind in get_args(ExperimentKind))
-            raise InvalidParameterError(f"An experiment's kind is {kinds}, not {self.kind!r}.")
+            *kinds, last = map(repr, get_args(ExperimentKind))
+            raise InvalidParameterError(f"An experiment's kind is {', '.join(kinds)} or {last}, not {self.kind!r}.")
         for name in ("settings", "env_kwargs", "observation_space", "action_space"):
             _store_json_form(self, name, f"the {name} of experiment {self.name!r}")
 
@@ -158,6 +186,9 @@ class EpisodeRecord:
         truncated: a time limit ended it.
         request_digest: digest of everything that determines the episode's bytes.
         manifest_sha256: of the manifest's file, in hex.
+        sizes: bytes of its files and of its manifest, by the folder that holds that kind; None where an older version
+            wrote the row.
+        warnings: what a person should know of it.
         created_at: when it was made, in UTC; None for "now".
     """
 
@@ -171,11 +202,36 @@ class EpisodeRecord:
     truncated: bool
     request_digest: str
     manifest_sha256: str | None = None
+    sizes: dict[str, int] | None = None
+    warnings: tuple[str, ...] = ()
     created_at: datetime | None = None
 
     def __post_init__(self) -> None:
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise InvalidParameterError(f"The registry holds seeds from 0 to 2**63 - 1, not {self.seed}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnSummary:
+    """What the index says of some of a checkpoint's episodes.
+
+    Attributes:
+        checkpoint: the checkpoint's label.
+        episodes: how many there are.
+        mean_return, std_return, min_return, max_return: NaN where one of them isn't known; the deviation is the
+            population's.
+        mean_length, min_length, max_length: in steps.
+    """
+
+    checkpoint: str
+    episodes: int
+    mean_return: float
+    std_return: float
+    min_return: float
+    max_return: float
+    mean_length: float
+    min_length: int
+    max_length: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,11 +264,13 @@ class Claimed:
         taken_over: those of them that had been claimed before, by a run that died or by an earlier try of this one:
             files without a manifest that lie in their places are ours.
         held: numbers that other live runs have claimed.
+        indexed: those that are free and have a row: they were published before, maybe in this moment.
     """
 
     free: tuple[int, ...]
     taken_over: frozenset[int]
     held: frozenset[int]
+    indexed: frozenset[int] = frozenset()
 
 
 def _store_json_form(record: object, name: str, what: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from rlhfblender_core.errors import RegistryConflictError, RegistryNotUsableError
-from rlhfblender_core.registry import claims, conflicts, queries, upserts
+from rlhfblender_core.registry import claims, conflicts, queries, summaries, upserts
 from rlhfblender_core.registry.claims_store import ClaimsStore
 from rlhfblender_core.registry.engine import (
     checked_url,
@@ -27,8 +27,12 @@ from rlhfblender_core.registry.records import (
     EpisodeRecord,
     ExperimentRecord,
     ProjectRecord,
+    ReturnSummary,
 )
 from rlhfblender_core.registry.schema import ensure_schema, is_older, is_registry
+
+#: Episodes that are read in one query.
+_PAGE = 2000
 
 
 def open_registry(url: str, *, create: bool = True, reached_before: bool = False) -> "Registry":
@@ -243,16 +247,25 @@ class Registry(ClaimsStore):
             upserts.forget_experiment(session, experiment)
 
     def ensure_checkpoint(self, record: CheckpointRecord) -> CheckpointRecord:
-        """The checkpoint as registered: inserted, or updated in what is given.
+        """The checkpoint as registered, see :meth:`ensure_checkpoints`."""
+        self.ensure_checkpoints(record.experiment, [record])
+        return next(each for each in self.list_checkpoints(record.experiment) if each.label == record.label)
+
+    def ensure_checkpoints(self, experiment: str, records: Sequence[CheckpointRecord]) -> None:
+        """Inserts the experiment's checkpoints, or updates them in what is given; all of them at once.
 
         Raises:
-            InvalidParameterError: its experiment isn't registered.
+            InvalidParameterError: the experiment isn't registered.
         """
-        for registered in self.list_checkpoints(record.experiment):
-            if registered.label == record.label and not conflicts.checkpoint_changes(registered, record):
-                return registered
-        with self._write() as session:
-            return upserts.ensure_checkpoint(session, record)
+        known = {record.label: record for record in self.list_checkpoints(experiment)}
+        changed = [
+            record
+            for record in records
+            if record.label not in known or conflicts.checkpoint_changes(known[record.label], record)
+        ]
+        if changed:
+            with self._write() as session:
+                upserts.ensure_checkpoints(session, experiment, changed)
 
     def list_checkpoints(self, experiment: str) -> list[CheckpointRecord]:
         """An experiment's checkpoints, by step, those without a step last; empty if it isn't registered."""
@@ -285,10 +298,70 @@ class Registry(ClaimsStore):
         with self._read() as session:
             return queries.list_episodes(session, experiment, checkpoint)
 
+    def list_figures(
+        self, experiment: str, checkpoint: str, first: int, last: int
+    ) -> dict[int, tuple[str | None, float, int]]:
+        """Manifest's sha256 (None where it isn't known), return and length of a checkpoint's episodes, by number.
+
+        Args:
+            experiment: its name.
+            checkpoint: its label.
+            first: number of the first episode.
+            last: number of the last one.
+        """
+        with self._read() as session:
+            return queries.list_figures(session, experiment, checkpoint, first, last)
+
+    def find_episodes(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> list[EpisodeRecord]:
+        """Those among the episodes that have a row, by number."""
+        with self._read() as session:
+            return queries.find_episodes(session, experiment, checkpoint, numbers)
+
+    def iterate_index(self, experiment: str, checkpoint: str) -> Iterator[tuple[int, str, str | None, str | None]]:
+        """All episodes of a checkpoint, as little of each as tells whether its files are there.
+
+        Yields:
+            Number, digest of the request, sha256 of the manifest, and the sizes as JSON with sorted keys and no spaces;
+            None for those that an older version wrote.
+        """
+        with self._read() as session:
+            yield from queries.iterate_index(session, experiment, checkpoint)
+
+    def summarise(self, experiment: str, below: int | None = None) -> list[ReturnSummary]:
+        """Returns and lengths of the experiment's episodes, by checkpoint; none for one without episodes.
+
+        Args:
+            experiment: the experiment's name.
+            below: count episodes with numbers below that; None for all.
+        """
+        with self._read() as session:
+            return summaries.summarise(session, experiment, below)
+
+    def count_warnings(self, experiment: str, below: int | None = None) -> dict[str, dict[str, int]]:
+        """Number of episodes by checkpoint's label and warning, see :meth:`summarise`."""
+        with self._read() as session:
+            return summaries.count_warnings(session, experiment, below)
+
     def forget_episodes(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> None:
         """Deletes these episodes. No error if they are gone."""
         with self._write() as session:
             upserts.forget_episodes(session, experiment, checkpoint, numbers)
+
+    def episodes_between(self, experiment: str, checkpoint: str, first: int, last: int) -> list[EpisodeRecord]:
+        """A checkpoint's episodes from one number to another, both included; by number."""
+        with self._read() as session:
+            return queries.episodes_from(session, experiment, checkpoint, first, last)
+
+    def each_episode(self, experiment: str, checkpoint: str) -> Iterator[EpisodeRecord]:
+        """A checkpoint's episodes by number; memory doesn't grow with how many there are."""
+        first = 0
+        while True:
+            with self._read() as session:
+                page = queries.episodes_from(session, experiment, checkpoint, first, most=_PAGE)
+            yield from page
+            if len(page) < _PAGE:
+                return
+            first = page[-1].number + 1
 
     def find_indexed(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> set[int]:
         """Those among the episodes that have a row."""

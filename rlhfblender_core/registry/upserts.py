@@ -42,7 +42,10 @@ _EPISODE_FIELDS = (
     "truncated",
     "request_digest",
     "manifest_sha256",
+    "sizes",
+    "warnings",
 )
+_CHECKPOINT_FIELDS = ("step", "sha256", "algorithm")
 _EPISODE_KEY = ("checkpoint_id", "number")
 
 
@@ -170,29 +173,25 @@ def _insert_experiment(session: Session, wanted: ExperimentRecord) -> None:
         env_kwargs=wanted.env_kwargs,
         observation_space=wanted.observation_space,
         action_space=wanted.action_space,
+        following=wanted.following and wanted.following.to_json(),
     )
     session.execute(experiment.on_conflict_do_nothing(index_elements=["name"]))
 
 
-def ensure_checkpoint(session: Session, wanted: CheckpointRecord) -> CheckpointRecord:
-    """The checkpoint as registered, after inserting it or updating what is given.
+def ensure_checkpoints(session: Session, experiment: str, wanted: Sequence[CheckpointRecord]) -> None:
+    """Inserts an experiment's checkpoints, or updates what is given of them.
 
     Raises:
-        InvalidParameterError: its experiment isn't registered.
+        InvalidParameterError: the experiment isn't registered.
     """
-    statement = insert_into(session, Checkpoint).values(
-        experiment_id=queries.experiment_row_id(session, wanted.experiment),
-        label=wanted.label,
-        step=wanted.step,
-        sha256=wanted.sha256,
-        algorithm=wanted.algorithm,
-    )
-    given = {
-        name: func.coalesce(statement.excluded[name], getattr(Checkpoint, name))
-        for name in ("step", "sha256", "algorithm")
-    }
-    session.execute(statement.on_conflict_do_update(index_elements=["experiment_id", "label"], set_=given))
-    return queries.list_checkpoints(session, wanted.experiment, wanted.label)[0]
+    row_id = queries.experiment_row_id(session, experiment)
+    statement = insert_into(session, Checkpoint)
+    given = {name: func.coalesce(statement.excluded[name], getattr(Checkpoint, name)) for name in _CHECKPOINT_FIELDS}
+    rows = [
+        {"experiment_id": row_id, "label": record.label} | {name: getattr(record, name) for name in _CHECKPOINT_FIELDS}
+        for record in wanted
+    ]
+    session.execute(statement.on_conflict_do_update(index_elements=["experiment_id", "label"], set_=given), rows)
 
 
 def record_episodes(session: Session, records: Sequence[EpisodeRecord]) -> None:

@@ -1,10 +1,11 @@
 """What a run achieved, in numbers: one row per checkpoint."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rlhfblender_core.dataset.manifests import mean_and_std
-from rlhfblender_core.dataset.published import Published
+from rlhfblender_core.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -70,37 +71,76 @@ class Report:
         return next((message for row in self.checkpoints for message in row.failed.values()), "")
 
 
-def report_checkpoint(
-    published: Published, num_episodes: int, made: int, failed: Mapping[int, str]
-) -> CheckpointReport:
-    """The row of a checkpoint.
+@dataclass(frozen=True)
+class CheckpointOutcome:
+    """What a run did at a checkpoint.
 
-    Args:
-        published: what is there after the run.
-        num_episodes: how many were asked for.
-        made: how many the run has published.
+    Attributes:
+        checkpoint: its label.
+        made: how many episodes the run has published.
         failed: message by episode number.
     """
-    lost = "was taken away by another run meanwhile. Run the same command again."
-    failed = {
-        **{n: f"episode {n} {lost}" for n in range(num_episodes) if not published.is_complete(n)},
-        **failed,
-    }
+
+    checkpoint: str
+    made: int
+    failed: Mapping[int, str] = field(default_factory=dict)
+
+
+def report_checkpoints(
+    registry: Registry, experiment: str, num_episodes: int, outcomes: Sequence[CheckpointOutcome]
+) -> tuple[CheckpointReport, ...]:
+    """The rows of the checkpoints, by what the index says after the run.
+
+    Args:
+        registry: with the index.
+        experiment: the experiment's name.
+        num_episodes: how many were asked for, per checkpoint.
+        outcomes: what the run did.
+    """
+    summaries = {summary.checkpoint: summary for summary in registry.summarise(experiment, num_episodes)}
+    warnings = registry.count_warnings(experiment, num_episodes)
+    rows = []
+    for outcome in outcomes:
+        summary, label = summaries.get(outcome.checkpoint), outcome.checkpoint
+        if outcome.failed or summary is None or summary.episodes < num_episodes:
+            rows.append(_counted_row(registry, experiment, num_episodes, outcome))
+        else:
+            returns = summary.mean_return, summary.std_return, summary.mean_length
+            rows.append(_row(outcome, summary.episodes, outcome.failed, returns, warnings.get(label, {})))
+    return tuple(rows)
+
+
+def _counted_row(
+    registry: Registry, experiment: str, num_episodes: int, outcome: CheckpointOutcome
+) -> CheckpointReport:
+    """Where not all that was asked for exists, episode by episode."""
+    found = registry.find_episodes(experiment, outcome.checkpoint, range(num_episodes))
+    lost = set(range(num_episodes)).difference(episode.number for episode in found)
+    gone = "was taken away by another run meanwhile. Run the same command again."
+    failed = {**{number: f"episode {number} {gone}" for number in sorted(lost)}, **outcome.failed}
     # One that was there before and failed to be replaced is still there, but isn't what was asked for.
-    manifests = [published.manifests[n] for n in range(num_episodes) if published.is_complete(n) and n not in failed]
-    mean, std = mean_and_std(manifest.episode_return for manifest in manifests)
-    mean_length, _ = mean_and_std(float(manifest.episode_length) for manifest in manifests)
-    warnings: dict[str, int] = {}
-    for manifest in manifests:
-        for warning in manifest.warnings:
-            warnings[warning] = warnings.get(warning, 0) + 1
+    episodes = [episode for episode in found if episode.number not in failed]
+    mean, std = mean_and_std(episode.episode_return for episode in episodes)
+    mean_length, _ = mean_and_std(float(episode.episode_length) for episode in episodes)
+    warnings = Counter(warning for episode in episodes for warning in episode.warnings)
+    return _row(outcome, len(episodes), failed, (mean, std, mean_length), warnings)
+
+
+def _row(
+    outcome: CheckpointOutcome,
+    episodes: int,
+    failed: Mapping[int, str],
+    returns: tuple[float, float, float],
+    warnings: Mapping[str, int],
+) -> CheckpointReport:
+    mean, std, mean_length = returns
     return CheckpointReport(
-        checkpoint=published.key.checkpoint,
-        made=min(made, len(manifests)),
-        existing=max(0, len(manifests) - made),
+        checkpoint=outcome.checkpoint,
+        made=min(outcome.made, episodes),
+        existing=max(0, episodes - outcome.made),
         failed=dict(failed),
         mean_return=mean,
         std_return=std,
         mean_length=mean_length,
-        warnings=warnings,
+        warnings=dict(warnings),
     )

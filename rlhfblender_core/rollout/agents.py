@@ -14,7 +14,7 @@ from rlhfblender_core.checkpoints.algorithms import Algorithm
 from rlhfblender_core.checkpoints.fetch import CheckpointRef
 from rlhfblender_core.checkpoints.find import CheckpointFile
 from rlhfblender_core.dataset.layout import RANDOM
-from rlhfblender_core.dataset.manifests import PolicyRecord
+from rlhfblender_core.dataset.manifests import PolicyRecord, ResumedTraining
 from rlhfblender_core.environments.make import RENDER_MODE_KWARG
 from rlhfblender_core.errors import EnvironmentNotUsableError
 from rlhfblender_core.policies.masked_random import MaskedRandomPolicy
@@ -201,7 +201,7 @@ class CheckpointAgent:
 
     def policy_record(self, options: RolloutOptions) -> PolicyRecord:
         """See :class:`RolloutAgent`."""
-        statistics = self.ref.vecnormalize
+        statistics, wrappers = self.ref.vecnormalize, self.ref.settings.wrappers
         return PolicyRecord(
             kind="checkpoint",
             algorithm=self.ref.algorithm,
@@ -209,8 +209,12 @@ class CheckpointAgent:
             vecnormalize_sha256=statistics.sha256 if statistics else None,
             deterministic=options.deterministic,
             observation=self._observation(),
-            wrappers=tuple(wrapper.name for wrapper in self.ref.settings.wrappers),
+            wrappers=tuple(wrapper.name for wrapper in wrappers),
+            wrapper_kwargs=tuple(wrapper.kwargs for wrapper in wrappers) or None,
             action_mask_method=options.action_mask_method,
+            resumed_at=tuple(
+                ResumedTraining(step=each.step, not_bit_equal=each.not_bit_equal) for each in self.ref.resumed_at
+            ),
         )
 
     def _observation(self) -> str:
@@ -231,9 +235,10 @@ class CheckpointAgent:
         import torch
 
         from rlhfblender_core.checkpoints.load import load_agent
+        from rlhfblender_core.policies.features import PolicyWithFeatures
 
         torch.set_num_threads(1)  # workers share the cores; small networks are no faster with several
-        return load_agent(
+        policy = load_agent(
             self.ref,
             stage.observation_space,
             stage.action_space,
@@ -241,6 +246,7 @@ class CheckpointAgent:
             trust=self.trust,
             action_masks=self.action_masks(stage, options),
         )
+        return PolicyWithFeatures(policy) if options.features else policy
 
     def action_masks(self, env: gym.Env[Any, Any], options: RolloutOptions) -> ActionMasks | None:
         """See :class:`RolloutAgent`."""

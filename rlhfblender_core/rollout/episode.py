@@ -18,7 +18,7 @@ from rlhfblender_core.environments import close_environment, flatten_observation
 from rlhfblender_core.environments.contained import contained, end_forked_copy, is_interrupt
 from rlhfblender_core.errors import EnvironmentNotUsableError, EpisodeError, RLHFBlenderError, one_line, trace_of
 from rlhfblender_core.policies.protocol import Policy
-from rlhfblender_core.rollout.seeding import episode_seed, seed_spaces, seeded_globals
+from rlhfblender_core.rollout.seeding import SeededGlobals, episode_seed, seed_spaces
 from rlhfblender_core.storage import full_disk_errors
 
 #: Called after every step with the steps since the last call.
@@ -146,7 +146,7 @@ def roll_out_episode(
     progress = _Progress()
     try:
         seed = episode_seed(terms.run_seed, episode)
-        with contained(), full_disk_errors(files.folder), seeded_globals(seed):
+        with contained(), full_disk_errors(files.folder), SeededGlobals(seed):
             return _roll_out(agent, seed, terms, files, on_step, progress)
     except BaseException as error:  # some simulators exit rather than raise, or raise GeneratorExit
         # An observation that doesn't fit its space is the episode's own; the disk and the like aren't.

@@ -69,6 +69,7 @@ def _one_by_one(workers: Workers, shard: Shard, staging: Path) -> StagedShard:
             staged,
             episodes=staged.episodes + made.episodes,
             failures={**staged.failures, **made.failures},
+            seconds=staged.seconds + made.seconds,
             traces={**staged.traces, **made.traces},
         )
     return staged

@@ -1,7 +1,7 @@
 """Making one shard, from the claim on its episodes to their publication. The same in a library call and in a task."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 from rlhfblender_core.dataset.layout import CheckpointKey
@@ -10,7 +10,7 @@ from rlhfblender_core.dataset.published import made_meanwhile
 from rlhfblender_core.dataset.staged import StagedShard
 from rlhfblender_core.errors import EpisodesFailedError, OutOfReachError, RLHFBlenderError, TransientError, one_line
 from rlhfblender_core.locations import Locations
-from rlhfblender_core.registry import open_registry
+from rlhfblender_core.registry import Claimed, open_registry
 from rlhfblender_core.rollout.lost_workers import check_in_workers, roll_out_in_workers
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard, Shard
@@ -72,7 +72,7 @@ def make_shard(
     with run_workers.workers.slot():
         claimed = claims.claim(shard.key, shard.episodes)
         with _released_unless_made(claims, shard.key, claimed.free):
-            missing = _still_missing(pending, claimed.free, locations)
+            missing = _still_missing(pending, claimed, locations)
             staged = run_workers.roll_out(replace(shard, episodes=missing)) if missing else None
     held = tuple(sorted(claimed.held))
     if staged is None:
@@ -82,7 +82,7 @@ def make_shard(
         staged,
         replace=shard.replace,
         ours=claimed.taken_over,
-        present=pending.present | claimed.taken_over,
+        present=pending.present | claimed.taken_over | claimed.indexed,
         older_digests=shard.settings.older_digests,
     )
     try:
@@ -103,19 +103,17 @@ def write_shard(staged: StagedShard, locations: Locations, run_id: str) -> Publi
         return publish_and_index(locations.open_root(), registry, staged, run_id)
 
 
-def _still_missing(pending: PendingShard, free: tuple[int, ...], locations: Locations) -> tuple[int, ...]:
+def _still_missing(pending: PendingShard, claimed: Claimed, locations: Locations) -> tuple[int, ...]:
     """Episodes that no other run has published meanwhile. What another run has released, it has published before."""
     shard = pending.shard
-    candidates = set(free) - pending.existing
     # Manifests are read only where the index knows some: on object storage each costs a request.
-    with open_registry(locations.database_url, create=False, reached_before=True) as registry:
-        indexed = registry.find_indexed(shard.key.experiment, shard.key.checkpoint, candidates)
-    others = made_meanwhile(locations.open_root(), shard.key, shard.settings.digest, indexed)
-    return tuple(episode for episode in free if episode not in others)
+    candidates = claimed.indexed - pending.existing
+    others = made_meanwhile(locations.open_root(), shard.key, shard.settings.digest, candidates)
+    return tuple(episode for episode in claimed.free if episode not in others)
 
 
 @contextlib.contextmanager
-def _released_unless_made(claims: RunClaims, key: CheckpointKey, episodes: Iterable[int]) -> Iterator[None]:
+def _released_unless_made(claims: RunClaims, key: CheckpointKey, episodes: Collection[int]) -> Iterator[None]:
     """Releases the claims where nothing came of them: no file of theirs was moved into place."""
     try:
         yield
@@ -124,6 +122,7 @@ def _released_unless_made(claims: RunClaims, key: CheckpointKey, episodes: Itera
         raise
 
 
-def _release(claims: RunClaims, key: CheckpointKey, episodes: Iterable[int]) -> None:
-    with contextlib.suppress(RLHFBlenderError):  # what was made is made, and a dead run's claims are free
-        claims.release(key, episodes)
+def _release(claims: RunClaims, key: CheckpointKey, episodes: Collection[int]) -> None:
+    if episodes:
+        with contextlib.suppress(RLHFBlenderError):  # what was made is made, and a dead run's claims are free
+            claims.release(key, episodes)

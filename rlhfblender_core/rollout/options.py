@@ -1,12 +1,12 @@
 """How episodes are rolled out, as a person may choose it: one set of options, from the flags to the manifest.
 
 An option that is added here is asked for by a flag of the same name, registered with the experiment, and part of the
-request's digest. Which agent acts in which environment isn't an option.
+request's digest; what names an agent is part of the digest by what the agent is.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rlhfblender_core.checkpoints.naming import step_pattern
@@ -18,7 +18,7 @@ _METHOD = re.compile(r"[A-Za-z]\w{0,99}")
 #: while they have their default, so that what was made before is still what the same request makes.
 _FIRST_OPTIONS = ("seed", "deterministic", "max_steps_per_episode", "algorithm", "fps", "render")
 #: What they decide is part of an agent's own identity: contents, not names and places.
-_OF_AGENTS = ("checkpoint_pattern", "vecnormalize")
+_OF_AGENTS = ("checkpoint_pattern", "vecnormalize", "agent", "agent_kwargs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,9 @@ class RolloutOptions:
             where there is one, ``none`` for no mask.
         checkpoint_pattern: names of checkpoints with ``{step}`` in them; None where the names tell by themselves.
         vecnormalize: the checkpoints' file of observation statistics; None for the one that is beside them.
+        agent: ``package.module:factory`` of the user's own agent; None for checkpoints, or random actions.
+        agent_kwargs: for the factory, as JSON.
+        features: whether a trained policy's last layer is recorded.
 
     Raises:
         InvalidParameterError: a value that no request can have.
@@ -50,6 +53,9 @@ class RolloutOptions:
     action_mask_method: str | None = None
     checkpoint_pattern: str | None = None
     vecnormalize: str | None = None
+    agent: str | None = None
+    agent_kwargs: Mapping[str, Any] | None = field(default=None, hash=False)
+    features: bool = False
 
     def __post_init__(self) -> None:
         check_at_least("--seed", self.seed, 0)
@@ -67,7 +73,7 @@ class RolloutOptions:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """Of all options."""
-        return tuple(field.name for field in fields(cls))
+        return tuple(option.name for option in fields(cls))
 
     @classmethod
     def merged(cls, registered: Mapping[str, Any], asked: Mapping[str, Any]) -> "RolloutOptions":
@@ -83,9 +89,9 @@ class RolloutOptions:
     def to_json(self) -> dict[str, Any]:
         """What the registry keeps."""
         return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name in _FIRST_OPTIONS or getattr(self, field.name) != field.default
+            option.name: getattr(self, option.name)
+            for option in fields(self)
+            if option.name in _FIRST_OPTIONS or getattr(self, option.name) != option.default
         }
 
     def identity(self) -> dict[str, Any]:

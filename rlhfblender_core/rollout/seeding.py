@@ -8,7 +8,7 @@ the same seed would draw the same numbers.
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
@@ -22,6 +22,9 @@ _SEED_BITS = 31
 #: Streams of :func:`derived_seed`; policies have 1 to 3.
 _GLOBAL_TORCH_STREAM, _SPACES_STREAM = 4, 5
 
+#: Of the generators of Python, NumPy and torch, None where that isn't imported.
+_States = tuple[Any, Any, Any]
+
 
 def episode_seed(run_seed: int, episode: int) -> int:
     """The seed of an episode, in ``[0, 2**31)``; ``env.reset(seed=…)`` gets it unchanged."""
@@ -29,24 +32,35 @@ def episode_seed(run_seed: int, episode: int) -> int:
     return int(word) & ((1 << _SEED_BITS) - 1)
 
 
-@contextmanager
-def seeded_globals(seed: int) -> Iterator[None]:
+class SeededGlobals:
     """The global generators of Python, NumPy and torch start from the seed inside the block; after it they go on.
 
-    For environments that draw from them instead of from their own: what they draw would be another in every process.
-    Torch is never imported for that, but seeded where somebody else has imported it.
+    Entered again, the block goes on where it was left. For environments that draw from them instead of from their own:
+    what they draw would be another in every process. Torch is never imported for that, but seeded where somebody else
+    has imported it.
+
+    Args:
+        seed: of the episode.
     """
-    ours, numpys, torchs = random.getstate(), np.random.get_state(), _torch_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    _seed_torch(seed)
-    try:
-        yield
-    finally:
-        random.setstate(ours)
-        np.random.set_state(numpys)
-        if torchs is not None:
-            sys.modules["torch"].set_rng_state(torchs)
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._inside: _States | None = None
+        self._outside: _States | None = None
+
+    def __enter__(self) -> None:
+        self._outside = _states()
+        if self._inside is not None:
+            _put(self._inside)
+            return
+        random.seed(self._seed)
+        np.random.seed(self._seed)
+        _seed_torch(self._seed)
+
+    def __exit__(self, *_: object) -> None:
+        self._inside = _states()
+        assert self._outside is not None, "it was entered"  # noqa: S101 (for the type checker)
+        _put(self._outside)
 
 
 def is_torch_loaded() -> bool:
@@ -54,8 +68,17 @@ def is_torch_loaded() -> bool:
     return hasattr(sys.modules.get("torch"), "set_rng_state")
 
 
-def _torch_state() -> Any:
-    return sys.modules["torch"].get_rng_state() if is_torch_loaded() else None
+def _states() -> _States:
+    torchs = sys.modules["torch"].get_rng_state() if is_torch_loaded() else None
+    return random.getstate(), np.random.get_state(), torchs
+
+
+def _put(states: _States) -> None:
+    ours, numpys, torchs = states
+    random.setstate(ours)
+    np.random.set_state(numpys)
+    if torchs is not None:
+        sys.modules["torch"].set_rng_state(torchs)
 
 
 def _seed_torch(seed: int) -> None:

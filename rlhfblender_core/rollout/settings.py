@@ -12,7 +12,7 @@ from rlhfblender_core.rollout.agents import RolloutAgent
 from rlhfblender_core.rollout.options import RolloutOptions
 
 #: Part of every digest; raised when the same request would give other files than before.
-_RECIPE = 2
+_RECIPE = 3
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class RolloutSettings:
     def older_digests(self) -> frozenset[str]:
         """The digests that older versions of this project gave the same request.
 
-        An older recipe differs where an environment keeps state across resets; what it made stays, and is continued.
+        Recipe 1 differs where an environment keeps state across resets, 2 in the encoder's settings; what they made
+        stays, and is continued.
         """
         return frozenset(canonical_digest({"recipe": recipe, **self.identity()}) for recipe in range(1, _RECIPE))
 

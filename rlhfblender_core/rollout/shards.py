@@ -1,7 +1,8 @@
 """Shards: episodes that one worker rolls out one after another, into files that wait to be published."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,16 +20,11 @@ from rlhfblender_core.errors import (
 )
 from rlhfblender_core.rollout.episode import Agent, EpisodeTerms, RawRecorder, Stage, roll_out_episode
 from rlhfblender_core.rollout.manifest import describe_episode
-from rlhfblender_core.rollout.seeding import episode_seed, is_torch_loaded, seeded_globals
+from rlhfblender_core.rollout.seeding import SeededGlobals, episode_seed, is_torch_loaded
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.trial import forget_trials, try_out
 from rlhfblender_core.storage import full_disk_errors, gone
 from rlhfblender_core.workers.progress import count_progress
-
-#: Shards get no larger: what a dying worker loses, and what waits to be published.
-MAX_SHARD = 25
-#: Shards per worker still to come when a shard is cut: small ones at the end let workers finish together.
-_SHARDS_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -70,25 +66,6 @@ class PendingShard:
     present: frozenset[int] = frozenset()
 
 
-def cut_shards(episodes: Sequence[int], workers: int) -> list[tuple[int, ...]]:
-    """The episodes, cut into runs of consecutive work.
-
-    Single ones come first, so that something shows soon; then from large to small, so that workers finish together.
-
-    Args:
-        episodes: numbers, ascending.
-        workers: how many shards are worked on at once, at least 1.
-    """
-    shards: list[tuple[int, ...]] = []
-    start = 0
-    while start < len(episodes):
-        size = max(1, min(MAX_SHARD, (len(episodes) - start) // (_SHARDS_AHEAD * max(1, workers))))
-        size = 1 if len(shards) < workers else size
-        shards.append(tuple(episodes[start : start + size]))
-        start += size
-    return shards
-
-
 def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
     """Rolls out the shard's episodes; one that fails doesn't keep the others from being made.
 
@@ -102,6 +79,7 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
     Raises:
         RLHFBlenderError: what isn't one episode's own: no space, an unusable environment or checkpoint.
     """
+    started = time.perf_counter()
     staged: list[StagedEpisode] = []
     failures: dict[int, str] = {}
     traces: dict[int, str] = {}
@@ -111,7 +89,7 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
         except EpisodeError as error:
             failures[episode], traces[episode] = str(error), error.trace
         count_progress(episodes=1)
-    return StagedShard(shard.name, shard.key, tuple(staged), failures, traces)
+    return StagedShard(shard.name, shard.key, tuple(staged), failures, traces, time.perf_counter() - started)
 
 
 def _stage_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
@@ -235,7 +213,7 @@ def make_recorder(settings: RolloutSettings) -> RawRecorder:
     Raises:
         EnvironmentNotUsableError: it can't be made.
     """
-    with seeded_globals(episode_seed(settings.options.seed, 0)):
+    with SeededGlobals(episode_seed(settings.options.seed, 0)):
         return RawRecorder(make_environment(settings.environment, render=settings.options.render))
 
 

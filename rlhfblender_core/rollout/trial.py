@@ -19,7 +19,7 @@ from rlhfblender_core.errors import EnvironmentNotUsableError
 from rlhfblender_core.policies.masked_random import MaskedRandomPolicy
 from rlhfblender_core.policies.protocol import Policy
 from rlhfblender_core.policies.random_policy import RandomPolicy
-from rlhfblender_core.rollout.seeding import is_torch_loaded, seed_spaces, seeded_globals
+from rlhfblender_core.rollout.seeding import SeededGlobals, is_torch_loaded, seed_spaces
 from rlhfblender_core.wrappers import action_mask_source
 
 #: Few, because highway-env's take up to 150 ms.
@@ -64,7 +64,7 @@ def forget_trials() -> None:
 
 def _first_steps(spec: EnvironmentSpec, *, render: bool) -> list[Any] | None:
     """What the environment gives at the start of an episode; None where it fails, which is an episode's own matter."""
-    with contained(), quiet_output(), seeded_globals(_SEED):
+    with contained(), quiet_output(), SeededGlobals(_SEED):
         env = make_environment(spec, render=render)
         try:
             seed_spaces(env, _SEED)

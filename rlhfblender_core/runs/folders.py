@@ -142,8 +142,8 @@ def runs_folder(root: DataRoot) -> Path:
 
 
 def machine_folder() -> Path:
-    """Where this user's runs on this machine keep what must not lie on the data root."""
-    user = os.getuid() if hasattr(os, "getuid") else "user"
+    """Where runs on this machine keep what must not lie on the data root, those of the user whose rights they have."""
+    user = os.geteuid() if hasattr(os, "geteuid") else "user"
     return Path(tempfile.gettempdir()) / f"rlhfblender-{user}"
 
 
@@ -177,14 +177,13 @@ def _may_be_alive(folder: Path) -> bool:
 
 
 def is_alive(folder: Path) -> bool:
-    """Whether the process that made the folder still holds its lock."""
-    if not (folder / _LOCK).is_file():
-        return False
-    lock = FileLock(folder / _LOCK)
+    """Whether the process that made the folder still holds its lock; another user's is not ours to judge: it does."""
     try:
-        with lock.acquire(timeout=0):
+        if not (folder / _LOCK).is_file():
             return False
-    except Timeout:
+        with FileLock(folder / _LOCK).acquire(timeout=0):
+            return False
+    except (Timeout, PermissionError):
         return True
     except FileNotFoundError:  # removed meanwhile
         return False

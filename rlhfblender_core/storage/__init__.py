@@ -18,6 +18,7 @@ from rlhfblender_core.storage.files import (
     publish_many_bytes,
     remove_files,
     remove_tree,
+    sync_tree,
 )
 from rlhfblender_core.storage.reading import (
     Entries,
@@ -25,6 +26,7 @@ from rlhfblender_core.storage.reading import (
     fetch_file,
     list_entries,
     list_folders,
+    list_many,
     list_names,
     list_sizes,
     read_bytes,
@@ -56,6 +58,7 @@ __all__ = [
     "is_refusal",
     "list_entries",
     "list_folders",
+    "list_many",
     "list_names",
     "list_sizes",
     "make_folder",
@@ -72,6 +75,7 @@ __all__ = [
     "sizes_of",
     "storage_errors",
     "storage_options_for",
+    "sync_tree",
     "translated",
     "words_of",
 ]

@@ -114,6 +114,11 @@ def remove_tree(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def sync_tree(place: Path) -> None:
+    """Makes a local file, or a folder with all in it, durable."""
+    _sync_all([place, *(place.rglob("*") if place.is_dir() else ())])
+
+
 def make_folder(folder: Path) -> None:
     """Makes a folder and those above it, durably: a power cut must not take the name of a file that was synced."""
     if folder.is_dir():

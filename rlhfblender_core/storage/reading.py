@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rlhfblender_core.errors import StorageNotUsableError
 from rlhfblender_core.storage.failures import cause_of, storage_errors
-from rlhfblender_core.storage.objects import object_sizes, read_objects
+from rlhfblender_core.storage.objects import object_sizes, read_objects, side_by_side
 from rlhfblender_core.storage.root import DataRoot
 
 
@@ -114,6 +114,14 @@ def list_entries(root: DataRoot, folder: str) -> Entries:
     return Entries(sizes, tuple(sorted(folders)))
 
 
+def list_many(root: DataRoot, folders: Iterable[str]) -> dict[str, Entries]:
+    """What lies right in each of the folders, by folder; asked for side by side on object storage."""
+    folders = list(folders)
+    each = (list_entries(root, folder) for folder in folders)
+    listed = each if root.is_local else side_by_side(lambda folder: list_entries(root, folder), folders)
+    return dict(zip(folders, listed, strict=True))
+
+
 def list_sizes(root: DataRoot, folder: str) -> Mapping[str, int]:
     """Sizes in bytes of the files right in a folder, by name; empty if there is no such folder."""
     return list_entries(root, folder).sizes
@@ -157,23 +165,24 @@ def list_folders(root: DataRoot, folder: str) -> list[str]:
 def _list_local(root: DataRoot, folder: Path) -> Entries:
     with storage_errors(root):
         try:
-            paths = list(folder.iterdir())
+            entries = os.scandir(folder)
         except (FileNotFoundError, NotADirectoryError):
             return Entries()
         sizes, folders = {}, []
-        for path in paths:
-            try:
-                status = path.stat()
-            except FileNotFoundError:  # another run's temporary file, which has its name by now
-                continue
-            except OSError as error:
-                if error.errno != errno.ELOOP:  # a link that leads nowhere is no file
-                    raise
-                continue
-            if _is_file(status):
-                sizes[path.name] = status.st_size
-            elif stat.S_ISDIR(status.st_mode):
-                folders.append(path.name)
+        with entries:
+            for entry in entries:
+                try:
+                    status = entry.stat()
+                except FileNotFoundError:  # another run's temporary file, which has its name by now
+                    continue
+                except OSError as error:
+                    if error.errno != errno.ELOOP:  # a link that leads nowhere is no file
+                        raise
+                    continue
+                if _is_file(status):
+                    sizes[entry.name] = status.st_size
+                elif stat.S_ISDIR(status.st_mode):
+                    folders.append(entry.name)
         return Entries(sizes, tuple(sorted(folders)))
 
 

@@ -36,6 +36,8 @@ MAX_LITERAL_CHARACTERS = 100_000
 MAX_PICKLE_BYTES = 64 * _MIB
 #: Pickled infos of 100,000 steps have some 20 MB.
 MAX_OBJECTS_BYTES = 256 * _MIB
+#: Pickled states of an environment, one per step; an emulator's have 15 kB.
+MAX_STATES_BYTES = 256 * _MIB
 #: Opcodes and copies: so many, and so many per byte of the pickle, and of what it has in an archive that compresses it.
 SOME_WORK, WORK_PER_BYTE, WORK_PER_PACKED_BYTE, MAX_WORK = 100_000, 2, 8, 20_000_000
 #: Values with everything that is shared written out, and likewise the bytes of arrays.

@@ -45,7 +45,7 @@ class Arrays(Mapping[str, NDArray[Any]]):
         return name in self._names
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """The array, which may be read only.
+        """The array.
 
         Raises:
             KeyError: the file has none of that name.
@@ -55,6 +55,24 @@ class Arrays(Mapping[str, NDArray[Any]]):
             raise KeyError(name)
         with reading_arrays(self._shown):
             return _read(self._archive, f"{name}{_SUFFIX}")
+
+    def rows(self, name: str) -> Iterator[NDArray[Any]]:
+        """One row of the array after the other: memory holds one at a time.
+
+        Raises:
+            DataNotUsableError: it is damaged, holds pickled objects, or isn't stored row by row.
+        """
+        with reading_arrays(self._shown), self._archive.open(f"{name}{_SUFFIX}") as stream:
+            header = read_npy_header(stream)
+            if header.dtype.hasobject or header.is_fortran or not header.shape:
+                raise DamagedArrayError(f"{name} has no rows of numbers or texts")
+            shape = header.shape[1:]
+            size = header.content_bytes // max(1, header.shape[0])
+            for _ in range(header.shape[0]):
+                content = stream.read(size)
+                if len(content) != size:
+                    raise DamagedArrayError(f"{name} ends within a row")
+                yield np.frombuffer(content, header.dtype).reshape(shape) if size else np.empty(shape, header.dtype)
 
 
 @contextlib.contextmanager
@@ -100,8 +118,8 @@ def _read(archive: zipfile.ZipFile, member: str) -> NDArray[Any]:
         behind = archive.getinfo(member).file_size - stream.tell()
         if behind != header.content_bytes:
             raise DamagedArrayError(f"{member} has {behind:,} bytes, its shape {header.shape} says otherwise")
-        content = stream.read(behind + 1)  # sizes in the list of members may lie
-    if len(content) != behind:
-        raise DamagedArrayError(f"{member} has another length than recorded")
+        content = bytearray(stream.read(behind + 1))  # sizes in the list may lie; writable, as PyTorch wants arrays
+        if len(content) != behind:
+            raise DamagedArrayError(f"{member} has another length than recorded")
     flat = np.frombuffer(content, header.dtype) if content else np.empty(0, header.dtype)
     return flat.reshape(header.shape, order="F" if header.is_fortran else "C")

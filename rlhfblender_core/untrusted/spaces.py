@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from rlhfblender_core.untrusted.placeholders import DamagedPickleError, Placeholder, resolved
 
 _MAX_DEPTH = 8
 _IMAGE_SIDES = 3
+_WHITE = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class SpaceInfo:
         counts: number of values of each entry, for Discrete and MultiDiscrete.
         starts: their smallest values; () where all are 0.
         parts: the named sub-spaces of Dict and Tuple.
+        is_full_range: whether the bounds of a uint8 Box are 0 and 255, which make it an image; None where that isn't
+            known, or means nothing.
     """
 
     kind: str
@@ -32,6 +36,7 @@ class SpaceInfo:
     counts: tuple[int, ...] = ()
     starts: tuple[int, ...] = ()
     parts: tuple[tuple[str, "SpaceInfo"], ...] = ()
+    is_full_range: bool | None = None
 
     def __str__(self) -> str:
         if self.kind == "Discrete":
@@ -40,11 +45,12 @@ class SpaceInfo:
             return f"MultiDiscrete({list(self.counts)}{f', start={list(self.starts)}' if self.starts else ''})"
         if self.kind in ("Dict", "Tuple"):
             return f"{self.kind}({', '.join(f'{name}: {part}' for name, part in self.parts)})"
-        return f"{self.kind}({self.shape}, {self.dtype})"
+        narrow = ", narrower than 0 to 255" if self.is_full_range is False and self.is_image else ""
+        return f"{self.kind}({self.shape}, {self.dtype}{narrow})"
 
     @property
     def is_image(self) -> bool:
-        """Whether it may be an image, by shape and dtype (its bounds aren't known here)."""
+        """Whether it may be an image, by shape and dtype."""
         return self.kind == "Box" and len(self.shape) == _IMAGE_SIDES and self.dtype == "uint8"
 
     def agrees_with(self, other: "SpaceInfo") -> bool:
@@ -54,6 +60,9 @@ class SpaceInfo:
         if self.parts or other.parts:
             mine, others = dict(self.parts), dict(other.parts)
             return mine.keys() == others.keys() and all(part.agrees_with(others[name]) for name, part in mine.items())
+        if self.is_image and None not in (self.is_full_range, other.is_full_range):
+            # Policies divide images by 255, and nothing else.
+            return self.shape == other.shape and other.is_image and self.is_full_range == other.is_full_range
         return self.shape == other.shape and _dtype_family(self.dtype) == _dtype_family(other.dtype)
 
     def counted_from_zero(self) -> "SpaceInfo":
@@ -73,7 +82,8 @@ def space_info(space: spaces.Space[Any]) -> SpaceInfo:
     if isinstance(space, spaces.MultiDiscrete):
         counts = tuple(int(n) for n in space.nvec.ravel())
         return SpaceInfo(kind, shape, dtype, counts, _starts(space.start.ravel().tolist()))
-    return SpaceInfo(kind, shape, dtype)
+    bounds = (space.low, space.high) if isinstance(space, spaces.Box) else (None, None)
+    return SpaceInfo(kind, shape, dtype, is_full_range=_is_full_range(dtype, *bounds))
 
 
 def pickled_space_info(value: Any, depth: int = 0) -> SpaceInfo:
@@ -99,8 +109,26 @@ def pickled_space_info(value: Any, depth: int = 0) -> SpaceInfo:
         n = resolved(value.attribute("shape", "_shape", "n"))
         return SpaceInfo(kind, _shape(n if isinstance(n, tuple) else (n,)), _dtype(value) or "int8")
     if kind == "Box":
-        return SpaceInfo(kind, _shape(value.attribute("_shape", "shape")), _dtype(value))
+        dtype = _dtype(value)
+        full = _is_full_range(dtype, *(pickled_bounds(value) or (None, None)))
+        return SpaceInfo(kind, _shape(value.attribute("_shape", "shape")), dtype, is_full_range=full)
     raise DamagedPickleError(f"{kind[:40]} is no space that Stable-Baselines3 knows")
+
+
+def pickled_bounds(value: Any) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """The lowest and the highest values of a Box that came out of a pickle; None where they aren't known."""
+    if not isinstance(value, Placeholder) or value.origin[1] != "Box" or not isinstance(value.state, dict):
+        return None
+    low, high = (resolved(value.attribute(name)) for name in ("low", "high"))
+    if not isinstance(low, np.ndarray) or not isinstance(high, np.ndarray) or low.dtype.kind not in "fiu":
+        return None
+    return (low, high) if low.shape == high.shape and high.dtype.kind in "fiu" else None
+
+
+def _is_full_range(dtype: str, low: Any, high: Any) -> bool | None:
+    if dtype != "uint8" or low is None:
+        return None
+    return bool((low == 0).all() and (high == _WHITE).all())
 
 
 def _parts(value: Placeholder, depth: int) -> tuple[tuple[str, SpaceInfo], ...]:
@@ -162,7 +190,7 @@ def channels_first(info: SpaceInfo) -> SpaceInfo:
     if not info.is_image or info.shape.index(min(info.shape)) == 0:
         return info
     height, width, channels = info.shape
-    return SpaceInfo(info.kind, (channels, height, width), info.dtype)
+    return replace(info, shape=(channels, height, width))
 
 
 def difference(trained: SpaceInfo, found: SpaceInfo) -> str:

@@ -1,6 +1,7 @@
 """Observation statistics of a ``VecNormalize`` file, read without running it, and applied."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,20 @@ def read_statistics(path: Path) -> ObservationStatistics:
     Raises:
         CheckpointNotUsableError: it is damaged, no such file, or holds what isn't known to be safe.
     """
+    with _reading(path) as wrapper:
+        return _statistics(wrapper)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """What the file holds, inert; what is the matter with it is one line."""
     try:
         if path.stat().st_size > MAX_PICKLE_BYTES:
             raise _unusable(path, f"is larger than {MAX_PICKLE_BYTES >> 20} MiB")
         content = path.read_bytes()
         if is_pointer(content):
             raise _unusable(path, POINTER_PROBLEM)
-        return _statistics(load_inert(content))
+        yield _checked(load_inert(content))
     except OSError as error:
         raise _unusable(path, f"can't be read ({error.strerror or error})") from error
     except RefusedPickleError as error:
@@ -68,6 +76,49 @@ def read_statistics(path: Path) -> ObservationStatistics:
         raise _unusable(path, f"{problem}; use --trust-checkpoint if you made the file yourself") from error
     except (DamagedPickleError, ValueError, TypeError, OverflowError) as error:
         raise _unusable(path, f"is no intact VecNormalize file ({error})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class RunningMoments:
+    """Mean and variance so far, float64, and of how many values."""
+
+    mean: npt.NDArray[np.float64]
+    variance: npt.NDArray[np.float64]
+    count: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStatistics:
+    """What ``VecNormalize`` has to know to go on with training.
+
+    Attributes:
+        observations: by the key of a Dict space, of a Box space under None; empty if they aren't normalised.
+        returns: of the discounted returns, which scale rewards.
+    """
+
+    observations: dict[str | None, RunningMoments]
+    returns: RunningMoments
+
+
+def read_training_statistics(path: Path) -> TrainingStatistics:
+    """The running statistics in a file that ``VecNormalize.save`` wrote.
+
+    Raises:
+        CheckpointNotUsableError: it is damaged, no such file, or holds what isn't known to be safe.
+    """
+    with _reading(path) as wrapper:
+        observations = wrapper.state.get("obs_rms") if wrapper.state.get("norm_obs", True) else {}
+        by_key = dict(observations) if isinstance(observations, Mapping) else {None: observations}
+        moments = {None if key is None else str(key): _running(rms) for key, rms in by_key.items()}
+        return TrainingStatistics(moments, _running(wrapper.state.get("ret_rms")))
+
+
+def _running(rms: Any) -> RunningMoments:
+    moments = _moments(*_pickled_moments(rms))
+    count = resolved(rms.attribute("count"))
+    if not isinstance(count, (int, float, np.number)) or not np.isfinite(count):
+        raise DamagedPickleError("a count is missing")
+    return RunningMoments(moments.mean, moments.variance, float(count))
 
 
 def trusted_statistics(path: Path) -> ObservationStatistics:
@@ -84,13 +135,17 @@ def trusted_statistics(path: Path) -> ObservationStatistics:
         raise _unusable(path, f"can't be loaded ({' '.join(str(error).split())[:120]})") from error
 
 
-def _statistics(wrapper: Any) -> ObservationStatistics:
+def _checked(wrapper: Any) -> Any:
     if (
         not isinstance(wrapper, Placeholder)
         or wrapper.origin[1] != "VecNormalize"
         or not isinstance(wrapper.state, dict)
     ):
         raise DamagedPickleError("it holds something else")
+    return wrapper
+
+
+def _statistics(wrapper: Any) -> ObservationStatistics:
     clip, epsilon = (resolved(wrapper.state.get(name)) for name in ("clip_obs", "epsilon"))
     if not isinstance(clip, (int, float)) or not isinstance(epsilon, (int, float)):
         raise DamagedPickleError("clip_obs or epsilon is missing")

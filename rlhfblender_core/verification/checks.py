@@ -4,15 +4,16 @@ Everything that is wrong becomes a :class:`Problem`: one file, or one row of the
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from shlex import quote
 
 from rlhfblender_core.dataset.episode_checks import find_fault
-from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
+from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.dataset.listings import (
     CheckpointListing,
     EpisodeListing,
@@ -23,7 +24,7 @@ from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError
 from rlhfblender_core.registry import EpisodeRecord, Registry
 from rlhfblender_core.runs.claims import live_runs
 from rlhfblender_core.runs.folders import open_scratch
-from rlhfblender_core.storage import DataRoot, cause_of, fetch_file, list_sizes, read_each, storage_errors
+from rlhfblender_core.storage import DataRoot, cause_of, fetch_file, read_each, sizes_of, storage_errors
 
 #: What to do with the files of an episode that lie there without a manifest.
 IMPORT_ADVICE = "`python flows/import_data.py --exp {} --env …` takes in episodes that were laid there by hand"
@@ -67,16 +68,33 @@ class Findings:
 
     Attributes:
         problems: in the order of the files.
-        records: index rows of the episodes whose manifests are sound.
+        records: what the manifests say of the episodes whose rows are missing or say something else. Those of sound
+            ones aren't kept: there may be a million.
         files: how many files were checked.
+        sound: number of episodes whose manifests are sound, by checkpoint.
+        earlier: number of those that an earlier check found sound, before it was cut short.
     """
 
     problems: tuple[Problem, ...] = ()
     records: tuple[EpisodeRecord, ...] = ()
     files: int = 0
+    sound: Mapping[CheckpointKey, int] = field(default_factory=dict)
+    earlier: int = 0
 
-    def __add__(self, other: "Findings") -> "Findings":
-        return Findings(self.problems + other.problems, self.records + other.records, self.files + other.files)
+    @classmethod
+    def joined(cls, parts: Iterable["Findings"]) -> "Findings":
+        """All of them, those of the registry's index last."""
+        problems: list[Problem] = []
+        records: list[EpisodeRecord] = []
+        files, earlier, sound = 0, 0, Counter[CheckpointKey]()
+        for part in parts:
+            problems += part.problems
+            records += part.records
+            files += part.files
+            earlier += part.earlier
+            sound.update(part.sound)
+        problems.sort(key=lambda problem: problem.remedy is Remedy.INDEX)
+        return cls(tuple(problems), tuple(records), files, sound, earlier)
 
 
 def check_unknown_files(paths: Iterable[str]) -> Findings:
@@ -93,33 +111,44 @@ def check_unknown_files(paths: Iterable[str]) -> Findings:
     return Findings(tuple(problems))
 
 
-def check_episodes(root: DataRoot, listing: CheckpointListing, episodes: Sequence[EpisodeListing]) -> Findings:
+def check_episodes(
+    root: DataRoot, listing: CheckpointListing, episodes: Sequence[EpisodeListing], *, quick: bool = False
+) -> Findings:
     """Checks some of a checkpoint's episodes: their manifests, and all their files against them.
+
+    Args:
+        root: the data root.
+        listing: of the checkpoint.
+        episodes: which of it.
+        quick: whether files' sizes are enough, so that none is opened.
+
+    Returns:
+        What is wrong, and the records of all whose manifests are sound.
 
     Raises:
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
     """
     keys = {episode: EpisodeKey(listing.key.experiment, listing.key.checkpoint, episode.number) for episode in episodes}
     contents = read_each(root, [manifest_path(keys[episode]) for episode in episodes if episode.has_manifest])
-    findings = Findings()
+    found: list[Findings] = []
     with ExitStack() as stack:
-        folder = Path() if root.is_local else stack.enter_context(open_scratch())
+        folder = None if quick else Path() if root.is_local else stack.enter_context(open_scratch())
         for episode, key in keys.items():
             content = contents.get(manifest_path(key))
             if content is not None:
-                findings += _settled(root, key, content, episode.kinds, folder)
+                found.append(_settled(root, key, content, episode, folder))
             elif not listing.in_progress:
                 is_leftover = episode.number in listing.left_over
-                findings += Findings(tuple(_uncommitted(key, episode, is_leftover=is_leftover)))
-    return findings
+                found.append(Findings(tuple(_uncommitted(key, episode, is_leftover=is_leftover))))
+    return Findings.joined(found)
 
 
 def _settled(
-    root: DataRoot, key: EpisodeKey, content: bytes | str, kinds: Sequence[ArtifactKind], folder: Path
+    root: DataRoot, key: EpisodeKey, content: bytes | str, episode: EpisodeListing, folder: Path | None
 ) -> Findings:
     """What is wrong with a published episode. One that is replaced meanwhile is looked at again."""
     while True:
-        findings = _check_published(root, key, content, kinds, folder)
+        findings = _check_published(root, key, content, episode, folder)
         if not findings.problems:
             return findings
         # A run takes the manifest away before it touches the files, so the same one means: nobody is at work here.
@@ -151,7 +180,7 @@ def _uncommitted(key: EpisodeKey, episode: EpisodeListing, *, is_leftover: bool)
 
 
 def _check_published(
-    root: DataRoot, key: EpisodeKey, content: bytes | str, kinds: Sequence[ArtifactKind], folder: Path
+    root: DataRoot, key: EpisodeKey, content: bytes | str, episode: EpisodeListing, folder: Path | None
 ) -> Findings:
     path = manifest_path(key)
     if isinstance(content, str):
@@ -169,19 +198,33 @@ def _check_published(
         Problem(
             artifact_path(kind, key), "is an unknown file: its episode has none of that kind", Remedy.QUARANTINE, key
         )
-        for kind in kinds
+        for kind in episode.kinds
         if kind not in manifest.artifacts and _is_there(root, artifact_path(kind, key))
     ]
-    for kind in manifest.artifacts:
-        fault = _fault(root, kind, key, manifest, folder)
+    sizes = dict(zip(episode.kinds, episode.sizes, strict=True))
+    for kind, record in manifest.artifacts.items():
+        if folder is None:
+            fault = _wrong_size(root, artifact_path(kind, key), sizes.get(kind), record.size)
+        else:
+            fault = _fault(root, kind, key, manifest, folder)
         if fault:
             problems.append(Problem(artifact_path(kind, key), fault, Remedy.REMAKE, key))
-    return Findings(tuple(problems), (episode_record(manifest),), 1 + len(manifest.artifacts))
+    checkpoint = CheckpointKey(key.experiment, key.checkpoint)
+    return Findings(tuple(problems), (episode_record(manifest),), 1 + len(manifest.artifacts), {checkpoint: 1})
 
 
 def _is_there(root: DataRoot, path: str) -> bool:
-    folder, _, name = path.rpartition("/")
-    return name in list_sizes(root, folder)
+    return path in sizes_of(root, [path])
+
+
+def _wrong_size(root: DataRoot, path: str, listed: int | None, expected: int) -> str | None:
+    """What is wrong with a file by its size; asked for again where the listing says so, which may be out of date."""
+    if listed == expected:
+        return None
+    size = sizes_of(root, [path]).get(path)
+    if size is None:
+        return "is missing"
+    return None if size == expected else f"has {size:,} bytes instead of {expected:,}"
 
 
 def _fault(root: DataRoot, kind: ArtifactKind, key: EpisodeKey, manifest: Manifest, folder: Path) -> str | None:
@@ -202,49 +245,55 @@ def _fault(root: DataRoot, kind: ArtifactKind, key: EpisodeKey, manifest: Manife
         return f"can't be read: {cause_of(error)}"
 
 
-def check_index(
-    root: DataRoot,
-    registry: Registry | None,
-    listings: Sequence[CheckpointListing],
-    records: Sequence[EpisodeRecord],
-) -> tuple[Problem, ...]:
-    """Rows of the registry that are missing, stale, or say something else than the manifests.
+def check_rows(
+    root: DataRoot, registry: Registry | None, part: CheckpointListing, records: Sequence[EpisodeRecord]
+) -> Findings:
+    """Rows of the registry that are missing, stale, or say something else than the manifests; and what these say.
 
-    What a live run has published and not yet indexed, or the other way round, is no problem.
+    What a live run has published and not yet indexed, or the other way round, is no problem. Of an experiment that
+    isn't registered all records are returned, and no problem: that is told once, see :func:`check_registered`.
+
+    Args:
+        root: the data root.
+        registry: None where there is none.
+        part: some of a checkpoint's episodes, ascending.
+        records: of those whose manifests are sound.
     """
-    problems: list[Problem] = []
-    for experiment in sorted({listing.key.experiment for listing in listings}):
-        own = [record for record in records if record.experiment == experiment]
-        if registry is None or registry.find_experiment(experiment) is None:
-            if own:
-                what = f"is not registered, though {len(own)} of its episodes are published"
-                problems.append(Problem(f"registry: experiment {experiment}", what, Remedy.INDEX))
-            continue
-        # Without a manifest, but with files: to be made again, or another run is about to.
-        numbers = {
-            (listing.key.checkpoint, episode.number)
-            for listing in listings
-            if listing.key.experiment == experiment
-            for episode in listing.episodes
-            if episode.has_manifest or episode.kinds
-        }
-        found = list(_row_problems(registry.list_episodes(experiment), own, numbers))
-        if found and not live_runs(registry, experiment):
-            problems += _still_there(root, registry, found, numbers)
-    return tuple(problems)
+    key = part.key
+    if registry is None or registry.find_experiment(key.experiment) is None:
+        return Findings(records=tuple(records))
+    # Without a manifest, but with files: to be made again, or another run is about to.
+    there = {episode.number for episode in part.episodes if episode.has_manifest or episode.kinds}
+    span = part.episodes[0].number, part.episodes[-1].number
+    found = list(_row_problems(registry.episodes_between(key.experiment, key.checkpoint, *span), records, there))
+    if not found or live_runs(registry, key.experiment):
+        return Findings()
+    # A run may have settled them since the listings and manifests were read.
+    concerned = {problem.key.episode: problem.key for problem in found if problem.key is not None}
+    manifests = read_manifests(root, concerned.values())
+    published = {own.episode for own in manifests}
+    rows = registry.episodes_between(key.experiment, key.checkpoint, min(concerned), max(concerned))
+    now = [episode_record(manifest) for manifest in manifests.values()]
+    own_rows = [row for row in rows if row.number in concerned]
+    return Findings(tuple(_row_problems(own_rows, now, (concerned.keys() & there) | published)), tuple(now))
 
 
-def _still_there(
-    root: DataRoot, registry: Registry, found: Sequence[Problem], there: Collection[tuple[str, int]]
-) -> Iterator[Problem]:
-    """Those among an experiment's row problems that a run hasn't settled since the listings and manifests were read."""
-    keys = [problem.key for problem in found if problem.key is not None]
-    manifests = read_manifests(root, keys)
-    concerned = {(key.checkpoint, key.episode) for key in keys}
-    rows = [row for row in registry.list_episodes(keys[0].experiment) if (row.checkpoint, row.number) in concerned]
-    published = {(key.checkpoint, key.episode) for key in manifests}
-    records = [episode_record(manifest) for manifest in manifests.values()]
-    return _row_problems(rows, records, (concerned & set(there)) | published)
+def check_registered(registry: Registry | None, published: Mapping[str, int]) -> tuple[Problem, ...]:
+    """Experiments that the registry has lost.
+
+    Args:
+        registry: None where there is none.
+        published: number of episodes whose rows aren't right, by experiment.
+    """
+    return tuple(
+        Problem(
+            f"registry: experiment {experiment}",
+            f"is not registered, though {number} of its episodes are published",
+            Remedy.INDEX,
+        )
+        for experiment, number in sorted(published.items())
+        if registry is None or registry.find_experiment(experiment) is None
+    )
 
 
 def read_manifests(root: DataRoot, keys: Iterable[EpisodeKey]) -> dict[EpisodeKey, Manifest]:
@@ -264,17 +313,17 @@ def read_manifests(root: DataRoot, keys: Iterable[EpisodeKey]) -> dict[EpisodeKe
 
 
 def _row_problems(
-    rows: Sequence[EpisodeRecord], records: Sequence[EpisodeRecord], there: Collection[tuple[str, int]]
+    rows: Sequence[EpisodeRecord], records: Sequence[EpisodeRecord], there: Collection[int]
 ) -> Iterator[Problem]:
-    by_key = {(row.checkpoint, row.number): row for row in rows}
+    by_number = {row.number: row for row in rows}
     for record in records:
-        row = by_key.get((record.checkpoint, record.number))
+        row = by_number.get(record.number)
         if row is None:
             yield _row_problem(record, "has no row")
         elif not _says_the_same(row, record):
             yield _row_problem(record, "has a row that says something else than its manifest")
-    for (checkpoint, number), row in by_key.items():
-        if (checkpoint, number) not in there:
+    for number, row in by_number.items():
+        if number not in there:
             yield _row_problem(row, "has a row, but no files")
 
 
@@ -284,12 +333,17 @@ def _row_problem(record: EpisodeRecord, what: str) -> Problem:
     return Problem(name, what, Remedy.INDEX, key)
 
 
+#: What rows of older versions don't say; the next run of generate fills it in.
+_UNKNOWN_BEFORE = ("sizes", "warnings")
+
+
 def _says_the_same(row: EpisodeRecord, record: EpisodeRecord) -> bool:
     before, now = asdict(row), asdict(record)
+    left_out = {"created_at"} if row.sizes else {"created_at", *_UNKNOWN_BEFORE}
     return all(
         before[name] == value or (isinstance(value, float) and math.isnan(value) and math.isnan(before[name]))
         for name, value in now.items()
-        if name != "created_at"
+        if name not in left_out
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from rlhfblender_core.checkpoints.select import wanted_as
 from rlhfblender_core.dataset.layout import RANDOM, CheckpointKey, EpisodeKey
 from rlhfblender_core.dataset.manifests import Manifest
-from rlhfblender_core.environments import ONLY_DECLARED, EnvironmentSpec, Trust, describe_environment
+from rlhfblender_core.environments import ONLY_DECLARED, Trust, describe_environment
 from rlhfblender_core.errors import DataNotUsableError, RequestError, one_line
 from rlhfblender_core.planning.plan import plan_generation
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest
@@ -25,6 +25,7 @@ from rlhfblender_core.registry import (
     Registry,
 )
 from rlhfblender_core.rollout.options import RolloutOptions
+from rlhfblender_core.rollout.replay import spec_of_manifest
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.verification.checks import Findings, Problem, Remedy, index_problems, read_manifests
@@ -187,9 +188,9 @@ def restore_registration(
     if not manifests:
         return
     if registry.find_experiment(experiment) is None:
-        environment = _environment_record(manifests[0], trust)
+        environment = known_environment(manifests[0], trust)
         registry.ensure_environment(environment)
-        registry.ensure_experiment(_experiment_record(experiment, manifests, environment))
+        registry.ensure_experiment(experiment_of(experiment, manifests, environment))
     for manifest in manifests:
         registry.ensure_checkpoint(
             CheckpointRecord(
@@ -202,9 +203,13 @@ def restore_registration(
         )
 
 
-def _environment_record(manifest: Manifest, trust: Trust) -> EnvironmentRecord:
-    made = manifest.environment
-    spec = EnvironmentSpec(made.id, made.entry_point, made.additional_packages, made.kwargs, made.spec_kwargs)
+def known_environment(manifest: Manifest, trust: Trust) -> EnvironmentRecord:
+    """The environment that a manifest's episode was made in, to be registered; it is made to see its spaces.
+
+    Raises:
+        RequestError: it can't be made, or only the manifest names what it is made with.
+    """
+    made, spec = manifest.environment, spec_of_manifest(manifest)
     trust.admit(spec)
     description = describe_environment(spec)
     return EnvironmentRecord(
@@ -217,9 +222,14 @@ def _environment_record(manifest: Manifest, trust: Trust) -> EnvironmentRecord:
     )
 
 
-def _experiment_record(
-    experiment: str, manifests: Sequence[Manifest], environment: EnvironmentRecord
-) -> ExperimentRecord:
+def experiment_of(experiment: str, manifests: Sequence[Manifest], environment: EnvironmentRecord) -> ExperimentRecord:
+    """The experiment that manifests tell of, to be registered.
+
+    Args:
+        experiment: its name.
+        manifests: one per checkpoint.
+        environment: as registered.
+    """
     trained = [manifest for manifest in manifests if manifest.policy.kind != RANDOM]
     manifest = (trained or manifests)[0]
     asked = {
@@ -232,6 +242,8 @@ def _experiment_record(
     }
     settings = RolloutOptions.merged({}, asked).to_json()
     kind: ExperimentKind = "trained" if trained else "random"
+    if manifest.policy.kind == "agent":
+        kind, settings["agent"] = "agent", manifest.policy.algorithm
     return ExperimentRecord(
         name=experiment,
         env_id=manifest.environment.id,

@@ -7,6 +7,7 @@ dropped and each waiting task gets :class:`WorkerLostError`; which episode it wa
 """
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ from rlhfblender_core.workers.processes import (
     worker_processes,
 )
 from rlhfblender_core.workers.progress import start_counter
+
+_logger = logging.getLogger(__name__)
+_DIED = "A worker process died (killed, or out of memory). Its episodes are made again."
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,9 +84,7 @@ class Workers:
             if self._is_closed:
                 raise RunStoppedError("The run was stopped.") from error
             self._drop(executor)
-            raise WorkerLostError(
-                "A worker process died (killed, or out of memory). Its episodes are made again."
-            ) from error
+            raise WorkerLostError(_DIED) from error
 
     def run_alone(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Like :meth:`run`, in a process that does nothing else: if that one dies, it died of this.
@@ -145,6 +147,7 @@ class Workers:
         with self._lock:
             if self._executor is broken:
                 self._executor = None
+                _logger.warning(_DIED)  # once, however many calls waited for its workers
         broken.shutdown(wait=False, cancel_futures=True)
 
 

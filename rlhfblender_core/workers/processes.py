@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import gc
 import multiprocessing
+import multiprocessing.context
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
@@ -69,7 +70,7 @@ def make_pool(processes: int, progress_folder: Path) -> ProcessPoolExecutor:
     start_fork_server(trained=False)
     return ProcessPoolExecutor(
         processes,
-        mp_context=multiprocessing.get_context("forkserver" if _CAN_FORK else "spawn"),
+        mp_context=process_context(),
         initializer=_start_worker,
         initargs=(progress_folder, dict(os.environ)),
     )
@@ -149,7 +150,21 @@ def interrupts_blocked() -> Iterator[None]:
 
 
 def _start_worker(progress_folder: Path, variables: Mapping[str, str]) -> None:
-    """Makes a worker end with its parent: one whose parent was killed would wait for work for ever."""
+    begin_worker(variables)
+    start_counter(progress_folder)
+
+
+def process_context() -> multiprocessing.context.BaseContext:
+    """How worker processes are started here."""
+    return multiprocessing.get_context("forkserver" if _CAN_FORK else "spawn")
+
+
+def begin_worker(variables: Mapping[str, str]) -> None:
+    """Makes a worker end with its parent: one whose parent was killed would wait for work for ever.
+
+    Args:
+        variables: of the parent's environment.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
@@ -164,7 +179,6 @@ def _start_worker(progress_folder: Path, variables: Mapping[str, str]) -> None:
             signal.signal(signal.Signals[name], signal.SIG_IGN)
     keep_quiet()
     remember_lifelines()
-    start_counter(progress_folder)
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:

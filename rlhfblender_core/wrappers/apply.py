@@ -2,45 +2,54 @@
 
 import difflib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 
 from rlhfblender_core.errors import CheckpointNotUsableError, RLHFBlenderError, one_line
+from rlhfblender_core.tuples import tuple_forms
 from rlhfblender_core.wrappers.specs import WrapperSpec
-from rlhfblender_core.wrappers.table import IDENTITY, WRAPPERS
+from rlhfblender_core.wrappers.table import IDENTITY, TRAINING_WRAPPERS, WRAPPERS
 
 Env = gym.Env[Any, Any]
 
 
-def wrap_environment(env: Env, wrappers: Sequence[WrapperSpec], *, trust: bool = False) -> Env:
+def wrap_environment(env: Env, wrappers: Sequence[WrapperSpec], *, trust: bool = False, training: bool = False) -> Env:
     """The environment inside these wrappers, the first one innermost.
 
     Names are looked up in a table and never imported, unless ``trust`` says that the user vouches for them. Atari
-    wrappers are applied such that an episode is a whole game (see :mod:`.atari`).
+    wrappers are applied such that an episode is a whole game (see :mod:`.atari`), but for training.
 
     Raises:
         CheckpointNotUsableError: a wrapper isn't in the table, needs a package, or doesn't go with the environment.
     """
     for spec in wrappers:
-        make = _resolved(spec.name, trust=trust)
+        make = _resolved(spec.name, TRAINING_WRAPPERS if training else WRAPPERS, trust=trust)
         if make is None:
             continue
-        try:
-            env = make(env, **spec.kwargs)
-        except RLHFBlenderError:
-            raise
-        except Exception as error:  # wrappers refuse environments by asserts and errors of all kinds
-            raise CheckpointNotUsableError(
-                f"The wrapper {spec.name!r} doesn't go with this environment: {one_line(error)[:200]}."
-            ) from error
+        env = _wrapped(env, make, spec)
     return env
 
 
-def _resolved(name: str, *, trust: bool) -> Callable[..., Env] | None:
+def _wrapped(env: Env, make: Callable[..., Env], spec: WrapperSpec) -> Env:
+    first: Exception | None = None
+    for kwargs in tuple_forms(spec.kwargs):  # Gymnasium's ResizeObservation takes no list, and YAML has no tuples
+        try:
+            return make(env, **kwargs)
+        except RLHFBlenderError:
+            raise
+        except Exception as error:  # noqa: BLE001 (wrappers refuse by asserts and errors of all kinds; the first is told)
+            first = first or error
+    assert first is not None, "there is always a form"  # noqa: S101 (for the type checker)
+    raise CheckpointNotUsableError(
+        f"The wrapper {spec.name!r} doesn't go with this environment: {one_line(first)[:200]}."
+    ) from first
+
+
+def _resolved(name: str, table: Mapping[str, str], *, trust: bool) -> Callable[..., Env] | None:
     """What makes the wrapper; None where it would change nothing that matters here."""
-    target = WRAPPERS.get(name)
+    target = table.get(name)
     if target == IDENTITY:
         return None
     if target is None:

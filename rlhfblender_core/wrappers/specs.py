@@ -15,7 +15,7 @@ SETTING_KEYS = ("env_wrapper", "frame_stack", "vec_env_wrapper")
 
 _FRAME_STACKS = frozenset({"VecFrameStack"})
 #: Wrappers of vectorised environments that don't change what a policy sees, or that are applied anyway.
-_NEUTRAL_VEC_WRAPPERS = frozenset({"VecMonitor", "VecTransposeImage", "VecNormalize"})
+_NEUTRAL_VEC_WRAPPERS = frozenset({"VecCheckNan", "VecMonitor", "VecTransposeImage", "VecNormalize"})
 
 
 @dataclass(frozen=True, slots=True)

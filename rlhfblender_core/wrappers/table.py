@@ -81,3 +81,10 @@ def _table() -> dict[str, str]:
 
 #: Dotted name in a file -> ``module:attribute``, or :data:`IDENTITY`.
 WRAPPERS: dict[str, str] = _table()
+
+#: The same for training, where an Atari episode is a life and rewards are what the agent learns from.
+TRAINING_WRAPPERS: dict[str, str] = (
+    WRAPPERS
+    | {f"{_SB3_ATARI}.{name}": f"{_SB3_ATARI}:{name}" for name in ("AtariWrapper", "EpisodicLifeEnv", "ClipRewardEnv")}
+    | {"rl_zoo3.wrappers.DelayedRewardWrapper": "rl_zoo3.wrappers:DelayedRewardWrapper"}
+)

@@ -10,7 +10,9 @@ def test_clones_are_finished_and_sound(tmp_path: Path) -> None:
     clone_episodes(tmp_path / "data", 7)
     cloned = clone_episodes(tmp_path / "data", 9, experiments=2)  # adds to what is there
     for experiment in cloned.experiments:
-        report = rlhfblender_core.generate(**cloned.flags(experiment), data_root=str(cloned.root), workers=0)
+        data_set = rlhfblender_core.generate(**cloned.flags(experiment), data_root=str(cloned.root), workers=0)
+        report = data_set.report
+        assert report is not None
         assert (report.made, report.wanted) == (0, 9)
     verification = rlhfblender_core.verify(data_root=str(cloned.root))
     assert (verification.left, verification.episodes) == ((), 18)

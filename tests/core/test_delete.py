@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rlhfblender_core.dataset.selection import parse_selection
 from rlhfblender_core.delete import Deletion, delete_checkpoint, finish_deletion, plan_deletion
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.registry import open_registry
@@ -33,9 +34,11 @@ def database(root: DataRoot) -> str:
     return f"sqlite:///{root.local_folder / 'rlhfblender.db'}"
 
 
-def plan(root: DataRoot, *checkpoints: str) -> Deletion:
+def plan(
+    root: DataRoot, *checkpoints: str, episodes: str | None = None, where: str | None = None, experiment: str = "E"
+) -> Deletion:
     with open_registry(database(root)) as registry:
-        return plan_deletion(root, registry, "E", checkpoints)
+        return plan_deletion(root, registry, experiment, checkpoints, parse_selection(episodes, where))
 
 
 def carry_out(root: DataRoot, deletion: Deletion) -> None:
@@ -91,6 +94,70 @@ def test_a_checkpoint_goes_alone_and_an_unknown_one_is_named(root: DataRoot) -> 
         assert registry.list_checkpoints("E") == []
     with pytest.raises(InvalidParameterError, match="has no checkpoint '300'"):
         plan(root, "300")
+
+
+def numbers_left(root: DataRoot) -> tuple[set[str], list[int]]:
+    """Of the files of E, and of its rows."""
+    with open_registry(database(root)) as registry:
+        rows = [row.number for row in registry.list_episodes("E")]
+    return {path.stem for path in root.local_folder.glob("*/E/random/*")}, rows
+
+
+def test_episodes_go_by_number_and_the_others_are_sound(root: DataRoot) -> None:
+    generate(root, database(root), request(7))
+    deletion = plan(root, episodes="1,4-5,90-99")
+    assert deletion.summary.startswith(
+        "episodes (--episodes 1,4-5,90-99) of experiment E (random): 3 episodes, 18 files"
+    )
+    carry_out(root, deletion)
+    assert numbers_left(root) == ({"0", "2", "3", "6"}, [0, 2, 3, 6])
+    assert [line for line in problems(root, database(root)) if "F" not in line] == []
+    with pytest.raises(InvalidParameterError, match="No episode of experiment 'E' is chosen by --episodes 1,4-5"):
+        plan(root, episodes="1,4-5")
+
+
+def test_episodes_go_by_a_condition_on_what_their_rows_or_manifests_say(root: DataRoot) -> None:
+    generate(root, database(root), request(5))
+    with open_registry(database(root)) as registry:
+        seeds = {row.number: row.seed for row in registry.list_episodes("E")}
+        registry.forget_episodes("E", "random", [2])  # only its manifest tells
+    where = f"seed in ({seeds[1]}, {seeds[2]}, {seeds[4]})"
+    deletion = plan(root, where=where, episodes="0-3")
+    assert (deletion.checkpoints[0].episodes, deletion.checkpoints[0].files) == (2, 10)
+    carry_out(root, deletion)
+    assert numbers_left(root) == ({"0", "3", "4"}, [0, 3, 4])
+    with pytest.raises(InvalidParameterError, match="is chosen by --where 'return > 1e9'"):
+        plan(root, where="return > 1e9")
+
+
+def test_files_of_others_stay_where_some_episodes_go(root: DataRoot) -> None:
+    strange = root.local_folder / "renders/E/random/holiday.mp4"
+    strange.write_bytes(b"?")
+    carry_out(root, plan(root, episodes="0-99"))
+    assert list(root.local_folder.glob("*/E/*/*")) == [strange]
+
+
+@pytest.mark.parametrize("calls", [1, 2, 4])
+def test_a_deletion_by_condition_that_was_killed_is_finished_by_the_same_command(
+    calls: int, root: DataRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("rlhfblender_core.delete")
+    remove_files = module.remove_files
+    made = []
+
+    def die(where: DataRoot, paths: object) -> None:
+        remove_files(where, paths)
+        made.append(paths)
+        if len(made) == calls:
+            raise KeyboardInterrupt
+
+    deletion = plan(root, where="number == 1")
+    monkeypatch.setattr(module, "remove_files", die)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(root, deletion)
+    monkeypatch.undo()
+    carry_out(root, plan(root, where="number == 1"))
+    assert numbers_left(root) == ({"0"}, [0])
 
 
 def test_nothing_is_deleted_below_a_live_run(root: DataRoot) -> None:

@@ -8,7 +8,8 @@ import rlhfblender_core
 from rlhfblender_core.errors import InvalidParameterError
 
 PUBLIC = [
-    "delete", "export", "gallery", "generate", "import_data", "open_data_set", "register", "repair", "verify", "watch",
+    "delete", "export", "gallery", "generate", "import_data", "open_data_set", "register", "repair", "train",
+    "verify", "watch",
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 import os
+import pickle
 import random
 import shutil
 import sqlite3
@@ -17,9 +18,12 @@ from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_p
 from rlhfblender_core.dataset.manifests import canonical_digest
 from rlhfblender_core.errors import RegistryNotUsableError
 from rlhfblender_core.registry import open_existing_registry
+from rlhfblender_core.step_runner import LocalRunner
 from rlhfblender_core.storage import DataRoot, open_data_root
 from rlhfblender_core.verification.checks import Remedy
-from tests.support.generating import KEY, generate, request
+from rlhfblender_core.verify import check_files, list_episodes
+from rlhfblender_core.verify import survey as survey_all
+from tests.support.generating import KEY, generate, locations_of, request
 from tests.support.verifying import EPISODES, database, problems, repair, survey
 
 Snapshot = Callable[[Path], dict[str, str]]
@@ -37,7 +41,7 @@ def root(data_set: Path, tmp_path: Path) -> DataRoot:
 def test_a_sound_data_set_has_no_problems_and_all_its_files_are_checked(root: DataRoot) -> None:
     findings = survey(root, database(root))
     assert findings.problems == ()
-    assert (len(findings.records), findings.files) == (EPISODES, EPISODES * 6)
+    assert (sum(findings.sound.values()), findings.files) == (EPISODES, EPISODES * 6)
 
 
 def flip(file: Path) -> None:
@@ -110,6 +114,9 @@ def as_nobody(data_set: Path) -> Iterator[DataRoot]:
         pytest.skip("only root can become somebody else")
     with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
         shutil.copytree(data_set, Path(folder) / "data")
+        # Loads what Python loads when it is first needed: its own files may be closed to others.
+        copied = open_data_root(str(Path(folder) / "data"))
+        survey(copied, database(copied))
         for path in (Path(folder), *Path(folder).rglob("*")):
             os.chown(path, 65534, 65534)
         os.seteuid(65534)
@@ -255,3 +262,32 @@ def test_episodes_of_other_settings_are_not_made_again(root: DataRoot) -> None:
     assert len(refusals) == 1
     assert "E/random/1: can't be made again as it was" in refusals[0]
     assert problems(root, database(root)) == ["renders/E/random/1.mp4: is missing"]
+
+
+def quick_problems(root: DataRoot) -> list[str]:
+    found = survey_all(None, LocalRunner(), locations_of(root, database(root)), quick=True)
+    return [str(problem) for problem in found.problems]
+
+
+def test_a_quick_check_compares_names_sizes_and_manifests_and_opens_nothing_else(root: DataRoot) -> None:
+    assert quick_problems(root) == []
+    folder = root.local_folder
+    (folder / "renders/E/random/0.mp4").unlink()
+    (folder / "rewards/E/random/1.npy").write_bytes(b"short")
+    thumbnail = folder / "thumbnails/E/random/2.png"
+    thumbnail.write_bytes(bytes(thumbnail.stat().st_size))  # only a full check sees it
+    manifest = folder / "manifests/E/random/2.json"
+    found = quick_problems(root)
+    assert [line.partition(":")[0] for line in found] == ["renders/E/random/0.mp4", "rewards/E/random/1.npy"]
+    assert found[0].endswith("is missing")
+    assert "has 5 bytes instead of" in found[1]
+    manifest.write_bytes(manifest.read_bytes().replace(b"E", b"F", 1))
+    assert quick_problems(root)[-1].startswith("manifests/E/random/2.json: is damaged")
+
+
+def test_steps_get_references_whose_size_does_not_grow_with_the_data(root: DataRoot, tmp_path: Path) -> None:
+    locations = locations_of(root, database(root))
+    listed = list_episodes(KEY, tmp_path, locations, quick=True)
+    assert [(part.first, part.last) for part in listed.parts] == [(0, EPISODES - 1)]
+    assert len(pickle.dumps(listed.parts[0])) < 1000
+    assert check_files(listed.parts[0], tmp_path / "journal", locations, quick=True).records == ()

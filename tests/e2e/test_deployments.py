@@ -14,7 +14,7 @@ from tests.support.deploying import Team, descendants, kill_tree, wait_for
 from tests.support.documented import of
 
 PREFECT = of("prefect", "docs/operations.md")
-DEPLOYMENTS = 9
+DEPLOYMENTS = 10
 CARTPOLE = ("--param", "env=CartPole-v1", "--param", "random=true")
 
 pytestmark = [
@@ -59,7 +59,7 @@ def ask_for_no_agent(team: Team, exp: str) -> None:
 def test_a_run_whose_request_is_wrong_says_so_in_one_line(team: Team) -> None:
     ask_for_no_agent(team, "agentless")
     (run,) = refused(team, "agentless")
-    assert run.state.message.startswith("Give --random for a random agent, or --model-path")
+    assert run.state.message.startswith("Give --random for a random agent, --model-path")
     assert "\n" not in run.state.message
     from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 

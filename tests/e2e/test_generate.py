@@ -84,7 +84,7 @@ def test_a_machine_without_server_or_torch_makes_random_episodes_and_says_only_w
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["checkpoint", "made", "already", "there", "failed", "return", "length"]
     assert lines[1].split()[:4] == ["random", "4", "0", "0"]
-    assert [line.split(":")[0] for line in lines[2:]] == ["Data", "Watch", "Load", "Run"]
+    assert [line.split(":")[0] for line in lines[2:]] == ["Data", "Watch", "Load", "Look", "Run"]
     assert "`make server`" in lines[-1]
     assert len(list((data_root / "renders").rglob("*.mp4"))) == 4
 

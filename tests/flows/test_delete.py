@@ -77,3 +77,30 @@ def test_where_nobody_can_be_asked_nothing_is_deleted_without_yes(
     assert refused.code == 2
     assert refused.err == "error: Nothing was deleted: nobody is there to ask. Give --yes to delete.\n"
     assert snapshot(experiment) == before
+
+
+@pytest.mark.usefixtures("prefect")
+def test_chosen_episodes_are_deleted(experiment: Path, command_line: Callable[..., Any]) -> None:
+    done = command_line("delete", "--exp", "E", "--where", "number >= 1", "--episodes", "0-5", "--yes")
+    assert done.code == 0, done.err
+    assert "Deleted episodes (--episodes 0-5 --where 'number >= 1') of experiment E (random): 1 episode" in done.out
+    assert {path.stem for path in experiment.glob("*/E/random/*")} == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--where", "retrun > 3"), "error: --where 'retrun > 3': there is no 'retrun': did you mean return?"),
+        (("--episodes", "3;4"), "error: --episodes '3;4': give numbers and spans of them, e.g. 3,5-9."),
+        (("--where", "return > 1e9"), "error: No episode of experiment 'E' is chosen by --where 'return > 1e9'."),
+    ],
+)
+def test_a_wrong_choice_is_told_in_one_line(
+    flags: tuple[str, str], line: str, experiment: Path, command_line: Callable[..., Any], snapshot: Snapshot
+) -> None:
+    before = snapshot(experiment)
+    refused = command_line("delete", "--exp", "E", *flags, "--yes")
+    assert refused.code == 2
+    assert refused.err.startswith(line)
+    assert refused.err.count("\n") == 1
+    assert snapshot(experiment) == before

@@ -173,7 +173,9 @@ def test_a_run_survives_a_killed_worker(
     generate: Command, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot
 ) -> None:
     monkeypatch.setenv(EVENTS, f"kill@{episode_seed(0, 3)}:2:{tmp_path / 'killed'}")
-    result = succeeded(generate(*COUNTING, "--num-episodes", 6, "--runner", "process", "--workers", 2))
+    result = generate(*COUNTING, "--num-episodes", 6, "--runner", "process", "--workers", 2)
+    died = "A worker process died (killed, or out of memory). Its episodes are made again."
+    assert (result.code, complaints(result.err)) == (0, [died]), result
     assert (tmp_path / "killed").exists()
     assert row(result) == ["6", "0", "0"]
     succeeded(generate(*COUNTING, "--num-episodes", 6, "--data-root", tmp_path / "whole"))

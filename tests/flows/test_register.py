@@ -41,7 +41,7 @@ def test_the_dimensions_are_the_only_line(register) -> None:
 
 def test_labels_show_in_the_list(register) -> None:
     code, out, _ = register(*COUNTING, "--set-action-labels", "up", "down", "[left]", "--project", "A" * 60)
-    assert (code, out.splitlines()[-1]) == (0, "Action labels: up, down, [left]")
+    assert (code, out.splitlines()[-2]) == (0, "Action labels: up, down, [left]")
     code, out, _ = register("--list")
     assert code == 0
     assert "Counted-v0" in out

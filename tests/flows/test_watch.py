@@ -11,6 +11,7 @@ import pytest
 
 from flows.generate import generate as generate_flow
 from flows.watch import watch
+from tests.support import server_contract
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -38,6 +39,7 @@ def experiment(models: Path, data_root: Path) -> str:
         exp="study",
         model_path=str(models),
         register_only=True,
+        follow=True,
         data_root=str(data_root),
         return_state=True,
     )
@@ -128,3 +130,59 @@ def test_a_checkpoint_of_step_0_has_its_episodes_too(
     shutil.copy(trained_cartpole / "rl_model_128_steps.zip", models / "rl_model_0_steps.zip")
     assert look(data_root, settle_seconds=0).message == "2 checkpoints filled: study/0, study/128"
     assert made(data_root) == ["0", "128"]
+
+
+def test_only_followed_experiments_get_what_is_newer_than_what_was_chosen(
+    models: Path, trained_cartpole: Path, data_root: Path
+) -> None:
+    """As many episodes as there are of the others, and the baseline level with them."""
+    save(models, trained_cartpole / "rl_model_256_steps.zip", age=3600)
+    same: dict[str, Any] = {"data_root": str(data_root), "no_render": True, "max_steps_per_episode": 5}
+    same |= {"env": "CartPole-v1", "model_path": str(models), "return_state": True}
+    for name, more in (("study", {"follow": True}), ("finished", {})):
+        assert generate_flow(exp=name, checkpoints=[256], num_episodes=2, **same, **more).is_completed()
+    assert generate_flow(exp="study", random=True, num_episodes=1, **{**same, "model_path": None}).is_completed()
+    assert look(data_root, num_episodes=None).message == "0 checkpoints filled"
+    new = models / "rl_model_384_steps.zip"
+    shutil.copy(trained_cartpole / "rl_model_256_steps.zip", new)
+    os.utime(new, (0, 0))
+    assert look(data_root, num_episodes=None).message == "2 checkpoints filled: study/random, study/384"
+    made = {folder.name: len(list(folder.iterdir())) for folder in (data_root / "manifests" / "study").iterdir()}
+    assert made == {"random": 2, "256": 2, "384": 2}
+    assert [folder.name for folder in (data_root / "manifests" / "finished").iterdir()] == ["256"]
+    # Named, one that isn't followed gets what is newer than its own, too.
+    assert look(data_root, num_episodes=None, exp=["finished"]).message == "1 checkpoint filled: finished/384"
+
+
+def test_register_follows_and_unfollows(
+    models: Path, data_root: Path, command_line: Callable[..., Any], trained_cartpole: Path
+) -> None:
+    generate_flow(
+        env="CartPole-v1", exp="study", model_path=str(models), num_episodes=1, no_render=True,
+        data_root=str(data_root), return_state=True,
+    )  # fmt: skip
+    done = command_line("register", "--exp", "study", "--follow", "--data-root", data_root)
+    assert done.out.endswith("newer than step 128.\n"), done
+    save(models, trained_cartpole / "rl_model_256_steps.zip", age=3600)
+    done = command_line("register", "--exp", "study", "--unfollow", "--list", "--data-root", data_root)
+    assert "Experiment study is not followed." in done.out
+    assert look(data_root).message == "0 checkpoints filled"
+    command_line("register", "--exp", "study", "--follow", "--data-root", data_root)
+    assert look(data_root).message == "1 checkpoint filled: study/256"
+    for flags in (("--follow",), ("--exp", "study", "--follow", "--unfollow"), ("--exp", "no", "--follow")):
+        assert command_line("register", *flags, "--data-root", data_root).code == 2
+
+
+def test_a_random_experiment_has_nothing_to_follow(data_root: Path) -> None:
+    state = generate_flow(env="CartPole-v1", random=True, follow=True, data_root=str(data_root), return_state=True)
+    assert state.name == "Refused"
+    assert "has no model folder to follow" in state.message
+    assert not data_root.exists()
+
+
+def test_an_export_follows(experiment: str, data_root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert look(data_root, export_to=str(out)).message == "1 checkpoint filled: study/128"
+    assert [episode.checkpoint for episode in server_contract.check_folder(out)] == [128]
+    assert look(data_root, export_to=str(out)).is_completed()
+    assert look(data_root, export_to=str(data_root)).name == "Refused"

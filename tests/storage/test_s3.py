@@ -13,7 +13,8 @@ import pytest
 from rlhfblender_core.checkpoints.find import find_checkpoints
 from rlhfblender_core.dataset.published import read_published
 from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError, TransientError
-from rlhfblender_core.rollout.shards import cut_shards
+from rlhfblender_core.import_data.run import import_all, import_request
+from rlhfblender_core.step_runner import LocalRunner
 from rlhfblender_core.storage import (
     DataRoot,
     list_sizes,
@@ -58,20 +59,21 @@ def test_the_bucket_is_never_listed_as_a_whole(
     assert all("delimiter=" in path and "prefix=team" in path and "OTHER" not in path for path in lists)
 
 
-def test_each_file_is_one_request(s3_root: DataRoot, database: str, fault_proxy: FaultProxy) -> None:
+def test_each_file_is_one_request_and_what_is_finished_costs_its_listing(
+    s3_root: DataRoot, database: str, fault_proxy: FaultProxy
+) -> None:
     root = open_data_root(s3_root.url, {"endpoint_url": fault_proxy.url})
-    episodes, around = 12, 40  # listings, and the run's marker
+    episodes, listing = 12, 6
     generate(root, database, request(episodes))
-    made = Counter(method for method, path in fault_proxy.requests if ".runs" not in path)
+    made = Counter(method for method, _ in fault_proxy.requests)
     assert made["PUT"] == episodes * 6
-    assert len([path for _, path in fault_proxy.requests if ".runs" in path]) <= 10 + 3 * len(
-        cut_shards(range(episodes), 1)
-    )
-    assert made["HEAD"] <= 5
-    assert made.total() - made["PUT"] <= 3 * episodes + around
+    assert made.total() <= episodes * 7
     fault_proxy.requests.clear()
     assert generate(root, database, request(episodes)) == 0
-    assert len(fault_proxy.requests) <= episodes + around  # each manifest once
+    assert len(fault_proxy.requests) <= listing + 1  # and one manifest
+    fault_proxy.requests.clear()
+    assert generate(root, database, request(episodes + 10)) == 10
+    assert len(fault_proxy.requests) <= 10 * 6 + listing + 1
 
 
 def test_files_are_read_and_written_side_by_side(s3_root: DataRoot, fault_proxy: FaultProxy) -> None:
@@ -185,3 +187,18 @@ def test_overlapping_runs_share_the_work(
     made = [int(output.split()[-1]) for output, _ in outputs]
     assert sum(made) == 12
     assert problems(s3_root, database) == []
+
+
+def test_a_data_set_is_merged_from_a_disk_and_back(
+    s3_root: DataRoot, tmp_path: Path, contents: Contents, database: str
+) -> None:
+    there, here = (open_data_root(str(tmp_path / name), s3_root.options) for name in ("there", "here"))
+    generate(there, f"{database}-there", request(3))
+    for source, target, name in ((there, s3_root, "remote"), (s3_root, here, "here")):
+        locations = generating.locations_of(target, f"{database}-{name}")
+        merged = import_all(import_request(source.url, None, None, locations), LocalRunner(), locations)
+        assert (merged.made, merged.faults) == (3, ())
+        assert problems(target, f"{database}-{name}") == []
+    made = {path: digest for path, digest in contents(there).items() if not path.startswith(".")}
+    assert {path: digest for path, digest in contents(s3_root).items() if not path.startswith(".")} == made
+    assert {path: digest for path, digest in contents(here).items() if not path.startswith(".")} == made

@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path
+from rlhfblender_core.dataset.selection import parse_selection
 from rlhfblender_core.export.formats import ExportOptions
 from rlhfblender_core.export.request import CheckpointExport
 from rlhfblender_core.export.run import export_all
@@ -41,8 +45,28 @@ class DataSet:
             **kwargs,
         )
 
-    def export(self, out: Path, experiments: Sequence[str] = (), rewards: Any = "per-step") -> list[CheckpointExport]:
-        """Exports to RLHF-Blender's layout, as the flow would."""
+    def export(
+        self,
+        out: Path,
+        experiments: Sequence[str] = (),
+        rewards: Any = "per-step",
+        env_states: bool | None = None,
+        *,
+        to: Any = "rlhfblender",
+        checkpoints: Sequence[str] = (),
+        episodes: str | None = None,
+        where: str | None = None,
+        push_to: str | None = None,
+    ) -> list[CheckpointExport]:
+        """Exports to RLHF-Blender's layout or another, as the flow would."""
         locations = locations_of(self.root, self.url)
-        options = ExportOptions(rewards)
-        return list(export_all(str(out), "rlhfblender", experiments, options, LocalRunner(), locations).checkpoints)
+        options = ExportOptions(rewards, env_states, tuple(checkpoints), parse_selection(episodes, where), push_to)
+        return list(export_all(str(out), to, experiments, options, LocalRunner(), locations).checkpoints)
+
+    def arrays(self, experiment: str, checkpoint: str, number: int) -> dict[str, Any]:
+        """An episode's own arrays, and its uncertainty."""
+        key = EpisodeKey(experiment, checkpoint, number)
+        with np.load(self.root.full_path(artifact_path(ArtifactKind.EPISODES, key)), allow_pickle=False) as arrays:
+            found = dict(arrays)
+        path = artifact_path(ArtifactKind.UNCERTAINTY, key)
+        return found | {"uncertainty": np.load(self.root.full_path(path), allow_pickle=False)}

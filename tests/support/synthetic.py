@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from PIL import Image, ImageDraw
 
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
 from rlhfblender_core.dataset.manifests import ArtifactRecord, EnvironmentRecordInManifest, Manifest, PolicyRecord
+from rlhfblender_core.dataset.npz import WholeArray, write_npz
 from rlhfblender_core.dataset.video import VideoWriter
 from rlhfblender_core.storage import DataRoot, open_data_root
 
 WIDTH, HEIGHT, FPS = 240, 160, 30.0
+ACTIONS = ("left", "idle", "right")
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Synthetic:
         )
         uncertainty = np.abs(np.cumsum(random.normal(0, 0.1, length))).astype(np.float32)
         files = {
-            ArtifactKind.EPISODES: b"not read by the gallery",
+            ArtifactKind.EPISODES: _npz(_arrays(rewards, random)),
             ArtifactKind.REWARDS: _npy(np.cumsum(rewards)),
             ArtifactKind.UNCERTAINTY: _npy(uncertainty),
         }
@@ -96,10 +99,33 @@ class Synthetic:
             frame_height=HEIGHT if has_video else None,
             frame_width=WIDTH if has_video else None,
             uncertainty_kind="entropy",
+            action_names=ACTIONS,
             versions={},
             warnings=("the video never changes",) if key.episode == 4 else (),
             artifacts=records,
         )
+
+
+def _arrays(rewards: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
+    """What an agent with three actions and four-dimensional observations leaves behind."""
+    steps = np.arange(len(rewards))
+    logits = np.stack([np.sin(steps / 9), 0.3 * np.cos(steps / 5), -np.sin(steps / 9)], axis=1) * 2
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return {
+        "obs": np.stack([np.sin(steps / (3 + 4 * i)) + random.normal(0, 0.02) for i in range(4)], axis=1).astype("<f4"),
+        "final_obs": np.zeros(4, "<f4"),
+        "actions": probs.argmax(axis=1),
+        "rewards": rewards,
+        "probs": probs.astype("<f4"),
+        "entropy": -(probs * np.log(probs)).sum(axis=1).astype("<f4"),
+        "values": np.cumsum(rewards[::-1])[::-1].astype("<f4"),
+    }
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        write_npz(Path(folder) / "0.npz", {name: WholeArray(array) for name, array in arrays.items()})
+        return (Path(folder) / "0.npz").read_bytes()
 
 
 def _npy(array: np.ndarray) -> bytes:

@@ -19,7 +19,7 @@ def database(root: DataRoot) -> str:
 
 def survey(root: DataRoot, database_url: str, experiment: str | None = None) -> Findings:
     """Everything that is wrong."""
-    return survey_all(experiment, LocalRunner(), locations_of(root, database_url)).findings
+    return survey_all(experiment, LocalRunner(), locations_of(root, database_url))
 
 
 def problems(root: DataRoot, database_url: str) -> list[str]:

@@ -112,7 +112,9 @@ def _columns(archive: zipfile.ZipFile, arrays: Mapping[str, NDArray[Any]], *, is
     length = len(rewards)
     dones = np.zeros(length, np.bool_)
     dones[-1] = True  # 2026's server counts episodes by it, cut-offs too
+    features = {"features": WholeArray(arrays["features"])} if "features" in arrays else {}
     return {
+        **features,
         "obs": _observations(archive, arrays, length),
         "rewards": WholeArray(rewards),
         "dones": WholeArray(dones),

@@ -39,6 +39,8 @@ class ExperimentEntry:
         checkpoints: numbers of those with episodes.
         algorithm: of the checkpoints, where known.
         spaces: observation and action space.
+        config: how the server makes its environment.
+        has_states: whether a demonstration can start in the middle of any episode of the environment.
     """
 
     experiment_id: int
@@ -48,6 +50,8 @@ class ExperimentEntry:
     checkpoints: tuple[int, ...]
     algorithm: str | None
     spaces: tuple[SpaceInfo, SpaceInfo]
+    config: dict[str, Any]
+    has_states: bool = False
 
 
 def read_taken(file: Path) -> tuple[dict[str, int], dict[str, str]]:
@@ -68,6 +72,18 @@ def _id(value: object) -> int:
     if not isinstance(value, int):
         raise sqlite3.DataError(f"{value!r:.40} is no id")
     return value
+
+
+def read_studies(file: Path, env_id: str) -> set[str]:
+    """Names of the experiments on an environment in an existing database.
+
+    Raises:
+        DataNotUsableError: the file is no such database.
+    """
+    if not file.exists():
+        return set()
+    with _connected(file) as connection:
+        return {str(row["exp_name"]) for row in _rows(connection, "Experiment") if row["env_id"] == env_id}
 
 
 def write_entries(file: Path, entries: Sequence[ExperimentEntry], gone: Set[str] = frozenset()) -> bool:
@@ -159,7 +175,7 @@ def _environment_row(entry: ExperimentEntry) -> Row:
         "registration_id": environment.env_id,
         "observation_space_info": repr(entry.spaces[0]),
         "action_space_info": repr(entry.spaces[1]),
-        "has_state_loading": 0,
+        "has_state_loading": int(entry.has_states),
         "description": ": ".join(text for text in texts if text),
         "tags": "[]",
         "gym_entry_point": environment.entry_point or "",
@@ -178,7 +194,6 @@ def _packages(environment: EnvironmentRecord) -> list[str]:
 
 def _experiment_row(entry: ExperimentEntry) -> Row:
     record, environment = entry.record, entry.environment
-    kwargs = record.env_kwargs
     seed = record.settings.get("seed")
     created = record.created_at
     return {
@@ -189,7 +204,7 @@ def _experiment_row(entry: ExperimentEntry) -> Row:
         "pid": -1,
         "status": "[]",
         "env_id": environment.env_id,
-        "environment_config": repr({"env_kwargs": kwargs} if kwargs else {}),
+        "environment_config": repr(entry.config),
         "framework": "random" if record.kind == "random" else "StableBaselines3",
         "path": record.model_path or "",
         "algorithm": (entry.algorithm or "").lower(),

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,26 +17,29 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from rlhfblender_core.dataset.layout import RANDOM, ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.dataset.npz import WholeArray, write_npy
-from rlhfblender_core.dataset.video import even, read_frames
+from rlhfblender_core.dataset.selection import EVERYTHING, EpisodeSelection
 from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.export.exported import Exported, ExportedEpisodes, exported_episodes
 from rlhfblender_core.export.index import staging_folder
+from rlhfblender_core.export.pictures import thumbnail_of
 from rlhfblender_core.export.request import CheckpointExport, RewardsKind
 from rlhfblender_core.export.rlhfblender import names
 from rlhfblender_core.export.rlhfblender.arrays import server_rewards, server_uncertainty, write_server_episode
+from rlhfblender_core.export.rlhfblender.states import StatesPlan, StateWriter, open_state_writer
 from rlhfblender_core.export.source import DAMAGED, CheckpointSource, SourceEpisode, size_of
+from rlhfblender_core.rollout.replay import ReplayedStates
 from rlhfblender_core.storage import DataRoot, fetch_file, publish_files, remove_files
 from rlhfblender_core.untrusted.npy import DamagedArrayError, parse_npy
 from rlhfblender_core.untrusted.npz import open_arrays, reading_arrays
-from rlhfblender_core.untrusted.pictures import PHOTOS, open_picture
 
 #: Part of what decides whether an episode is up to date; raised when the same episode would be other files.
 _RECIPE = 2
+#: The same for its states.
+_STATES_RECIPE = "states 1"
 _JPEG_QUALITY = 90
 
 NO_VIDEO = "has no video, and RLHF-Blender shows none without one; generate it without --no-render"
@@ -53,6 +57,7 @@ class ServerCheckpoint:
         experiment_id: the server's.
         number: the server's name of the checkpoint.
         rewards: what the file of rewards holds.
+        states: whether and how states of the environment are exported.
     """
 
     key: CheckpointKey
@@ -61,6 +66,7 @@ class ServerCheckpoint:
     experiment_id: int
     number: int
     rewards: RewardsKind
+    states: StatesPlan | None = field(default=None, hash=False)  # holds dictionaries
 
     @property
     def folder(self) -> str:
@@ -74,6 +80,8 @@ class ServerCheckpoint:
         paths = {"episode": f"{names.DATA}/{names.EPISODES}/{self.folder}/{array}"}
         if projections != self.folder:
             paths["projection"] = f"{names.DATA}/{names.EPISODES}/{projections}/{array}"
+        states = names.states_folder(self.env_id, self.experiment_id, self.number)
+        paths["states"] = f"{names.DATA}/{names.ENV_STATES}/{states}/env_states_{episode}.npy"
         return paths | {
             "rewards": f"{names.DATA}/{names.REWARDS}/{self.folder}/rewards_{episode}.npy",
             "uncertainty": f"{names.DATA}/{names.UNCERTAINTY}/{self.folder}/uncertainty_{episode}.npy",
@@ -82,17 +90,21 @@ class ServerCheckpoint:
         }
 
 
-def export_server_checkpoint(root: DataRoot, target: DataRoot, checkpoint: ServerCheckpoint) -> CheckpointExport:
+def export_server_checkpoint(
+    root: DataRoot, target: DataRoot, checkpoint: ServerCheckpoint, selection: EpisodeSelection = EVERYTHING
+) -> CheckpointExport:
     """Exports the episodes that aren't up to date, and removes those that are no more.
 
     Args:
         root: the data root.
         target: the export, locked by the caller.
         checkpoint: which one.
+        selection: of its episodes; others that are exported already stay, as people may have judged them.
     """
-    source = CheckpointSource(root, checkpoint.key)
-    with exported_episodes(target, checkpoint.key) as exported:
-        export = _Export(target, checkpoint, source, exported)
+    source = CheckpointSource(root, checkpoint.key, selection)
+    with ExitStack() as stack:
+        exported = stack.enter_context(exported_episodes(target, checkpoint.key))
+        export = _Export(target, checkpoint, source, exported, _state_writer(source, checkpoint, stack))
         export.remove_gone()
         for block in source.blocks():
             export.update(block)
@@ -102,7 +114,18 @@ def export_server_checkpoint(root: DataRoot, target: DataRoot, checkpoint: Serve
         existing=export.existing,
         left_out=dict(export.left_out),
         place=f"{names.DATA}/{names.RENDERS}/{checkpoint.folder}",
+        stateless=dict(export.stateless),
     )
+
+
+def _state_writer(source: CheckpointSource, checkpoint: ServerCheckpoint, stack: ExitStack) -> StateWriter | None:
+    """Who writes states; None where none are wanted."""
+    plan = checkpoint.states
+    first = next((episode for block in source.blocks() for episode in block), None) if plan else None
+    with contextlib.suppress(DataNotUsableError):  # a damaged manifest is told when its episode is met
+        if plan is not None and first is not None and plan.is_wanted(first.manifest):
+            return stack.enter_context(open_state_writer(plan))
+    return None
 
 
 @dataclass
@@ -113,9 +136,11 @@ class _Export:
     checkpoint: ServerCheckpoint
     source: CheckpointSource
     exported: ExportedEpisodes
+    states: StateWriter | None = None
     made: int = 0
     existing: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    stateless: Counter[str] = field(default_factory=Counter)
 
     def remove_gone(self) -> None:
         """Removes what was exported of episodes that are no more."""
@@ -141,7 +166,9 @@ class _Export:
 
     def _digest(self, episode: SourceEpisode) -> str:
         """Of all that decides the exported files."""
-        identity = (_RECIPE, self.checkpoint.rewards, self.checkpoint.folder, episode.sha256)
+        identity: tuple[object, ...] = (_RECIPE, self.checkpoint.rewards, self.checkpoint.folder, episode.sha256)
+        if self.states is not None:
+            identity += (_STATES_RECIPE,)
         return hashlib.sha256(repr(identity).encode()).hexdigest()
 
     def _obstacle(self, number: int, facts: Mapping[str, Any]) -> str | None:
@@ -156,8 +183,12 @@ class _Export:
         if before is not None:  # without its video there is no episode while its files change
             remove_files(self.target, [path for path in before.sizes if path.endswith(".mp4")])
             self.exported.remove([episode.number])
-        sizes = _export_episode(self.source.root, self.target, self.checkpoint, episode.manifest)
-        self.exported.add(episode.number, Exported(digest, sizes))
+        sizes, states = _export_episode(self.source.root, self.target, self.checkpoint, episode.manifest, self.states)
+        if before is not None:
+            remove_files(self.target, [path for path in before.sizes if path not in sizes])
+        if states is not None and states.obstacle is not None:
+            self.stateless[states.obstacle] += 1
+        self.exported.add(episode.number, Exported(digest, sizes, None if states is None else states.proved))
         self.made += 1
 
     def _remove(self, number: int, doomed: Exported) -> None:
@@ -171,22 +202,34 @@ def _is_whole(target: DataRoot, exported: Exported) -> bool:
 
 
 def _export_episode(
-    root: DataRoot, target: DataRoot, checkpoint: ServerCheckpoint, manifest: Manifest
-) -> dict[str, int]:
+    root: DataRoot,
+    target: DataRoot,
+    checkpoint: ServerCheckpoint,
+    manifest: Manifest,
+    writer: StateWriter | None = None,
+) -> tuple[dict[str, int], ReplayedStates | None]:
     with staging_folder(target) as folder:
-        _stage(root, manifest, folder, checkpoint.rewards)
+        arrays = _stage(root, manifest, folder, checkpoint.rewards)
         paths = checkpoint.paths(manifest.episode)
+        states = None if writer is None else writer.write(manifest, arrays, folder / "states")
+        if states is None or not states.written:
+            del paths["states"]
+        elif manifest.episode == 0:
+            # From this episode's folder: other checkpoints may publish the same file at the same moment.
+            (folder / "initial").write_bytes(states.initial)
+            initial = names.initial_state_file(checkpoint.env_id, checkpoint.experiment_id)
+            publish_files(target, {initial: folder / "initial"})
         if "projection" in paths:
             link_or_copy(folder / "episode", folder / "projection")
         sizes = {path: (folder / name).stat().st_size for name, path in paths.items()}
         video = {paths.pop("video"): folder / "video"}
         publish_files(target, {path: folder / name for name, path in paths.items()})
         publish_files(target, video)
-    return sizes
+    return sizes, states
 
 
-def _stage(root: DataRoot, manifest: Manifest, folder: Path, rewards: RewardsKind) -> None:
-    """Writes the server's files of an episode into a folder."""
+def _stage(root: DataRoot, manifest: Manifest, folder: Path, rewards: RewardsKind) -> Path:
+    """Writes the server's files of an episode into a folder; returns our own arrays."""
     fetch = partial(_fetch, root, manifest, folder)
     arrays = fetch(ArtifactKind.EPISODES)
     write_server_episode(arrays, folder / "episode", is_random=manifest.policy.kind == RANDOM)
@@ -198,10 +241,11 @@ def _stage(root: DataRoot, manifest: Manifest, folder: Path, rewards: RewardsKin
         uncertainty = _numbers(fetch(ArtifactKind.UNCERTAINTY), len(per_step))
     write_npy(folder / "uncertainty", WholeArray(server_uncertainty(uncertainty)))
     video = fetch(ArtifactKind.RENDERS)
-    _thumbnail(manifest, fetch(ArtifactKind.THUMBNAILS) if _has_thumbnail(manifest) else None, video).save(
+    thumbnail_of(manifest, fetch(ArtifactKind.THUMBNAILS) if _has_thumbnail(manifest) else None, video).save(
         folder / "thumbnail", "JPEG", quality=_JPEG_QUALITY
     )
     link_or_copy(video, folder / "video")
+    return arrays
 
 
 def _numbers(file: Path, length: int) -> NDArray[Any]:
@@ -223,19 +267,6 @@ def _fetch(root: DataRoot, manifest: Manifest, folder: Path, kind: ArtifactKind)
 
 def _has_thumbnail(manifest: Manifest) -> bool:
     return ArtifactKind.THUMBNAILS in manifest.artifacts
-
-
-def _thumbnail(manifest: Manifest, file: Path | None, video: Path) -> Image.Image:
-    """The thumbnail as RGB; the video's first frame where an imported episode has none."""
-    if file is not None:
-        with open_picture(file, file.name, PHOTOS) as picture:
-            return picture.convert("RGB")
-    height, width = even(manifest.frame_height or 0), even(manifest.frame_width or 0)
-    frames = read_frames(video, height, width) if height and width else iter(())
-    frame = next(frames, None)
-    with contextlib.suppress(AttributeError):
-        frames.close()  # type: ignore[attr-defined]  # ends the decoder
-    return Image.new("RGB", (64, 64), "#808080") if frame is None else Image.fromarray(frame)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

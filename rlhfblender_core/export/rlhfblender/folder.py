@@ -1,8 +1,9 @@
 """A folder that RLHF-Blender's server can be started in: its names, its files, its database, pictures of actions."""
 
+import contextlib
 import io
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,19 @@ from typing import Any
 from PIL import Image
 
 from rlhfblender_core.dataset.action_labels import load_pictures
-from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.export.exported import exported_episodes, is_exported
+from rlhfblender_core.dataset.layout import RANDOM, CheckpointKey, EpisodeKey, manifest_path
+from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
+from rlhfblender_core.errors import DataNotUsableError
+from rlhfblender_core.export.exported import exported_episodes, have_states, is_exported
 from rlhfblender_core.export.index import Numbers, read_numbers, write_numbers
 from rlhfblender_core.export.request import ExperimentSource, RewardsKind
 from rlhfblender_core.export.rlhfblender import names
-from rlhfblender_core.export.rlhfblender.database import ExperimentEntry, read_taken, write_entries
+from rlhfblender_core.export.rlhfblender.database import ExperimentEntry, read_studies, read_taken, write_entries
+from rlhfblender_core.export.rlhfblender.environment_config import environment_config
 from rlhfblender_core.export.rlhfblender.episodes import ServerCheckpoint
 from rlhfblender_core.export.rlhfblender.numbering import number_checkpoints, read_trained_steps
 from rlhfblender_core.export.rlhfblender.space_info import space_infos
+from rlhfblender_core.export.rlhfblender.states import StatesPlan
 from rlhfblender_core.storage import DataRoot, publish_many_bytes, read_many, remove_files
 
 
@@ -35,6 +40,7 @@ def plan_server_export(
     target: DataRoot,
     sources: Sequence[ExperimentSource],
     rewards: RewardsKind,
+    states: StatesPlan,
     storage_options: Mapping[str, Any] | None = None,
 ) -> tuple[ServerExperiment, ...]:
     """Gives numbers to what has none yet, and keeps them in the target, which the caller has locked.
@@ -47,7 +53,7 @@ def plan_server_export(
     for source in sources:
         _give_numbers(numbers, source, ids, env_names, storage_options)
     write_numbers(target, numbers)
-    return tuple(_experiment(target, source, numbers, rewards) for source in sources)
+    return tuple(_experiment(target, source, numbers, rewards, states) for source in sources)
 
 
 def _give_numbers(
@@ -71,7 +77,9 @@ def _give_numbers(
     )
 
 
-def _experiment(target: DataRoot, source: ExperimentSource, numbers: Numbers, rewards: RewardsKind) -> ServerExperiment:
+def _experiment(
+    target: DataRoot, source: ExperimentSource, numbers: Numbers, rewards: RewardsKind, states: StatesPlan
+) -> ServerExperiment:
     name, env_id = source.record.name, source.record.env_id
     experiment_id = numbers.experiments[name]
     labels = [checkpoint.label for checkpoint in source.checkpoints]
@@ -86,6 +94,7 @@ def _experiment(target: DataRoot, source: ExperimentSource, numbers: Numbers, re
             experiment_id=experiment_id,
             number=numbers.checkpoints[name][label],
             rewards=rewards,
+            states=states,
         )
         for label in labels
     )
@@ -97,8 +106,14 @@ def finish_server_export(root: DataRoot, target: DataRoot, experiments: Sequence
 
     Experiments of which no episode is there stay out, or go.
     """
-    entries = [entry for experiment in experiments if (entry := _entry(target, experiment)) is not None]
+    entries = [entry for experiment in experiments if (entry := _entry(root, target, experiment)) is not None]
     gone = {experiment.source.record.name for experiment in experiments} - {entry.record.name for entry in entries}
+    for env_id in {entry.environment.env_id for entry in entries}:
+        own = {entry.record.name for entry in entries if entry.environment.env_id == env_id}
+        has_states = have_states(target, own | (read_studies(_database(target), env_id) - gone))
+        entries = [
+            replace(entry, has_states=has_states) if entry.environment.env_id == env_id else entry for entry in entries
+        ]
     environments = {entry.environment.env_id: entry for entry in entries}
     for entry in environments.values():
         _export_pictures(root, target, entry)
@@ -115,7 +130,7 @@ def left_behind(target: DataRoot, registered: Collection[str]) -> tuple[str, ...
     )
 
 
-def _entry(target: DataRoot, experiment: ServerExperiment) -> ExperimentEntry | None:
+def _entry(root: DataRoot, target: DataRoot, experiment: ServerExperiment) -> ExperimentEntry | None:
     shown = {
         checkpoint: number
         for checkpoint in experiment.checkpoints
@@ -133,7 +148,21 @@ def _entry(target: DataRoot, experiment: ServerExperiment) -> ExperimentEntry | 
         checkpoints=tuple(checkpoint.number for checkpoint in shown),
         algorithm=next((checkpoint.algorithm for checkpoint in source.checkpoints if checkpoint.algorithm), None),
         spaces=space_infos(source, example),
+        config=environment_config(
+            source.environment.env_id, source.record.env_kwargs, source.spaces[0], _manifest(root, shown)
+        ),
     )
+
+
+def _manifest(root: DataRoot, shown: Mapping[ServerCheckpoint, int]) -> Manifest | None:
+    """Of an exported episode, of a trained agent if there is one; None where it is gone by now."""
+    trained = [checkpoint for checkpoint in shown if checkpoint.key.checkpoint != RANDOM]
+    chosen = (trained or list(shown))[-1]
+    path = manifest_path(EpisodeKey(chosen.key.experiment, chosen.key.checkpoint, shown[chosen]))
+    for content in read_many(root, [path]).values():
+        with contextlib.suppress(DataNotUsableError):
+            return parse_manifest(content, path)
+    return None
 
 
 def _first(target: DataRoot, checkpoint: ServerCheckpoint) -> int | None:

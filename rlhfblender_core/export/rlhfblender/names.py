@@ -9,6 +9,7 @@ DATABASE = "rlhfblender.db"
 DATA = "data"
 RENDERS, THUMBNAILS, REWARDS, UNCERTAINTY, EPISODES = "renders", "thumbnails", "rewards", "uncertainty", "episodes"
 ACTION_LABELS = "action_labels"
+ENV_STATES, INITIAL_STATES = "env_states", "initial_states"
 
 
 def environment_name(env_id: str, taken: Collection[str] = ()) -> str:
@@ -42,6 +43,16 @@ def projection_folder(env_id: str, experiment_id: int, checkpoint: int) -> str:
     """Where the server of 2026 looks for the arrays that it projects: built from the registration id."""
     name = re.sub("[/:]", "_", env_id)
     return f"{name}/{name}_{experiment_id}_{checkpoint}"
+
+
+def states_folder(env_id: str, experiment_id: int, checkpoint: int) -> str:
+    """Where the server of 2026 looks for states: the registration id as it stands, slashes included."""
+    return f"{env_id}/{env_id}_{experiment_id}_{checkpoint}"
+
+
+def initial_state_file(env_id: str, experiment_id: int) -> str:
+    """The state that the server's own recorder begins all episodes of an experiment with, below the export."""
+    return f"{DATA}/{INITIAL_STATES}/{server_path(env_id)}_{experiment_id}_initial_state.pkl"
 
 
 def action_label_folder(env_name: str) -> str:

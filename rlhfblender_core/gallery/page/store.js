@@ -1,6 +1,6 @@
-// The data: experiments are in the page, episodes and curves in scripts that are loaded when they are needed.
+// The data: summaries are in the page, episodes in pieces of at most a thousand, in scripts loaded when they are needed.
 
-const experiments = JSON.parse($("data").textContent).experiments;
+const { experiments, notes } = JSON.parse($("data").textContent);
 const loading = new Map();
 
 window.galleryData = (name, value) => loading.get(name)?.arrive(value);
@@ -24,19 +24,140 @@ function load(name) {
   return loading.get(name).value;
 }
 
-const loadEpisodes = (checkpoint) => load(checkpoint.script);
+const FLAGS = { terminated: 1, truncated: 2, video: 4, lostVideo: 8, thumbnail: 16, arrays: 32 };
+const EXTENSIONS = { renders: "mp4", thumbnails: "png", episodes: "npz", rewards: "npy", uncertainty: "npy" };
 
-/** An episode's curves: rewards and uncertainty per step, null where there are none, and the steps to a point. */
-async function loadCurves(checkpoint, episode) {
-  const { chunks } = await loadEpisodes(checkpoint);
-  const [rewards, uncertainty, stride] = (await load(chunks[episode.chunk]))[String(episode.n)];
-  return { rewards: floats(rewards), uncertainty: floats(uncertainty), stride };
+class Episode {
+  constructor(checkpoint, piece, columns, index) {
+    Object.assign(this, {
+      checkpoint, piece, n: columns.n[index], return: columns.return[index], length: columns.length[index],
+      flags: columns.flags[index], seed: columns.seed[index], fps: columns.fps[index], chunk: columns.chunk[index],
+      spark: columns.spark[index], warnings: columns.warnings[index] ?? [],
+    });
+  }
+
+  has(name) {
+    return (this.flags & FLAGS[name]) !== 0;
+  }
+
+  get ended() {
+    return this.has("terminated") ? "terminated" : this.has("truncated") ? "truncated" : "open";
+  }
+
+  /** Where its file of that kind is, from the page's folder. */
+  file(kind) {
+    const { experiment, label } = this.checkpoint;
+    return `../${kind}/${encodeURIComponent(experiment)}/${encodeURIComponent(label)}/${this.n}.${EXTENSIONS[kind]}`;
+  }
+
+  get video() {
+    return this.has("video") ? this.file("renders") : null;
+  }
 }
 
-function bytes(text) {
-  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+for (const experiment of experiments) {
+  for (const checkpoint of experiment.checkpoints) checkpoint.experiment = experiment.name;
 }
 
-function floats(text) {
-  return text === null ? null : new Float32Array(bytes(text).buffer);
+const pieces = new Map(), arrived = new Map();
+
+/** The episodes of a checkpoint's piece. */
+function loadPiece(checkpoint, index) {
+  const [name] = checkpoint.pieces[index];
+  if (!pieces.has(name)) {
+    const made = load(name).then((columns) => {
+      arrived.set(name, columns.n.map((_, at) => new Episode(checkpoint, name, columns, at)));
+      return arrived.get(name);
+    });
+    made.catch(() => pieces.delete(name));
+    pieces.set(name, made);
+  }
+  return pieces.get(name);
+}
+
+/** All of a checkpoint's episodes: what sorting and filters need. */
+async function loadAll(checkpoint) {
+  return (await Promise.all(checkpoint.pieces.map((_, index) => loadPiece(checkpoint, index)))).flat();
+}
+
+/** The checkpoint's episode of that number; undefined if there is none. */
+async function findEpisode(checkpoint, number) {
+  const index = checkpoint.pieces.findLastIndex(([, first]) => first <= number);
+  return index < 0 ? undefined : (await loadPiece(checkpoint, index)).find((episode) => episode.n === number);
+}
+
+/** Episodes that are there already, in an order. */
+class ListedEpisodes {
+  constructor(episodes) {
+    this.episodes = episodes;
+    this.positions = new Map(episodes.map((episode, index) => [episode, index]));
+  }
+
+  get length() {
+    return this.episodes.length;
+  }
+
+  /** The episode at a position; undefined while it isn't loaded. */
+  at(index) {
+    return this.episodes[index];
+  }
+
+  async get(index) {
+    return this.episodes[index];
+  }
+
+  async ensure() {
+    return false;
+  }
+
+  position(episode) {
+    return this.positions.get(episode) ?? -1;
+  }
+}
+
+/** A checkpoint's episodes by number, of which only the pieces that are looked at are loaded. */
+class LazyEpisodes {
+  constructor(checkpoint) {
+    this.checkpoint = checkpoint;
+    this.starts = [];
+    this.length = 0;
+    for (const [, , count] of checkpoint.pieces) {
+      this.starts.push(this.length);
+      this.length += count;
+    }
+  }
+
+  loaded(piece) {
+    return arrived.get(this.checkpoint.pieces[piece]?.[0]);
+  }
+
+  pieceOf(index) {
+    return this.starts.findLastIndex((start) => start <= index);
+  }
+
+  at(index) {
+    const piece = this.pieceOf(index);
+    return this.loaded(piece)?.[index - this.starts[piece]];
+  }
+
+  async get(index) {
+    if (index < 0 || index >= this.length) return undefined;
+    await this.ensure(index, index + 1);
+    return this.at(index);
+  }
+
+  /** Loads the episodes of these positions; whether any were missing. */
+  async ensure(first, last) {
+    const missing = [];
+    for (let piece = this.pieceOf(first); piece <= this.pieceOf(last - 1); piece += 1) {
+      if (!this.loaded(piece)) missing.push(piece);
+    }
+    await Promise.all(missing.map((piece) => loadPiece(this.checkpoint, piece)));
+    return missing.length > 0;
+  }
+
+  position(episode) {
+    const piece = this.checkpoint.pieces.findIndex(([name]) => name === episode.piece);
+    return piece < 0 ? -1 : this.starts[piece] + this.loaded(piece).indexOf(episode);
+  }
 }

@@ -9,6 +9,8 @@ TABLES = {
     "0002": frozenset({"runs", "claims"}),
     "0003": frozenset({"unusable_checkpoints"}),
     "0004": frozenset(),
+    "0005": frozenset(),
+    "0006": frozenset(),
 }
 #: All revisions, oldest first.
 REVISIONS = tuple(TABLES)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from rlhfblender_core.dataset.existing import find_existing
 from rlhfblender_core.dataset.layout import ArtifactKind
 from rlhfblender_core.dataset.publish import episode_record, publish_shard
 from rlhfblender_core.dataset.published import Published, read_published
 from rlhfblender_core.errors import DataNotUsableError, RegistryConflictError, StorageNotUsableError
 from rlhfblender_core.planning.same_request import check_same_request
-from rlhfblender_core.report.summary import Report, report_checkpoint
 from rlhfblender_core.rollout.shards import Shard, roll_out_shard
 from rlhfblender_core.storage import DataRoot, open_data_root
 
@@ -131,41 +131,12 @@ def test_another_request_for_the_same_episodes_is_a_conflict_that_says_what_diff
     change: dict[str, object], reason: str, shard: ShardMaker, staging: Path, root: DataRoot
 ) -> None:
     made = shard(episodes=(0, 1))
-    published = publish(made, staging, root)
-    check_same_request(published, made.settings, range(10))
+    publish(made, staging, root)
+    existing = find_existing(root, None, made.key)
+    check_same_request(root, existing, made.settings, range(10))
     with pytest.raises(RegistryConflictError, match=f"2 episodes .* with {reason}"):
-        check_same_request(published, shard(**change).settings, range(10))
-    check_same_request(published, shard(**change).settings, range(2, 10))
-
-
-def test_a_report_counts_what_was_made_was_there_and_failed(shard: ShardMaker, staging: Path, root: DataRoot) -> None:
-    published = publish(shard(episodes=(0, 1, 2)), staging, root)
-    row = report_checkpoint(published, 4, made=2, failed={3: "episode 3 failed"})
-    assert (row.made, row.existing, len(row.failed)) == (2, 1, 1)
-    returns = [published.manifests[n].episode_return for n in range(3)]
-    assert row.mean_return == pytest.approx(sum(returns) / 3)
-    assert row.mean_length == 5
-    report = Report("exp", "data", (row,))
-    assert (report.made, report.failed, report.wanted) == (2, 1, 4)
-
-
-def test_an_old_episode_whose_replacement_failed_counts_as_failed_only(
-    shard: ShardMaker, staging: Path, root: DataRoot
-) -> None:
-    published = publish(shard(episodes=(0, 1)), staging, root)
-    row = report_checkpoint(published, 2, made=1, failed={1: "episode 1 failed"})
-    assert (row.made, row.existing, len(row.failed)) == (1, 0, 1)
-
-
-def test_episodes_that_another_run_took_away_count_as_failed(shard: ShardMaker, staging: Path, root: DataRoot) -> None:
-    row = report_checkpoint(publish(shard(episodes=(1,)), staging, root), 3, made=0, failed={})
-    assert (row.made, row.existing, sorted(row.failed)) == (0, 1, [0, 2])
-    assert "Run the same command again" in row.failed[0]
-
-
-def test_warnings_are_counted_by_episode(shard: ShardMaker, staging: Path, root: DataRoot) -> None:
-    row = report_checkpoint(publish(shard("Black", episodes=(0, 1)), staging, root), 2, made=2, failed={})
-    assert row.warnings == {"the video is black throughout": 2}
+        check_same_request(root, existing, shard(**change).settings, range(10))
+    check_same_request(root, existing, shard(**change).settings, range(2, 10))
 
 
 def test_the_registrys_row_says_what_the_manifest_says(shard: ShardMaker, staging: Path, root: DataRoot) -> None:

@@ -6,9 +6,9 @@ import gymnasium
 import pytest
 
 from rlhfblender_core.environments import EnvironmentSpec, describe_environment, make_environment
-from rlhfblender_core.environments.tuples import tuple_forms
 from rlhfblender_core.errors import EnvironmentNotUsableError
 from rlhfblender_core.rollout.trial import try_out
+from rlhfblender_core.tuples import tuple_forms
 
 
 def spec_of(name: str, **kwargs: object) -> EnvironmentSpec:

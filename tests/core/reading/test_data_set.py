@@ -58,6 +58,19 @@ def test_observations_of_a_dict_come_by_their_keys(data: DataSet) -> None:
     assert observations["position"].shape == (7, 2)
 
 
+def test_conditions_are_those_of_the_commands_and_combine(data: DataSet) -> None:
+    assert [episode.id for episode in data.where("length < 100 and number >= 1")] == [
+        "short/random/1",
+        "short/random/2",
+        "structured/random/1",
+    ]
+    chosen = data.where("length<100").filter_episodes(lambda episode: episode.number == 1).where("experiment=='short'")
+    assert [episode.id for episode in chosen] == ["short/random/1"]
+    assert len(data.experiment("long").where(f"return > {data[0].episode_return - 1}")) > 0
+    with pytest.raises(InvalidParameterError, match="did you mean return"):
+        data.where("retrun > 100")
+
+
 @pytest.mark.parametrize("name", LENGTHS)
 def test_each_frame_is_its_step_s(data: DataSet, name: str) -> None:
     # Brighter by 20 a step: a frame too early or too late is another one. Over two key frames in the long one.

@@ -13,6 +13,7 @@ from rlhfblender_core.registry import (
     EnvironmentRecord,
     EpisodeRecord,
     ExperimentRecord,
+    Following,
     Registry,
     open_registry,
 )
@@ -35,6 +36,7 @@ STUDY = ExperimentRecord(
     env_kwargs={"sutton_barto_reward": True, "nested": {"size": (1, 2)}, "max_episode_steps": 500},
     observation_space={"type": "Box", "shape": [4]},
     action_space={"type": "Discrete", "n": 2},
+    following=Following(after=100_000, since=datetime(2026, 1, 2, 3, tzinfo=UTC), num_episodes=3),
 )
 FINAL = CheckpointRecord(experiment="study", label="final", step=100_000, sha256="ab", algorithm="PPO")
 

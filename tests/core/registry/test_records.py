@@ -35,5 +35,5 @@ def test_names_that_are_no_path_segments_are_refused(name: str) -> None:
 
 def test_an_unknown_kind_is_refused() -> None:
     kind: Any = "learned"
-    with pytest.raises(InvalidParameterError, match="kind is 'random' or 'trained', not 'learned'"):
+    with pytest.raises(InvalidParameterError, match="kind is 'random', 'trained' or 'agent', not 'learned'"):
         ExperimentRecord(name="E", env_id="A-v0", kind=kind)

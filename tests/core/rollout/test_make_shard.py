@@ -14,6 +14,7 @@ from rlhfblender_core.locations import Locations
 from rlhfblender_core.planning.work import plan_work
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.rollout.make_shard import RunWorkers, make_shard, write_shard
+from rlhfblender_core.rollout.pace import Pace
 from rlhfblender_core.rollout.shards import PendingShard
 from rlhfblender_core.runs.claims import dead_claims, open_claims
 from rlhfblender_core.runs.folders import open_run
@@ -34,7 +35,7 @@ def locations(tmp_path: Path) -> Locations:
 def at_work(locations: Locations, tmp_path: Path) -> Iterator[tuple[PendingShard, RunWorkers]]:
     """A run that has entered the registry, and its first shard."""
     work = plan_work(request(3), locations)
-    pending = next(iter(work.shards(1)))
+    pending = next(iter(work.shards(Pace(1, work.missing))))
     digests = {KEY.checkpoint: pending.shard.settings.digest}
     with (
         open_run(locations.open_root()) as run,

@@ -5,25 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rlhfblender_core.errors import StorageNotUsableError
 from rlhfblender_core.rollout.settings import RolloutSettings, versions_of
-from rlhfblender_core.rollout.shards import MAX_SHARD, Shard, cut_shards, roll_out_shard
+from rlhfblender_core.rollout.shards import Shard, roll_out_shard
 
 SettingsMaker = Callable[..., RolloutSettings]
-
-
-@given(st.lists(st.integers(0, 10_000), unique=True).map(sorted), st.integers(0, 64))
-def test_shards_are_the_episodes_in_order_and_never_too_large(episodes: list[int], workers: int) -> None:
-    shards = cut_shards(episodes, workers)
-    assert [episode for shard in shards for episode in shard] == episodes
-    assert all(1 <= len(shard) <= MAX_SHARD for shard in shards)
-
-
-def test_every_worker_gets_work() -> None:
-    assert len(cut_shards(range(4), 4)) == 4
 
 
 @pytest.mark.parametrize(("episodes", "name"), [((3,), "random 3"), ((0, 1, 9), "random 0-9")])

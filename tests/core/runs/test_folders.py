@@ -61,6 +61,25 @@ def test_a_folder_whose_run_died_before_it_had_its_name_is_removed_in_seconds(tm
     assert [path.name for path in tmp_path.iterdir()] == [".new-young"]
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_a_run_of_another_user_is_left_alone(mode: int) -> None:
+    with tempfile.TemporaryDirectory() as shared:  # pytest's own folders are closed to others
+        others = Path(shared) / RUNS / "1-others"
+        others.mkdir(parents=True)
+        (others / "lock").touch()
+        for folder in (Path(shared), others.parent):
+            folder.chmod(0o777)
+        others.chmod(mode)
+        os.seteuid(65534)
+        try:
+            with open_run(open_data_root(shared)):
+                assert is_alive(others)
+        finally:
+            os.seteuid(0)
+        assert (others / "lock").exists()
+
+
 def test_what_a_killed_process_kept_in_the_temporary_folder_is_removed_by_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

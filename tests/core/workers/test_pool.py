@@ -1,4 +1,5 @@
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -68,6 +69,24 @@ def test_after_a_worker_was_killed_the_next_call_starts_new_ones(tmp_path: Path)
         with pytest.raises(WorkerLostError, match="died"):
             workers.run(work.die_once, tmp_path / "marker")
         assert workers.run(work.die_once, tmp_path / "marker") == "done"
+
+
+def test_a_worker_that_died_is_one_line_however_many_waited(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def call(workers: Workers, number: int) -> str:
+        try:
+            return str(workers.run(work.die_once, tmp_path / "marker") if number == 0 else workers.run(time.sleep, 5))
+        except WorkerLostError:
+            return "lost"
+
+    logger = logging.getLogger("rlhfblender_core.workers.pool")
+    logger.addHandler(caplog.handler)
+    try:
+        with Workers(2, tmp_path) as workers, ThreadPoolExecutor(5) as callers:
+            assert list(callers.map(lambda number: call(workers, number), (1, 0, 2, 3, 4))) == ["lost"] * 5
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert len({id(record) for record in caplog.records}) == 1
+    assert "A worker process died" in caplog.text
 
 
 @needs_proc

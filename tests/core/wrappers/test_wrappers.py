@@ -330,3 +330,17 @@ def test_grey_and_resized_images_are_those_of_gyms_time():
     expected = cv2.cvtColor(cv2.resize(raw, (64, 64), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     np.testing.assert_array_equal(observation[..., 0], expected)
     assert env.observation_space.shape == (64, 64, 1)
+
+
+def test_wrappers_that_want_tuples_get_them_though_settings_have_lists():
+    from gymnasium import spaces
+
+    class Picture(gym.Env):
+        observation_space = spaces.Box(0, 255, (40, 44, 3), np.uint8)
+        action_space = spaces.Discrete(2)
+
+    grey = spec("gymnasium.wrappers.GrayscaleObservation", keep_dim=True)
+    small = spec("gymnasium.wrappers.ResizeObservation", shape=[36, 30])
+    assert wrap_environment(Picture(), [grey, small]).observation_space.shape[:2] == (36, 30)
+    with pytest.raises(CheckpointNotUsableError, match="ResizeObservation' doesn't go with this environment"):
+        wrap_environment(Picture(), [spec("gymnasium.wrappers.ResizeObservation", shape=[36, 30, 7, 7])])

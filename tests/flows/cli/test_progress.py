@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,3 +24,22 @@ def test_episodes_that_never_end_get_one_note(
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("No episode has ended for") == (0 if ends else 1)
     assert ("--max-steps-per-episode" in said) == (not ends)
+
+
+def test_steps_are_counted_with_the_time_that_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.0)
+    now = iter([100.0, 110.0, 121.0, 130.0, 140.0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    with progress.TerminalDisplay().count("check-episodes", 4) as advance:
+        for _ in range(4):
+            advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "check-episodes: 1/4 · 0:00:30 left",
+        "check-episodes: 2/4 · 0:00:21 left",
+        "check-episodes: 3/4 · 0:00:10 left",
+    ]
+    with progress.TerminalDisplay().count("a single step", None) as advance:
+        advance()
+    assert capsys.readouterr().err == ""

@@ -8,7 +8,7 @@ from prefect.utilities.schema_tools import validate
 
 from flows.generate import generate
 
-FLOWS = ("generate", "watch", "verify", "gallery", "export", "import_data", "delete")
+FLOWS = ("generate", "train", "watch", "verify", "gallery", "export", "import_data", "delete")
 
 
 @pytest.mark.parametrize("name", FLOWS)

@@ -242,6 +242,13 @@ class Unseeded(Counting):
         return observation, float(int.from_bytes(os.urandom(6))), *rest
 
 
+class Unsettled(Counting):
+    """Observes something else in every episode, whatever the seed."""
+
+    def _observe(self):
+        return np.full(1, int.from_bytes(os.urandom(2)), np.float32)
+
+
 class Rewarding(Counting):
     """Rewards of some type."""
 
@@ -289,3 +296,13 @@ class Listing(Counting):
     def step(self, action):
         *rest, _ = super().step(action)
         return *rest, None if self.count == 1 else [self.count]
+
+
+class Remembered(Counting):
+    """Gives its state and takes it back."""
+
+    def get_state(self):
+        return {"count": self.count}
+
+    def set_state(self, state):
+        self.count = state["count"]

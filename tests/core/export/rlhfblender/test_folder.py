@@ -194,7 +194,7 @@ def test_an_export_that_is_imported_is_exported_as_it_was(
         registry.ensure_experiment(plan.experiment)
         for record, (found, to) in zip(plan.checkpoint_records(), plan.work, strict=True):
             registry.ensure_checkpoint(record)
-            batch = import_episodes(copy.root, found, sorted(found.episodes()), to, tmp_path / "staging")
+            batch = import_episodes(copy.root, found, found.numbers(), to, tmp_path / "staging")
             assert (batch.made, batch.faults, batch.notes) == ((0, 1), (), ())
     copy.export(tmp_path / "again")
     # JPEG loses something each time, and pickles of equal infos needn't be the same.

@@ -5,13 +5,11 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlhfblender_core.environments.spec import JSONValue
-
 #: Lists in keyword arguments, of which each may have to be a tuple: of more, all are.
 _MOST_LISTS = 4
 
 
-def tuple_forms(kwargs: Mapping[str, JSONValue]) -> list[dict[str, Any]]:
+def tuple_forms(kwargs: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The keyword arguments as they are, then with tuples for all lists at every depth, then for some of them.
 
     JSON has no tuples, and some constructors insist on them: the Atari games' frameskip, highway-env's shapes. Each

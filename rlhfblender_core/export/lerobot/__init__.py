@@ -1,0 +1,1 @@
+"""Export to LeRobot's format v3: parquet, concatenated H.264 videos, statistics, tasks."""

@@ -1,0 +1,138 @@
+// One episode across checkpoints, side by side, playing in step: same number, same seed, same start.
+
+/** Seconds that a picture may be off before it is set right. */
+const DRIFT = 0.08;
+
+/** As many of the list as wanted, evenly, with the first, the last, and the one that is given. */
+function spread(list, wanted, kept) {
+  if (list.length <= wanted) return list;
+  const indices = new Set(Array.from({ length: wanted }, (_, index) => Math.round((index * (list.length - 1)) / (wanted - 1))));
+  const at = list.indexOf(kept);
+  if (!indices.has(at)) {
+    const inner = [...indices].slice(1, -1);
+    const nearest = inner.sort((a, b) => Math.abs(a - at) - Math.abs(b - at))[0];
+    indices.delete(nearest);
+    indices.add(at);
+  }
+  return [...indices].sort((a, b) => a - b).map((index) => list[index]);
+}
+
+/** The episodes of one number, of some checkpoints in the order of training. */
+async function loadAcross(experiment, checkpoint, number, wanted) {
+  const chosen = spread(experiment.checkpoints, wanted, checkpoint);
+  const found = await Promise.all(chosen.map((one) => findEpisode(one, number).catch(() => undefined)));
+  return found.filter(Boolean);
+}
+
+/** Plays several episodes by one clock; a step of it is a step of each. Those that end earlier stay at their last picture. */
+class TogetherPlayer {
+  constructor(episodes, onStep, onOpen) {
+    Object.assign(this, { onStep, step: 0, isPlaying: false, speed: 1 });
+    this.length = Math.max(...episodes.map(({ length }) => length));
+    this.fps = episodes.find(({ fps }) => fps)?.fps ?? 30;
+    this.tiles = episodes.map((episode) => this.tile(episode, onOpen));
+    this.root = element("div", { class: "tiles" }, ...this.tiles.map(({ root }) => root));
+    this.root.style.setProperty("--tiles", episodes.length <= 4 ? 2 : episodes.length <= 9 ? 3 : 4);
+  }
+
+  tile(episode, onOpen) {
+    const { checkpoint } = episode;
+    const video = episode.video ? element("video", { src: episode.video, preload: "auto", playsinline: "" }) : null;
+    if (video) video.muted = true;
+    const ending = element("span", { class: "tile-end" });
+    const root = element("button", { class: "tile", type: "button", "data-label": checkpoint.label, title: "Open this episode" },
+      element("span", { class: "tile-picture" }, video ?? element("span", { class: "bare-text" }, "no video"), ending),
+      element("span", { class: "tile-text" }, element("strong", {}, checkpointTitle(checkpoint)),
+        element("span", {}, `${formatNumber(episode.return)} · ${plural(episode.length, "step")}`)));
+    root.addEventListener("click", () => onOpen(episode));
+    const made = { root, video, episode, ending };
+    // Where it was sought to may not be where the clock has got to, and after its end nothing else would tell.
+    for (const name of ["seeked", "loadeddata"]) video?.addEventListener(name, () => this.follow(made));
+    return made;
+  }
+
+  play() {
+    if (this.step >= this.length - 1) this.step = 0;
+    this.isPlaying = true;
+    this.restart();
+    this.tick();
+  }
+
+  restart() {
+    this.start = { time: performance.now(), step: this.step };
+  }
+
+  tick() {
+    if (!this.isPlaying) return;
+    // What is still loading holds all of them up: in step is what this is for.
+    if (this.tiles.some((tile) => this.isLate(tile))) this.restart();
+    const passed = ((performance.now() - this.start.time) / 1000) * this.fps * this.speed;
+    const step = Math.min(this.length - 1, this.start.step + Math.floor(passed));
+    this.isPlaying = step < this.length - 1;
+    this.say(step);
+    if (this.isPlaying) requestAnimationFrame(() => this.tick());
+  }
+
+  isLate({ video, episode }) {
+    if (!video || video.error || this.step >= episode.length - 1) return false;
+    return video.readyState < 2 || video.seeking || Math.abs(video.currentTime - this.step / (episode.fps || this.fps)) > 0.4 * this.speed;
+  }
+
+  say(step) {
+    this.step = step;
+    for (const tile of this.tiles) this.follow(tile);
+    this.onStep(step, this.isPlaying);
+  }
+
+  /** Brings a picture to the step. */
+  follow({ root, video, episode, ending }) {
+    const isOver = this.step >= episode.length - 1;
+    root.dataset.step = Math.min(this.step, episode.length - 1);
+    ending.textContent = isOver ? { terminated: "ended", truncated: "cut off", open: "over" }[episode.ended] : "";
+    if (!video || video.error) return;
+    const fps = episode.fps || this.fps;
+    const target = (Math.min(this.step, episode.length - 1) + 0.5) / fps;
+    const isRunning = this.isPlaying && !isOver;
+    if (isRunning === video.paused) isRunning ? video.play().catch(() => {}) : video.pause();
+    const rate = (this.speed * this.fps) / fps;
+    if (video.playbackRate !== rate) video.playbackRate = rate;
+    const allowed = isRunning ? Math.max(DRIFT * rate, 1.5 / fps) : 0.4 / fps;
+    if (!video.seeking && Math.abs(video.currentTime - target) > allowed) video.currentTime = target;
+  }
+
+  seek(step) {
+    this.step = step;
+    this.restart();
+    this.say(step);
+  }
+
+  setSpeed(speed) {
+    this.restart();
+    this.speed = speed;
+  }
+
+  toggle() {
+    if (!this.isPlaying) return this.play();
+    this.isPlaying = false;
+    return this.say(this.step);
+  }
+
+  close() {
+    this.isPlaying = false;
+    for (const { video } of this.tiles) {
+      if (!video) continue;
+      video.pause();
+      video.removeAttribute("src");
+      video.load();
+    }
+  }
+}
+
+/** The returns so far of several episodes, in one picture. */
+async function togetherTracks(episodes, length, onSeek) {
+  const shown = episodes.slice(0, COLOURS);
+  const arrays = await Promise.all(shown.map(loadArrays));
+  const series = shown.flatMap(({ checkpoint }, index) => (arrays[index].has("rewards")
+    ? [{ name: shortLabel(checkpoint.label), values: Float64Array.from(arrays[index].get("rewards").values) }] : []));
+  return series.length ? [new Plot({ title: "Return so far", series, length, onSeek, height: 150 })] : [];
+}

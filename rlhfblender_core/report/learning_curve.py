@@ -1,0 +1,56 @@
+"""A picture of how a training goes: mean episode return above, loss below, by steps."""
+
+import io
+import math
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+_SIZE, _PANEL = (820, 420), 200
+_LEFT, _RIGHT, _TOP, _BOTTOM = 78, 800, 30, 26
+_BACKGROUND, _INK, _FAINT, _COLOURS = "#ffffff", "#1f2933", "#cbd2d9", ("#2f6fde", "#b4531c")
+_LINES, _TEXT = 4, 13
+
+#: Steps and a value; the value may be missing.
+Series = Sequence[tuple[int, float | None]]
+
+
+def draw_learning_curve(returns: Series, losses: Series, total: int) -> bytes:
+    """The two curves as PNG.
+
+    Args:
+        returns: mean episode return by steps.
+        losses: loss by steps.
+        total: steps of the whole training, at the right edge.
+    """
+    image = Image.new("RGB", _SIZE, _BACKGROUND)
+    draw = ImageDraw.Draw(image)
+    for number, (title, series) in enumerate((("Mean episode return", returns), ("Loss", losses))):
+        points = [(step, value) for step, value in series if value is not None and math.isfinite(value)]
+        _draw_panel(draw, number, title, points, max(total, 1))
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def _draw_panel(
+    draw: ImageDraw.ImageDraw, number: int, title: str, points: Sequence[tuple[int, float]], total: int
+) -> None:
+    top, bottom = number * _PANEL + _TOP, (number + 1) * _PANEL - _BOTTOM + _TOP // 2
+    low = min((value for _, value in points), default=0.0)
+    high = max((value for _, value in points), default=1.0)
+    span = (high - low) or max(abs(high), 1.0)
+    font = ImageFont.load_default(_TEXT)
+    draw.text((_LEFT, top - 20), title, _INK, font)
+    for line in range(_LINES + 1):
+        y = bottom - line * (bottom - top) / _LINES
+        draw.line((_LEFT, y, _RIGHT, y), _FAINT)
+        draw.text((_LEFT - 8, y), f"{low + line * span / _LINES:,.4g}", _INK, font, anchor="rm")
+    places = [
+        (_LEFT + step / total * (_RIGHT - _LEFT), bottom - (value - low) / span * (bottom - top))
+        for step, value in points
+    ]
+    if len(places) > 1:
+        draw.line(places, _COLOURS[number], width=2)
+    draw.text((_LEFT, bottom + 4), "0", _INK, font)
+    draw.text((_RIGHT, bottom + 4), f"{total:,} steps", _INK, font, anchor="ra")

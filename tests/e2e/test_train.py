@@ -1,0 +1,89 @@
+"""The training command killed at random moments: the same command ends it, and nothing is broken or missing."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from rlhfblender_core.dataset.layout import RUNS
+from rlhfblender_core.storage import open_data_root
+from tests.support.documented import REPOSITORY, of
+from tests.support.verifying import problems
+
+pytestmark = pytest.mark.timeout(1200)
+
+TOTAL, EVERY, EPISODES = 3072, 1024, 2
+FLAGS = (
+    *("--env", "CartPole-v1", "--exp", "study", "--num-episodes", EPISODES, "--total-timesteps", TOTAL, "--workers", 1),
+    *("--checkpoint-every", EVERY, "--n-envs", 1, "--max-steps-per-episode", 50),
+    *("--hyperparameters", "n_steps:256", "batch_size:64", "n_epochs:4", "learning_rate:lin_0.001", "normalize:True"),
+)
+
+
+def start(folder: Path, variables: Mapping[str, str]) -> "subprocess.Popen[str]":
+    words = [sys.executable, str(REPOSITORY / "flows/train.py"), *map(str, FLAGS), "--data-root", str(folder / "data")]
+    return subprocess.Popen(
+        words, cwd=folder, env=dict(variables), start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def kill(process: "subprocess.Popen[str]", folder: Path, chance: random.Random, *, training: bool) -> None:
+    """Kills the command, or all of it, at a random moment of its life or of its training."""
+    if training:
+        while process.poll() is None and not (folder / "data/models/study/training.json").exists():
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 8))
+    else:
+        time.sleep(chance.uniform(0, 15))
+    if process.poll() is None:
+        if chance.random() < 0.5:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    process.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.soak)])
+def test_a_training_that_is_killed_ends_with_every_checkpoint_and_episode_whole(
+    kills: int, tmp_path: Path, prefect_server: str
+) -> None:
+    import gymnasium as gym
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    variables = {**os.environ, "PREFECT_API_URL": prefect_server}
+    chance = random.Random(kills)
+    for number in range(kills):
+        kill(start(tmp_path, variables), tmp_path, chance, training=kills == 1 or number % 2 == 0)
+        for model in (tmp_path / "data").glob("models/study/*.zip"):  # whole at every moment
+            PPO.load(model)
+    process = start(tmp_path, variables)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    data, models = tmp_path / "data", tmp_path / "data" / "models" / "study"
+    steps = list(range(EVERY, TOTAL + 1, EVERY))
+    assert {file.name for file in models.glob("*.zip")} == {f"rl_model_{step}_steps.zip" for step in steps}
+    for step in steps:
+        assert PPO.load(models / f"rl_model_{step}_steps.zip").num_timesteps == step
+        env = DummyVecEnv([lambda: gym.make("CartPole-v1")])
+        VecNormalize.load(str(models / f"rl_model_vecnormalize_{step}_steps.pkl"), env)
+    made = {folder.name: len(list(folder.iterdir())) for folder in (data / "manifests" / "study").iterdir()}
+    assert made == dict.fromkeys(["random", *map(str, steps)], EPISODES)
+    assert problems(open_data_root(str(data)), f"sqlite:///{data / 'rlhfblender.db'}") == []
+    assert not [path for path in data.rglob("*") if RUNS in path.parts or path.suffix == ".part"]
+
+
+@pytest.mark.soak
+def test_all_commands_of_the_training_document_run_one_after_the_other(tmp_path: Path, prefect_server: str) -> None:
+    variables = {**os.environ, "PREFECT_API_URL": prefect_server, "RLHFBLENDER_DATA_ROOT": str(tmp_path / "data")}
+    for words in of("python", "docs/training.md"):
+        command = [sys.executable, str(REPOSITORY / words[0]), *words[1:]]
+        done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
