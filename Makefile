@@ -50,7 +50,7 @@ server: $(VENV)/.installed ## Prefect's server and UI, in the foreground
 
 deploy: $(VENV)/.installed ## work pool, limit, automations and deployments on the server; what people changed in the UI stays
 	@PREFECT_API_URL=$(PREFECT_API_URL) $(BIN)/python deployments/set_up.py
-	$(PREFECT) deploy --prefect-file deployments/prefect.yaml --all
+	@PREFECT_API_URL=$(PREFECT_API_URL) $(BIN)/python deployments/deploy.py
 
 worker: $(VENV)/.installed ## takes scheduled runs and does them, in the foreground; data goes where RLHFBLENDER_DATA_ROOT says
 	$(PREFECT) worker start --pool local-processes

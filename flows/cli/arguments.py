@@ -7,6 +7,7 @@ import argparse
 import inspect
 import types
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from pydantic import Field
@@ -21,6 +22,8 @@ from rlhfblender_core.errors import OutOfReachError, one_line
 if TYPE_CHECKING:
     from prefect import State
 
+#: How argparse begins what it says of flags that it doesn't know.
+_UNKNOWN = "unrecognized arguments: "
 #: Name of the final state of a flow run whose request was wrong.
 REFUSED = "Refused"
 #: And of one that a person stopped.
@@ -36,7 +39,14 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exits with 2."""
-        fail(f"{message[:1].upper()}{message[1:]}. See --help.", EXIT_WRONG_REQUEST)
+        hint = self._meant(message.removeprefix(_UNKNOWN)) if message.startswith(_UNKNOWN) else ""
+        fail(f"{message[:1].upper()}{message[1:]}. {hint}See --help.", EXIT_WRONG_REQUEST)
+
+    def _meant(self, words: str) -> str:
+        """What flags may have been meant by these words, as a sentence."""
+        wrong = [word.partition("=")[0] for word in words.split() if word.startswith("-")]
+        close = [name for word in wrong for name in get_close_matches(word, self._option_string_actions, 1)]
+        return f"Did you mean {' and '.join(close)}? " if close else ""
 
 
 def fail_as(state: "State[Any]", otherwise: str) -> NoReturn:

@@ -183,7 +183,9 @@ def frame_times(path: Path, most: int | None = None) -> list[int]:
 def _decode(path: Path, output: str, *options: str) -> list[str]:
     """Decodes every frame, once; the lines that ffmpeg writes."""
     command = [
-        *(ffmpeg_program(), "-v", "error", "-xerror", "-copyts", *READING, "-i", str(path), "-map", "0:v:0"),
+        # One thread: several take longer to start than a short video to decode, and videos are looked at side by side.
+        *(ffmpeg_program(), "-v", "error", "-xerror", "-copyts", "-threads", "1", *READING, "-i", str(path)),
+        *("-map", "0:v:0"),
         # Times as they are: a late start isn't hidden, uneven frames aren't dropped, doubled, or an error.
         *("-fps_mode", "passthrough", "-enc_time_base", "demux"),
         *("-f", output, *options, "-"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from fsspec.utils import get_protocol
 
-from rlhfblender_core.dataset.layout import CheckpointKey
+from rlhfblender_core.dataset.layout import MANIFESTS, CheckpointKey
 from rlhfblender_core.dataset.manifests import canonical_digest
 from rlhfblender_core.dataset.publish import episode_record
 from rlhfblender_core.dataset.published import read_some
@@ -147,8 +147,12 @@ def import_request(  # noqa: PLR0913 (one per flag)
 
 
 def _open_source(folder: str, locations: Locations) -> DataRoot:
-    is_local = get_protocol(folder) in ("file", "local")
-    return open_data_root(str(source_folder(folder)) if is_local else folder, dict(locations.storage_options))
+    """The source; of a local folder the ``data`` in it, where that is the data set."""
+    if get_protocol(folder) in ("file", "local"):
+        place = source_folder(folder)
+        is_inside = not (place / MANIFESTS).is_dir() and (place / "data" / MANIFESTS).is_dir()
+        folder = str(place / "data" if is_inside else place)
+    return open_data_root(folder, dict(locations.storage_options))
 
 
 def _is_same_place(one: DataRoot, other: DataRoot) -> bool:

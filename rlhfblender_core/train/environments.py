@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlhfblender_core.environments import make_environment
-from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.errors import InvalidParameterError, SpacesDifferError
 from rlhfblender_core.train.job import TrainingJob
 from rlhfblender_core.wrappers.apply import wrap_environment
 from rlhfblender_core.wrappers.specs import parse_literal
@@ -17,7 +17,7 @@ def make_environments(job: TrainingJob) -> Any:
     """Stable-Baselines3's vectorised environment.
 
     Raises:
-        RequestError: the environment, a wrapper or ``normalize`` can't be used.
+        RequestError: the environment, its observations, a wrapper or ``normalize`` can't be used.
     """
     from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
@@ -35,9 +35,24 @@ def _maker(job: TrainingJob) -> Callable[[], Any]:
         from stable_baselines3.common.monitor import Monitor
 
         env = Monitor(make_environment(job.spec, render=False))
-        return wrap_environment(env, job.settings.wrappers, training=True)
+        wrapped = wrap_environment(env, job.settings.wrappers, training=True)
+        _check_observations(job, wrapped.observation_space)
+        return wrapped
 
     return make
+
+
+def _check_observations(job: TrainingJob, space: Any) -> None:
+    """Raises SpacesDifferError where Stable-Baselines3 would stumble over the shape that a space has not."""
+    from gymnasium import spaces
+
+    for key, part in space.spaces.items() if isinstance(space, spaces.Dict) else ((None, space),):
+        if not isinstance(part, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+            where = "" if key is None else f" at {key!r}"
+            raise SpacesDifferError(
+                f"{job.algorithm} can't learn from {job.spec.env_id}: its observation{where} is {part!s:.80}. Give a "
+                "wrapper, e.g. --hyperparameters env_wrapper:minigrid.wrappers.ImgObsWrapper"
+            )
 
 
 def _normalisation(hyperparameters: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -40,6 +40,12 @@ _GYMNASIUM = (
     "ResizeObservation", "StickyAction", "TimeAwareObservation", "TimeLimit",
 )  # fmt: skip
 
+#: Where Gymnasium defines them: RL Zoo names GrayscaleObservation by its module.
+_GYMNASIUM_MODULES = (
+    "atari_preprocessing.", "common.", "stateful_action.", "stateful_observation.", "transform_action.",
+    "transform_observation.",
+)  # fmt: skip
+
 #: Classes of gym's time: (module of gym.wrappers, name) and what they are now.
 _GYM = {
     ("resize_observation", "ResizeObservation"): f"{_OWN}.images:ResizeObservation",
@@ -67,7 +73,8 @@ def _table() -> dict[str, str]:
     for module in ("sb3_contrib.common.wrappers", "sb3_contrib.common.wrappers.action_masker"):
         table[f"{module}.ActionMasker"] = f"{_OWN}.masks:ActionMasker"
     table["stable_baselines3.common.monitor.Monitor"] = IDENTITY
-    table |= {f"gymnasium.wrappers.{name}": f"gymnasium.wrappers:{name}" for name in _GYMNASIUM}
+    for module in ("", *_GYMNASIUM_MODULES):
+        table |= {f"gymnasium.wrappers.{module}{name}": f"gymnasium.wrappers:{name}" for name in _GYMNASIUM}
     for (module, name), target in _GYM.items():
         table |= {f"gym.wrappers.{name}": target, f"gym.wrappers.{module}.{name}": target}
         table.setdefault(f"gymnasium.wrappers.{name}", target)

@@ -155,3 +155,21 @@ def field(page: Any, name: str) -> Any:
     """The text field, number field or switch below a parameter's name."""
     title = page.get_by_text(f"{name} (Optional)", exact=True)
     return title.locator("xpath=ancestor::*[.//textarea or .//input][1]").locator("textarea, input").first
+
+
+@pytest.mark.soak
+def test_a_training_is_one_page_with_its_learning_curve(page: Any, team: Team, tmp_path: Path) -> None:
+    words = "--env CartPole-v1 --exp ui-training --total-timesteps 4096 --checkpoint-every 1024 --num-episodes 2"
+    done = team.run(sys.executable, f"{REPOSITORY}/flows/train.py", *words.split(), "--n-envs", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with team.client() as client:
+        (curve,) = [artifact for artifact in client.read_artifacts() if artifact.key == "training-ui-training"]
+    address = team.environment["PREFECT_API_URL"].removesuffix("/api")
+    page.goto(f"{address}/runs/flow-run/{curve.flow_run_id}")
+    page.get_by_text("train-agent ui-training to 4096").first.wait_for()
+    page.locator("canvas").first.wait_for()
+    keep(page, tmp_path / "training.png")
+    page.goto(f"{address}/artifacts/artifact/{curve.id}")
+    page.get_by_role("img", name="Learning curve").wait_for()
+    page.get_by_text("1,024, 2,048, 3,072, 4,096").first.wait_for()
+    keep(page, tmp_path / "curve.png")

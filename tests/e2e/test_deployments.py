@@ -80,6 +80,9 @@ def test_deploying_again_changes_nothing_that_people_changed(team: Team) -> None
     assert team.prefect(*update).returncode == 0
     deployed = team.run(*team.make("deploy"))
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    lines = [line for line in deployed.stdout.splitlines() if not line.startswith("make")]
+    assert len(lines) == 1 + DEPLOYMENTS + 1  # a heading, a line each, what to do next
+    assert ["generate/nightly", "0", "2", "*", "*", "*", "UTC"] in [line.split()[:7] for line in lines]
     with team.client() as client:
         assert client.read_global_concurrency_limit_by_name("rendering").limit == int(update[-1])
         assert len(client.read_automations_by_name("finish-lost-runs")) == 1

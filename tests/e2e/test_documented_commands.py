@@ -1,6 +1,7 @@
 """The commands of README.md and docs/operations.md as a reader would type them."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -57,8 +58,17 @@ def reader(tmp_path: Path, variables: dict[str, str], trained_cartpole: Path) ->
         )
         assert done.returncode == 0, f"{' '.join(few)}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
+        for path in named_paths(done.stdout):
+            assert (tmp_path / path).exists(), done.stdout
 
     return run
+
+
+def named_paths(said: str) -> list[str]:
+    """What the lines of a command name that one may open from where one stands."""
+    labels = ("Data: ", "Watch: ", "Open in a browser: ")
+    lines = [line.removeprefix(label) for line in said.splitlines() for label in labels if line.startswith(label)]
+    return [path for line in lines for path in shlex.split(line) if "://" not in path]
 
 
 def test_the_command_for_an_environment_of_ones_own_runs(reader: Reader, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Agents of others, from RL Zoo and RLHF-Blender, load as they are and score what their authors published."""
 
 import os
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 EPISODES = 20
+OLD_MODULES = ("spaces", "spaces.box", "spaces.discrete", "spaces.space")
 AGENTS = [
     ("a2c/Acrobot-v1_1", "Acrobot-v1", "A2C"),
     ("dqn/MountainCar-v0_1", "MountainCar-v0", "DQN"),
@@ -79,6 +82,47 @@ def test_zoo_agent_scores_what_its_authors_measured(folder, environment_id, algo
     # Of the difference of two means; 5 % for environments that changed in small ways since.
     error = np.sqrt(measured.var(ddof=1) / len(measured) + published.var(ddof=1) / len(published))
     assert abs(measured.mean() - published.mean()) <= 2 * error + 0.05 * abs(published.mean())
+
+
+def normaliser(agent: Path, environment_id: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What VecNormalize makes of an observation, as Stable-Baselines3 loads it; the observation where there is none."""
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    # Its spaces are those of Gymnasium's predecessor.
+    old = {"gym": gym} | {f"gym.{name}": import_module(f"gymnasium.{name}") for name in OLD_MODULES}
+    for name, module in old.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    for file in agent.rglob("vecnormalize.pkl"):
+        return VecNormalize.load(file, DummyVecEnv([lambda: gym.make(environment_id)])).normalize_obs
+    return lambda observation: observation
+
+
+@pytest.mark.filterwarnings("ignore")  # Stable-Baselines3's, about settings that other versions of Python have pickled
+@pytest.mark.parametrize(("folder", "environment_id", "algorithm"), AGENTS)
+def test_zoo_agent_acts_as_stable_baselines3_loads_it(folder, environment_id, algorithm, tmp_path, monkeypatch):
+    """On the observations of an episode and on others, far off them."""
+    import sb3_contrib
+    import stable_baselines3
+
+    agent = REAL_INPUTS / "rl-trained-agents" / folder
+    ref = reference(agent, environment_id, -1, tmp_path)
+    env = gym.make(environment_id)
+    spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
+    (file,) = agent.glob("*.zip")
+    library = sb3_contrib if hasattr(sb3_contrib, algorithm) else stable_baselines3
+    loaded = getattr(library, algorithm).load(file, device="cpu", custom_objects={**spaces, "buffer_size": 1})
+    normalised = normaliser(agent, environment_id, monkeypatch)
+    policy = load_agent(ref, *spaces.values(), deterministic=True)
+    observation, _ = env.reset(seed=1)
+    policy.reset(1)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        for each in (observation, (observation + rng.normal(size=observation.shape)).astype(observation.dtype)):
+            expected, _ = loaded.predict(normalised(each), deterministic=True)
+            assert np.array_equal(policy.act(each).action, expected)
+        observation, _, terminated, truncated, _ = env.step(policy.act(observation).action)
+        if terminated or truncated:
+            observation, _ = env.reset()
 
 
 @pytest.mark.filterwarnings("ignore:.*out of date")  # Gymnasium's: there is a roundabout-v1

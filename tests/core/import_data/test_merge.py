@@ -86,6 +86,13 @@ def test_numbers_that_are_missing_here_come_and_others_stay(here: DataSet, there
     assert files(here) == files(there)
 
 
+def test_the_folder_that_has_the_data_root_will_do(here: DataSet, tmp_path: Path) -> None:
+    inside = data_set(tmp_path / "study" / "data")
+    inside.counting(episodes=1)
+    assert merge(here, data_set(tmp_path / "study")).made == 1
+    assert files(here) == files(inside)
+
+
 def test_an_experiment_gets_another_name(here: DataSet, there: DataSet) -> None:
     there.counting(episodes=2)
     there.counting("F", episodes=1)

@@ -1,10 +1,12 @@
 """The same bytes from many environments, whatever the workers and the cuts of shards. Minutes: run by ``make soak``."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from rlhfblender_core import delete, generate, repair
 from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.environments import EnvironmentSpec
@@ -37,6 +39,24 @@ def made(workers: int, settings: RolloutSettings, cuts: list[tuple[int, ...]], f
     return sorted((e.manifest for part in staged for e in part.episodes), key=lambda manifest: manifest.episode)
 
 
+def made_on_dask(settings: RolloutSettings, cuts: list[tuple[int, ...]], folder: Path) -> list[Manifest]:
+    """What two processes of a Dask cluster make, one shard after the other on each."""
+    distributed = pytest.importorskip("distributed", reason="needs the extra [dask]")
+    folder.mkdir()
+    here = "127.0.0.1:0"
+    with (
+        distributed.LocalCluster(
+            2, threads_per_worker=1, host="127.0.0.1", dashboard_address=here, worker_dashboard_address=here
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        settings = client.submit(check_agent, settings).result()
+        shards = [Shard(KEY, settings, episodes) for episodes in cuts]
+        staged = client.gather(client.map(roll_out_shard, shards, [folder] * len(shards), pure=False))
+    assert [part.failures for part in staged] == [{}] * len(cuts)
+    return sorted((e.manifest for part in staged for e in part.episodes), key=lambda manifest: manifest.episode)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize(("env_id", "module"), ENVIRONMENTS)
 def test_episodes_are_the_same_bytes_whoever_makes_them(env_id: str, module: str, tmp_path: Path) -> None:
@@ -46,7 +66,34 @@ def test_episodes_are_the_same_bytes_whoever_makes_them(env_id: str, module: str
     one = made(1, settings, [tuple(range(6))], tmp_path / "one")
     two = made(2, settings, [(0,), (1,), (2, 3), (4, 5)], tmp_path / "two")
     here = made(0, settings, [(5,), (4, 2), (3, 1, 0)], tmp_path / "here")
+    on_dask = made_on_dask(settings, [(5, 0), (2,), (4, 1), (3,)], tmp_path / "dask")
     every_third = made(1, settings, [(0, 3)], tmp_path / "repaired")
-    assert one == two == here
+    assert one == two == here == on_dask
     assert every_third == [one[0], one[3]]
     assert [manifest.reproducible for manifest in one] == [True] * 6
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("env_id", "module"), ENVIRONMENTS)
+def test_every_third_episode_deleted_and_repaired_is_the_same(
+    env_id: str, module: str, tmp_path: Path, snapshot: Callable[[Path], dict[str, str]]
+) -> None:
+    pytest.importorskip(module)
+    root = tmp_path / "data"
+    generate(
+        env=env_id,
+        exp="exp",
+        random=True,
+        num_episodes=6,
+        max_steps_per_episode=40,
+        no_render=module in ("mujoco", "highway_env"),
+        data_root=str(root),
+        workers=2,
+    )
+    before = snapshot(root)
+    delete(exp="exp", episodes="0,3", data_root=str(root))
+    generate(exp="exp", random=True, num_episodes=6, data_root=str(root), workers=1)
+    for file in root.glob("episodes/exp/random/[03].npz"):
+        file.unlink()
+    assert repair(data_root=str(root)).left == ()
+    assert snapshot(root) == before

@@ -236,6 +236,7 @@ def test_nothing_of_a_foreign_folder_is_unpickled(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "ran").exists()
 
 
+SPACED = {"env": "Spaced-v0", "env_gym_entrypoint": "tests.support.environments_for_tests.spaced:Spaced"}
 FAST: dict[str, Any] = {
     "env": "CartPole-v1",
     "exp": "study",
@@ -317,6 +318,16 @@ def test_a_followed_training_without_rollouts_is_filled_by_watch_and_an_export_f
         ({"hyperparameters": {"learning_rate": "exp_3"}}, InvalidParameterError, "linear schedule"),
         ({"hyperparameters": {"env_wrapper": "os.system"}}, CheckpointNotUsableError, "isn't known to be safe"),
         ({"algorithm": "sac", "hyperparameters": {}}, SpacesDifferError, "can't learn in CartPole-v1"),
+        (
+            {**SPACED, "env_kwargs": {"observed": "text", "acted": "int64"}},
+            SpacesDifferError,
+            "its observation is Text",
+        ),
+        (
+            {**SPACED, "env_kwargs": {"observed": "dict", "acted": "int64"}},
+            SpacesDifferError,
+            "its observation at 'inner' is Dict",
+        ),
         ({"algorithm": "pppo"}, InvalidParameterError, "Unknown algorithm"),
         ({"total_timesteps": 0}, InvalidParameterError, "total-timesteps"),
         ({"checkpoints": [3]}, InvalidParameterError, "no part of a training"),

@@ -282,3 +282,10 @@ def test_a_run_that_would_replace_what_was_laid_there_by_hand(
     assert "`python flows/import_data.py --exp 'my study' --env Mine-v0` takes in" in line
     assert snapshot(data_root) == before
     assert {path.name for path in data_root.iterdir()} == {"episodes", "renders"}
+
+
+def test_a_mistyped_flag_gets_the_one_that_may_have_been_meant(refused: Callable[..., str]) -> None:
+    assert "Unrecognized arguments: --num-episode=3. Did you mean --num-episodes? See --help." in refused(
+        *RANDOM, "--num-episode=3"
+    )
+    assert "Did you mean" not in refused(*RANDOM, "--xyzzyx", "3")

@@ -1,6 +1,7 @@
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -306,3 +307,36 @@ class Remembered(Counting):
 
     def set_state(self, state):
         self.count = state["count"]
+
+
+class Renderer:
+    """Notes in which thread it is made, used and freed, as graphics contexts insist on one."""
+
+    def __init__(self, log):
+        self.log, self.thread = log, threading.get_ident()
+        self.note("made")
+
+    def note(self, what):
+        place = "" if threading.get_ident() == self.thread else " elsewhere"
+        with Path(self.log).open("a") as file:
+            file.write(f"{what}{place}\n")
+
+    def __del__(self):
+        self.note("freed")
+
+
+class BoundToAThread(Counting):
+    """Its renderer is freed with the last reference."""
+
+    def __init__(self, log, fails=False, **kwargs):
+        super().__init__(**kwargs)
+        self.renderer, self.fails = Renderer(log), fails
+
+    def step(self, action):
+        if self.fails:
+            raise RuntimeError("This environment fails.")
+        return super().step(action)
+
+    def render(self):
+        self.renderer.note("used")
+        return super().render()
