@@ -24,7 +24,6 @@ from rlhfblender_core.rollout.seeding import SeededGlobals, episode_seed, is_tor
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.trial import forget_trials, try_out
 from rlhfblender_core.storage import full_disk_errors, gone
-from rlhfblender_core.workers.lifelines import end_without_lifelines
 from rlhfblender_core.workers.progress import count_progress
 
 
@@ -89,7 +88,6 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
             staged.append(_stage_episode(shard, episode, staging))
         except EpisodeError as error:
             failures[episode], traces[episode] = str(error), error.trace
-        end_without_lifelines()
         count_progress(episodes=1)
     return StagedShard(shard.name, shard.key, tuple(staged), failures, traces, time.perf_counter() - started)
 
