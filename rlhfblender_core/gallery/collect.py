@@ -82,7 +82,7 @@ def look_at(root: DataRoot, key: CheckpointKey) -> Checkpoint | None:
     Raises:
         DataNotUsableError: its first manifest can't be read.
     """
-    numbers = _numbers(list_names(root, manifest_folder(key)), ".json")
+    numbers = episode_numbers(root, key)
     if not numbers.size:
         return None
     first = read_manifests(root, key, numbers[:1]).get(int(numbers[0]))
@@ -90,6 +90,11 @@ def look_at(root: DataRoot, key: CheckpointKey) -> Checkpoint | None:
         return None
     kinds = {kind: _numbers(list_names(root, artifact_folder(kind, key)), EXTENSIONS[kind]) for kind in ArtifactKind}
     return Checkpoint(key, numbers, kinds, first)
+
+
+def episode_numbers(root: DataRoot, key: CheckpointKey) -> Numbers:
+    """Numbers of a checkpoint's episodes."""
+    return _numbers(list_names(root, manifest_folder(key)), ".json")
 
 
 def read_manifests(root: DataRoot, key: CheckpointKey, numbers: Numbers) -> dict[int, Manifest]:

@@ -19,6 +19,8 @@ from rlhfblender_core.untrusted.archives import DAMAGED_ARCHIVE, RefusedArchiveE
 _SHOWN = frozenset({"actions", "probs", "action_mean", "action_std", "entropy", "values", "q_values"})
 #: Compressed bytes of an array above which only a page from a web server shows it: pictures, and very long episodes.
 _MAX_ARRAY_BYTES = 256 << 10
+#: Bytes of a step above which an array isn't drawn: pixels are no curves.
+_MAX_STEP_BYTES, _HEADER_BYTES = 4096, 1024
 #: Bytes of a curve's file above which it isn't shown from a disk: a million steps.
 _MAX_CURVE_BYTES = 8 << 20
 #: Episodes with lower numbers have their arrays in scripts: all of very many would be the data set twice.
@@ -27,12 +29,13 @@ _LOCAL_HEADER_BYTES = 30
 _RAW_DEFLATE = -15
 
 
-def details(root: DataRoot, key: EpisodeKey) -> JsonValue:
+def details(root: DataRoot, key: EpisodeKey, length: int) -> JsonValue:
     """An episode's arrays for the page: ``[method, base64]`` by name, where method 8 is deflate and 0 is none.
 
     Args:
         root: a local data root.
         key: the episode.
+        length: its steps.
     """
     found: dict[str, JsonValue] = {}
     for kind in (ArtifactKind.REWARDS, ArtifactKind.UNCERTAINTY):
@@ -40,25 +43,26 @@ def details(root: DataRoot, key: EpisodeKey) -> JsonValue:
         if content is not None:
             found[kind] = [zipfile.ZIP_DEFLATED, _base64(_deflated(content))]
     if key.episode < ARRAYS_BELOW:
-        found |= _arrays(root.local_folder / artifact_path(ArtifactKind.EPISODES, key))
+        found |= _arrays(root.local_folder / artifact_path(ArtifactKind.EPISODES, key), length)
     return found
 
 
-def _arrays(path: Path) -> dict[str, JsonValue]:
+def _arrays(path: Path, length: int) -> dict[str, JsonValue]:
     """Members of an ``.npz``, as they are in it; none of one that is missing or damaged."""
     try:
         with open_archive(path) as archive:
-            members = [member for member in archive.infolist() if _is_shown(member)]
+            members = [member for member in archive.infolist() if _is_shown(member, length)]
             return {member.filename.removesuffix(".npy"): _member(archive, member) for member in members}
     except (OSError, RefusedArchiveError, *DAMAGED_ARCHIVE):
         return {}  # verify.py says what is wrong with it
 
 
-def _is_shown(member: zipfile.ZipInfo) -> bool:
+def _is_shown(member: zipfile.ZipInfo, length: int) -> bool:
     name = member.filename.removesuffix(".npy")
     is_known = name in _SHOWN or name == "obs" or name.startswith("obs.")
     is_plain = member.compress_type in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED) and not member.flag_bits & 1
-    return is_known and is_plain and member.compress_size <= _MAX_ARRAY_BYTES
+    is_small = member.compress_size <= _MAX_ARRAY_BYTES and member.file_size <= _HEADER_BYTES + _MAX_STEP_BYTES * length
+    return is_known and is_plain and is_small
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> JsonValue:

@@ -83,12 +83,14 @@ class Pieces:
 
     def _each_arrays(self, checkpoint: Checkpoint, block: Block) -> Iterator[tuple[bytes | None, JsonValue]]:
         """Cumulative rewards, and what a page from a disk shows, of each episode."""
+        lengths = dict(zip(block.numbers.tolist(), block.lengths.tolist(), strict=True))
         for batch in np.split(block.numbers, range(_BATCH, block.numbers.size, _BATCH)):
             keys = [EpisodeKey(checkpoint.key.experiment, checkpoint.key.checkpoint, n) for n in batch.tolist()]
             paths = [artifact_path(ArtifactKind.REWARDS, key) for key in keys]
             contents = read_many(self._root, paths)
             for key, path in zip(keys, paths, strict=True):
-                yield contents.get(path), details(self._root, key) if self._root.is_local else None
+                arrays = details(self._root, key, lengths[key.episode]) if self._root.is_local else None
+                yield contents.get(path), arrays
 
     def publish(self, name: str, value: JsonValue) -> None:
         """Publishes a script, now or with the next ones."""

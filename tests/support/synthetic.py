@@ -3,6 +3,7 @@
 import hashlib
 import io
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Synthetic:
     Attributes:
         videos: how many of the first episodes have a video and a thumbnail.
         mean_length: of the episodes, in steps.
+        own_arrays: gives other arrays than the usual ones, for a number of steps.
     """
 
     root: Path
@@ -36,6 +38,8 @@ class Synthetic:
     mean_length: int = 60
     level: float = 1.0
     environment: str = "Made/Up-v0"
+    actions: tuple[str, ...] | None = ACTIONS
+    own_arrays: Callable[[int], dict[str, np.ndarray]] | None = None
 
     def publish(self) -> DataRoot:
         root = open_data_root(str(self.root))
@@ -58,7 +62,7 @@ class Synthetic:
         )
         uncertainty = np.abs(np.cumsum(random.normal(0, 0.1, length))).astype(np.float32)
         files = {
-            ArtifactKind.EPISODES: _npz(_arrays(rewards, random)),
+            ArtifactKind.EPISODES: _npz(self.own_arrays(length) if self.own_arrays else _arrays(rewards, random)),
             ArtifactKind.REWARDS: _npy(np.cumsum(rewards)),
             ArtifactKind.UNCERTAINTY: _npy(uncertainty),
         }
@@ -99,7 +103,7 @@ class Synthetic:
             frame_height=HEIGHT if has_video else None,
             frame_width=WIDTH if has_video else None,
             uncertainty_kind="entropy",
-            action_names=ACTIONS,
+            action_names=self.actions,
             versions={},
             warnings=("the video never changes",) if key.episode == 4 else (),
             artifacts=records,

@@ -3,6 +3,8 @@
 
 /** What an array may unpack to, and what is fetched of one: whatever a file claims of itself. */
 const MAX_UNPACKED = 64e6, MAX_FETCHED = 16e6, MAX_WHOLE = 128e6;
+/** Bytes of a step above which an array isn't fetched: a picture that isn't drawn as curves. */
+const MAX_STEP = 4096;
 const SHOWN_ARRAYS = /^(actions|probs|action_mean|action_std|entropy|values|q_values|obs|obs\..+)$/;
 
 /** The arrays that there are, by name: {shape, values}, each with a row per step. */
@@ -21,10 +23,15 @@ async function unpackAll(packed, length) {
   await Promise.all([...packed].map(async ([name, { method, bytes: content }]) => {
     try {
       const array = parseNpy(method === 8 ? await inflate(content) : content);
-      if (array.shape[0] === length) arrays.set(name, array);
+      if (array.shape[0] === length && !isPicture(array)) arrays.set(name, array);
     } catch { /* damaged, or of a kind that isn't drawn: verify.py tells */ }
   }));
   return arrays;
+}
+
+/** Whether a step is a picture: pixels are no curves. */
+function isPicture({ shape, code }) {
+  return shape.length >= 3 && (code === "u1" || shape.slice(1).reduce((product, side) => product * side, 1) > MAX_STEP / 8);
 }
 
 /** From the script beside the page. */
@@ -42,13 +49,13 @@ async function servedArrays(episode) {
       ? [[kind, { method: 0, bytes: new Uint8Array(await response.arrayBuffer()) }]] : [];
   };
   const parts = await Promise.all([
-    curve("rewards"), curve("uncertainty"), episode.has("arrays") ? members(episode.file("episodes")).catch(() => []) : [],
+    curve("rewards"), curve("uncertainty"), episode.has("arrays") ? members(episode.file("episodes"), episode.length).catch(() => []) : [],
   ]);
   return new Map(parts.flat());
 }
 
 /** The members of an .npz on a server that are drawn: its end is fetched, then each of them. */
-async function members(url) {
+async function members(url, length) {
   const tail = await part(url, "bytes=-65557");
   const view = new DataView(tail.bytes.buffer);
   let end = tail.bytes.length - 22;
@@ -58,7 +65,8 @@ async function members(url) {
   if (size > 1e6) throw new Error("a list of members that is too long");
   const list = start >= tail.start ? tail.bytes.slice(start - tail.start, start - tail.start + size)
     : (await part(url, `bytes=${start}-${start + size - 1}`)).bytes;
-  return (await Promise.all(listed(list).map(async (member) => {
+  const small = listed(list).filter((member) => member.unpacked <= 1024 + MAX_STEP * length);
+  return (await Promise.all(small.map(async (member) => {
     const content = await memberBytes(url, tail, member).catch(() => null);
     return content ? [[member.name, { method: member.method, bytes: content }]] : [];
   }))).flat();
@@ -69,7 +77,8 @@ function listed(list) {
   for (let at = 0; at + 46 <= list.length && view.getUint32(at, true) === 0x02014b50;) {
     const nameBytes = view.getUint16(at + 28, true);
     const name = new TextDecoder().decode(list.subarray(at + 46, at + 46 + nameBytes)).replace(/\.npy$/, "");
-    const member = { name, nameBytes, method: view.getUint16(at + 10, true), packed: view.getUint32(at + 20, true), at: view.getUint32(at + 42, true) };
+    const member = { name, nameBytes, method: view.getUint16(at + 10, true), packed: view.getUint32(at + 20, true),
+      unpacked: view.getUint32(at + 24, true), at: view.getUint32(at + 42, true) };
     if (SHOWN_ARRAYS.test(name) && member.packed <= MAX_FETCHED && (member.method === 0 || member.method === 8)) found.push(member);
     at += 46 + nameBytes + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
   }
@@ -121,7 +130,7 @@ const NUMBER_ARRAYS = {
   u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, u8: BigUint64Array, b1: Uint8Array,
 };
 
-/** A .npy file of numbers: {shape, values}, in C order. */
+/** A .npy file of numbers: {shape, code, values}, in C order; the code is NumPy's, without the byte order. */
 function parseNpy(content) {
   const view = new DataView(content.buffer, content.byteOffset, content.byteLength);
   const isLong = content[6] > 1;
@@ -134,7 +143,7 @@ function parseNpy(content) {
   const count = shape.reduce((product, side) => product * side, 1);
   if (content.length - start !== count * Numbers.BYTES_PER_ELEMENT) throw new Error("of another length than it claims");
   const values = new Numbers(content.slice(start).buffer);
-  return { shape, values: typeof values[0] === "bigint" ? Float64Array.from(values, Number) : values };
+  return { shape, code, values: typeof values[0] === "bigint" ? Float64Array.from(values, Number) : values };
 }
 
 function bytes(text) {

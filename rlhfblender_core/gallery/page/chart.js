@@ -123,10 +123,16 @@ class LearningCurve {
     return [...unstepped, ...marks.map((step) => label(this.x(step), shortLabel(String(step))))];
   }
 
-  /** Runs through the checkpoints that follow each other in training, as a line or an area. */
+  /** Runs through the checkpoints that follow each other in training, as a line or an area; those closer than two pixels as one. */
   line(value) {
-    return this.list.flatMap((checkpoint, index) => (checkpoint.returns && checkpoint.step !== null
-      ? [`${this.places[index].toFixed(1)},${this.y(value(checkpoint)).toFixed(1)}`] : []));
+    const points = new Map();
+    for (const [index, checkpoint] of this.list.entries()) {
+      if (!checkpoint.returns || checkpoint.step === null) continue;
+      const at = Math.round(this.places[index] / 2);
+      points.set(at, [...(points.get(at) ?? []), [this.places[index], this.y(value(checkpoint))]]);
+    }
+    const middle = (numbers) => (numbers.reduce((sum, one) => sum + one, 0) / numbers.length).toFixed(1);
+    return [...points.values()].map((close) => `${middle(close.map(([x]) => x))},${middle(close.map(([, y]) => y))}`);
   }
 
   bands() {

@@ -2,15 +2,28 @@
 
 /** Observations beside each other, and how many of them are offered as buttons. */
 const MOST_OBSERVED = 4, MOST_BUTTONS = 16;
+/** Choices of one step that are shown as strips. */
+const MOST_STRIPS = 6;
 const UNCERTAINTY = {
   entropy: "entropy, nats", q_softmax_entropy: "entropy of Q-values", quantile_spread: "spread of quantiles",
   twin_critic_gap: "|Q1 − Q2|",
 };
 
+const KINDS = { obs: "Observations", act: "Parts of the action" };
+
+/** A name as it was before it became a file's: "a%2Fb" is "a/b". */
+function plainName(name) {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
+}
+
 class Details {
-  /** @param observed names of observations that were chosen; @param onObserve is told others */
-  constructor({ arrays, episode, observed, onObserve, onSeek }) {
-    Object.assign(this, { arrays, episode, observed, onObserve, common: { length: episode.length, onSeek } });
+  /** @param chosen names of observations (obs) and of parts of the action (act) that were chosen; @param onChoose is told others */
+  constructor({ arrays, episode, chosen, onChoose, onSeek }) {
+    Object.assign(this, { arrays, episode, chosen, onChoose, common: { length: episode.length, onSeek } });
     this.names = episode.checkpoint.actions;
     this.tracks = [
       ...this.actionTracks(), ...this.columns("probs", "Probability", { bounds: [0, 1], names: this.names }),
@@ -29,34 +42,48 @@ class Details {
     return this.arrays.get(name)?.shape.slice(1).reduce((product, side) => product * side, 1) ?? 0;
   }
 
-  get isDiscrete() {
-    const array = this.arrays.get("actions");
-    return Boolean(array) && this.width("actions") === 1 && !(array.values instanceof Float32Array)
-      && array.values.every(Number.isInteger);
+  /** Whether actions are choices: whole numbers, one or several of them. */
+  get areChoices() {
+    return /^[iub]/.test(this.arrays.get("actions")?.code ?? "");
   }
 
-  /** An action's label, else its number. */
-  actionName(action) {
-    return this.names?.[action] ?? String(action);
+  /** Whether an action is the number of its probability; a space that begins at another number than 0 has others. */
+  get areNumbered() {
+    const { values } = this.arrays.get("actions") ?? { values: [] };
+    return this.areChoices && this.width("actions") === 1
+      && values.every((action) => action >= 0 && action < (this.width("probs") || this.width("q_values") || Infinity));
   }
 
   /** What is done at a step, for the label over the picture; null where it isn't known. */
   actionText(step) {
     if (!this.arrays.has("actions")) return null;
     const { values } = this.arrays.get("actions"), width = this.width("actions");
-    if (!this.isDiscrete) {
+    if (!this.areChoices || width > 1) {
       const shown = Array.from(values.slice(step * width, step * width + Math.min(width, 4)), formatNumber);
       return shown.join("  ") + (width > 4 ? " …" : "");
     }
     const action = values[step], among = this.width("probs");
-    const probability = action < among ? this.arrays.get("probs").values[step * among + action] : null;
-    return this.actionName(action) + (probability === null ? "" : ` · ${Math.round(probability * 100)} %`);
+    const probability = this.areNumbered && action < among ? this.arrays.get("probs").values[step * among + action] : null;
+    return (this.names?.[action] ?? `action ${action}`) + (probability === null ? "" : ` · ${Math.round(probability * 100)} %`);
   }
 
   actionTracks() {
-    if (!this.isDiscrete) return this.columns("actions", "Action", { names: this.names });
-    const text = (action) => (this.names?.[action] === undefined ? `action ${action}` : `${this.names[action]} (${action})`);
-    return [new Strip({ ...this.common, title: "Action", values: this.arrays.get("actions").values, text })];
+    const width = this.width("actions");
+    if (!width) return [];
+    if (this.areChoices && width <= MOST_STRIPS) return Array.from({ length: width }, (_, index) => this.strip(index, width));
+    const all = Array.from({ length: width }, (_, index) => ({ name: this.names?.[index] ?? `[${index}]`, array: "actions", index }));
+    const hasSpread = this.width("action_mean") === width && this.width("action_std") === width;
+    return this.chosenTracks("act", hasSpread ? "Action · mean ± deviation" : "Action", all, (index) => {
+      if (!hasSpread) return {};
+      const mean = this.column("action_mean", index), deviation = this.column("action_std", index);
+      return { band: [mean.map((value, step) => value - deviation[step]), mean.map((value, step) => value + deviation[step])] };
+    });
+  }
+
+  strip(index, width) {
+    const names = width === 1 ? this.names : null;
+    const text = (action) => (names?.[action] === undefined ? (width === 1 ? `action ${action}` : String(action)) : `${names[action]} (${action})`);
+    return new Strip({ ...this.common, title: width === 1 ? "Action" : `Action [${index}]`, values: this.column("actions", index), text });
   }
 
   /** The columns of an array as curves in one picture, at most as many as there are colours. */
@@ -64,7 +91,7 @@ class Details {
     const width = Math.min(COLOURS, this.width(name));
     if (!width) return [];
     const series = Array.from({ length: width }, (_, index) =>
-      ({ name: names?.[index] ?? String(index), values: this.column(name, index) }));
+      ({ name: names?.[index] ?? (this.areNumbered ? String(index) : `[${index}]`), values: this.column(name, index) }));
     const more = this.width(name) > width ? `, the first ${width}` : "";
     return [new Plot({ ...this.common, title: `${title}${more}`, series, ...options })];
   }
@@ -105,41 +132,45 @@ class Details {
   get observations() {
     const names = [...this.arrays.keys()].filter((name) => name === "obs" || name.startsWith("obs.")).sort();
     return names.flatMap((array) => Array.from({ length: this.width(array) }, (_, index) =>
-      ({ name: `${array.slice(4)}${this.width(array) > 1 || array === "obs" ? `[${index}]` : ""}`, array, index })));
+      ({ name: `${plainName(array.slice(4))}${this.width(array) > 1 || array === "obs" ? `[${index}]` : ""}`, array, index })));
   }
 
   observationTracks() {
-    const all = this.observations;
-    if (!all.length) return [];
-    const known = (this.observed ?? []).filter((name) => all.some((one) => one.name === name));
-    const chosen = new Set(known.length ? known : all.slice(0, MOST_OBSERVED).map(({ name }) => name));
-    const series = all.filter(({ name }) => chosen.has(name)).slice(0, COLOURS)
-      .map(({ name, array, index }) => ({ name, values: this.column(array, index) }));
-    const tools = [all.length <= MOST_BUTTONS ? this.buttons(all, chosen) : this.list(all, chosen)];
-    return [new Plot({ ...this.common, title: "Observation", series, tools: all.length > 1 ? tools : [] })];
+    return this.chosenTracks("obs", "Observation", this.observations);
   }
 
-  buttons(all, chosen) {
-    return element("span", { class: "choice", role: "group", "aria-label": "Observations" }, ...all.map(({ name }) => {
-      const button = element("button", { type: "button", "aria-pressed": chosen.has(name), "data-observation": name }, name);
+  /** Those of many numbers that were chosen, as curves in one picture, with buttons or a list to choose others. */
+  chosenTracks(kind, title, all, more = () => ({})) {
+    if (!all.length) return [];
+    const known = (this.chosen[kind] ?? []).filter((name) => all.some((one) => one.name === name));
+    const chosen = new Set(known.length ? known : all.slice(0, MOST_OBSERVED).map(({ name }) => name));
+    const series = all.filter(({ name }) => chosen.has(name)).slice(0, COLOURS)
+      .map(({ name, array, index }) => ({ name, values: this.column(array, index), ...more(index) }));
+    const tools = [all.length <= MOST_BUTTONS ? this.buttons(kind, all, chosen) : this.list(kind, all, chosen)];
+    return [new Plot({ ...this.common, title, series, tools: all.length > 1 ? tools : [] })];
+  }
+
+  buttons(kind, all, chosen) {
+    return element("span", { class: "choice", role: "group", "aria-label": KINDS[kind] }, ...all.map(({ name }) => {
+      const button = element("button", { type: "button", "aria-pressed": chosen.has(name), [`data-${kind}`]: name }, name);
       button.addEventListener("click", () => {
         chosen.has(name) ? chosen.delete(name) : chosen.add(name);
-        if (chosen.size) this.onObserve(all.filter((one) => chosen.has(one.name)).map((one) => one.name));
+        if (chosen.size) this.onChoose(kind, all.filter((one) => chosen.has(one.name)).map((one) => one.name));
       });
       return button;
     }));
   }
 
-  list(all, chosen) {
-    const input = element("input", { class: "observed", type: "text", value: [...chosen].join(", "),
-      "aria-label": "Observations", title: `${all[0].name} to ${all.at(-1).name}` });
+  list(kind, all, chosen) {
+    const input = element("input", { class: "observed", type: "text", value: [...chosen].join(", "), [`data-${kind}`]: "",
+      "aria-label": KINDS[kind], title: `${all.length} numbers, ${all[0].name} to ${all.at(-1).name}` });
     input.addEventListener("change", () => {
       const wanted = input.value.split(/[\s,]+/).map((name) => (/^\d+$/.test(name) ? `[${name}]` : name));
       const names = all.map(({ name }) => name).filter((name) => wanted.includes(name)).slice(0, COLOURS);
-      if (names.length) this.onObserve(names);
+      if (names.length) this.onChoose(kind, names);
       else input.value = [...chosen].join(", ");
     });
-    return input;
+    return element("span", {}, input, element("span", { class: "muted many" }, ` of ${all.length.toLocaleString("en")}`));
   }
 
   /** What this episode doesn't have, or doesn't show here, in words; "" for nothing. */

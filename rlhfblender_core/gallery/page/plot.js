@@ -87,7 +87,7 @@ class Track {
 
 /** One curve or several. */
 class Plot extends Track {
-  /** @param series {name, values}, a value per step, fewer where a curve ends earlier */
+  /** @param series {name, values, band}: a value per step, fewer where a curve ends earlier; a band is lowest and highest values */
   constructor({ series, bounds = null, ...options }) {
     super({ height: PLOT_HEIGHT, names: series.map(({ name }) => name), ...options });
     Object.assign(this, { series, bounds });
@@ -103,11 +103,12 @@ class Plot extends Track {
   }
 
   reading(index, step) {
-    return formatNumber(this.series[index].values[step]);
+    const { values } = this.series[index];
+    return formatNumber(values[Math.min(step, values.length - 1)]);
   }
 
   paint() {
-    const ranges = this.series.map(({ values }) => range(values)).filter(([low, high]) => low <= high);
+    const ranges = this.series.flatMap(({ values, band }) => [values, ...(band ?? [])].map(range)).filter(([low, high]) => low <= high);
     [this.low, this.high] = this.bounds ?? [Math.min(...ranges.map(([low]) => low)), Math.max(...ranges.map(([, high]) => high))];
     if (!ranges.length) [this.low, this.high] = [0, 0];
     const shapes = [];
@@ -116,11 +117,12 @@ class Plot extends Track {
     }
     // One curve is filled from zero where it reaches it, else from below.
     const floor = this.low <= 0 && this.high >= 0 && this.high > this.low ? this.y(0) : this.height;
-    for (const [index, { values }] of this.series.entries()) {
+    for (const [index, { values, band }] of this.series.entries()) {
       const style = `--curve: var(--c${(this.colour + index) % COLOURS})`;
+      if (band) shapes.push(this.band(band, style));
       for (const run of this.runs(values)) {
         const line = run.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
-        if (this.series.length === 1) {
+        if (this.series.length === 1 && !band) {
           shapes.push(svg("polygon", { style, points: `${run[0][0].toFixed(1)},${floor} ${line} ${run.at(-1)[0].toFixed(1)},${floor}` }));
         }
         shapes.push(svg("polyline", { style, points: line }));
@@ -133,6 +135,11 @@ class Plot extends Track {
       label.style.top = `${this.y(value)}px`;
       return label;
     }));
+  }
+
+  band([low, high], style) {
+    const points = [...this.runs(low).flat(), ...this.runs(high).flat().reverse()];
+    return svg("polygon", { style, points: points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ") });
   }
 
   /** Runs of points without gaps; of the many points of one pixel the lowest and the highest. */
@@ -169,7 +176,7 @@ class Strip extends Track {
   }
 
   reading(_, step) {
-    this.readings[0].style.setProperty("--curve", `var(--c${this.values[step] % COLOURS})`);
+    this.readings[0].style.setProperty("--curve", colourOf(this.values[step]));
     return this.text(this.values[step]);
   }
 
@@ -178,12 +185,15 @@ class Strip extends Track {
     const least = 1 / this.width;
     for (let start = 0, end = 1; start < this.length; start = end, end += 1) {
       while (end < this.length && (this.values[end] === this.values[start] || (end - start) / this.length < least)) end += 1;
-      shapes.push(svg("rect", { style: `fill: var(--c${this.values[start] % COLOURS})`, y: 0, height: this.height,
+      shapes.push(svg("rect", { style: `fill: ${colourOf(this.values[start])}`, y: 0, height: this.height,
         x: ((start / this.length) * this.width).toFixed(2), width: (((end - start) / this.length) * this.width).toFixed(2) }));
     }
     this.picture.replaceChildren(...shapes);
   }
 }
+
+/** The colour of a choice, which may be less than zero. */
+const colourOf = (choice) => `var(--c${((choice % COLOURS) + COLOURS) % COLOURS})`;
 
 /** Lowest and highest finite value. */
 function range(values) {

@@ -32,7 +32,9 @@ class TogetherPlayer {
     this.fps = episodes.find(({ fps }) => fps)?.fps ?? 30;
     this.tiles = episodes.map((episode) => this.tile(episode, onOpen));
     this.root = element("div", { class: "tiles" }, ...this.tiles.map(({ root }) => root));
-    this.root.style.setProperty("--tiles", episodes.length <= 4 ? 2 : episodes.length <= 9 ? 3 : 4);
+    const columns = { 1: 1, 2: 2, 3: 3, 4: 2 }[episodes.length] ?? (episodes.length <= 9 ? 3 : 4);
+    this.root.style.setProperty("--tiles", columns);
+    this.root.style.setProperty("--rows", Math.ceil(episodes.length / columns));
   }
 
   tile(episode, onOpen) {
@@ -41,7 +43,7 @@ class TogetherPlayer {
     if (video) video.muted = true;
     const ending = element("span", { class: "tile-end" });
     const root = element("button", { class: "tile", type: "button", "data-label": checkpoint.label, title: "Open this episode" },
-      element("span", { class: "tile-picture" }, video ?? element("span", { class: "bare-text" }, "no video"), ending),
+      element("span", { class: "tile-picture", style: `aspect-ratio: ${checkpoint.width || 3} / ${checkpoint.height || 2}` }, video ?? element("span", { class: "bare-text" }, "no video"), ending),
       element("span", { class: "tile-text" }, element("strong", {}, checkpointTitle(checkpoint)),
         element("span", {}, `${formatNumber(episode.return)} · ${plural(episode.length, "step")}`)));
     root.addEventListener("click", () => onOpen(episode));
@@ -128,11 +130,14 @@ class TogetherPlayer {
   }
 }
 
-/** The returns so far of several episodes, in one picture. */
+/** The returns so far of several episodes in one picture, and their uncertainties in another. */
 async function togetherTracks(episodes, length, onSeek) {
   const shown = episodes.slice(0, COLOURS);
   const arrays = await Promise.all(shown.map(loadArrays));
-  const series = shown.flatMap(({ checkpoint }, index) => (arrays[index].has("rewards")
-    ? [{ name: shortLabel(checkpoint.label), values: Float64Array.from(arrays[index].get("rewards").values) }] : []));
-  return series.length ? [new Plot({ title: "Return so far", series, length, onSeek, height: 150 })] : [];
+  const track = (name, title) => {
+    const series = shown.flatMap(({ checkpoint }, index) => (arrays[index].get(name)?.values.some(Number.isFinite)
+      ? [{ name: shortLabel(checkpoint.label), values: Float64Array.from(arrays[index].get(name).values) }] : []));
+    return series.length ? [new Plot({ title, series, length, onSeek, height: 150 })] : [];
+  };
+  return [...track("rewards", "Return so far"), ...track("uncertainty", "Uncertainty")];
 }

@@ -13,7 +13,7 @@ class Viewer {
    * @param onCheckpoint is told when an episode of another checkpoint is opened
    */
   constructor(grid, onChange, onCheckpoint) {
-    Object.assign(this, { grid, onChange, onCheckpoint, tracks: [], episode: null, across: 0, observed: null, details: null });
+    Object.assign(this, { grid, onChange, onCheckpoint, tracks: [], episode: null, across: 0, chosen: {}, details: null });
     this.dialog = $("viewer");
     $("close").addEventListener("click", () => this.dialog.close());
     $("previous").addEventListener("click", () => this.move(-1));
@@ -91,9 +91,9 @@ class Viewer {
 
   showDetails(arrays) {
     const make = () => {
-      this.details = new Details({ arrays, episode: this.episode, observed: this.observed,
-        onObserve: (names) => {
-          this.observed = names;
+      this.details = new Details({ arrays, episode: this.episode, chosen: this.chosen,
+        onChoose: (kind, names) => {
+          this.chosen[kind] = names;
           this.onChange();
           make();
         },

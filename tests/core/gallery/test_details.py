@@ -30,7 +30,7 @@ def publish(root: Path, arrays: dict[str, np.ndarray], key: EpisodeKey = KEY) ->
 
 
 def shown(root: Path, key: EpisodeKey = KEY) -> dict:
-    found = details(open_data_root(str(root)), key)
+    found = details(open_data_root(str(root)), key, 50)
     assert isinstance(found, dict)
     return found
 
