@@ -186,7 +186,7 @@ def one_line(error: BaseException) -> str:
         text = " ".join(str(error).split())
     except Exception as fault:  # noqa: BLE001 (an error of somebody else whose text can't be had)
         text = f"its message can't be read ({type(fault).__name__})"
-    text = _printable(text)
+    text = printable(text)
     if isinstance(error, RLHFBlenderError):
         return text
     if isinstance(error, AssertionError) and not text:
@@ -201,7 +201,7 @@ def trace_of(error: BaseException) -> str:
         lines = "".join(traceback.format_exception(error)).splitlines()
     except Exception:  # noqa: BLE001 (the error's own text can't be had)
         lines = "".join(traceback.format_tb(error.__traceback__)).splitlines()
-    return "\n".join(map(_printable, lines))[-_LONGEST_TRACE:]
+    return "\n".join(map(printable, lines))[-_LONGEST_TRACE:]
 
 
 #: Characters of a traceback that are kept, from its end.
@@ -217,10 +217,11 @@ def last_line(error: BaseException) -> str:
     if len(whole) <= _LONG:
         return whole
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {_printable(lines[-1])}" if lines else whole
+    return f"{type(error).__name__}: {printable(lines[-1])}" if lines else whole
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text with control characters, which a terminal would obey, written as escapes."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
+from flows.cli.outliving import note_run
 from flows.cli.process import EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, StoppedBySignal, fail, show_tracebacks
 from flows.cli.secret_parameters import Secret
 from flows.cli.temporary_server import server_settings
@@ -163,6 +164,7 @@ def run_flow(flow: Callable[..., Any], **parameters: Any) -> "State[Any]":
     import httpx
     from prefect.settings import PREFECT_API_URL
 
+    note_run()
     with server_settings():
         try:
             state: State[Any] = flow(**parameters, return_state=True)

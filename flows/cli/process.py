@@ -23,8 +23,10 @@ from typing import NoReturn
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
 
+from flows.cli.outliving import go_on_in_a_fork, note_leaving, note_signal
 from flows.cli.temporary_server import begin_temporary_server, start_temporary_server
 from rlhfblender_core.errors import DiskFullError, OutOfReachError, RLHFBlenderError, TransientError, one_line
+from rlhfblender_core.lifelines import remember_lifelines
 
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST = 0, 1, 2
 #: A command that was stopped by a signal exits with this and the signal's number: 130 for Ctrl-C.
@@ -54,6 +56,7 @@ def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
     _hide_flows_folder()
     if importlib.util.find_spec("prefect") is None:
         fail("The commands need packages that the library doesn't: pip install 'rlhfblender-data[workflow]'.", 2)
+    go_on_in_a_fork()
     leave = _Leave()
     if is_flow:
         begin_temporary_server()
@@ -84,6 +87,7 @@ class _Leave:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # the reader went away, or it is closed
                 stream.flush()
+        note_leaving()
         os._exit(self.code)
 
 
@@ -163,6 +167,7 @@ def _stopped_by_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        remember_lifelines([])
         if not received:  # else what follows has to end in time, too
             signal.set_wakeup_fd(-1)
             watched.close()
@@ -184,6 +189,7 @@ def _end_in_time(numbers: Collection[int]) -> socket.socket:
     told, tells = socket.socketpair()
     tells.settimeout(0)
     signal.set_wakeup_fd(tells.fileno(), warn_on_full_buffer=False)
+    remember_lifelines([told.fileno(), tells.fileno()])
     if hasattr(os, "register_at_fork"):  # what is told to a process that an environment forks doesn't concern this one
         os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
     threading.Thread(target=_end_after_signal, args=(told, numbers), name="end-in-time", daemon=True).start()
@@ -191,16 +197,21 @@ def _end_in_time(numbers: Collection[int]) -> socket.socket:
 
 
 def _end_after_signal(told: socket.socket, numbers: Collection[int]) -> None:
-    came = told.recv(1)
-    while came and came[0] not in numbers:
+    try:
         came = told.recv(1)
-    if not came:
-        told.close()
+        while came and came[0] not in numbers:
+            came = told.recv(1)
+        if not came:
+            told.close()
+            return
+    except OSError:  # an environment has closed it: the process ends of that
         return
+    note_signal()
     time.sleep(_GRACE_S)  # the socket stays open: more signals may come
     code = EXIT_STOPPED + came[0]
     with contextlib.suppress(SystemExit):
         fail(_STOPPED, code)
+    note_leaving()
     os._exit(code)
 
 

@@ -7,38 +7,41 @@ from rlhfblender_core.errors import InvalidParameterError
 
 
 class Algorithm(StrEnum):
-    """Stable-Baselines3's and sb3-contrib's algorithms, by the names of their classes."""
+    """Stable-Baselines3's and sb3-contrib's algorithms, by the names of their classes.
 
-    A2C = "A2C"
-    ARS = "ARS"
-    CROSSQ = "CrossQ"
-    DDPG = "DDPG"
-    DQN = "DQN"
-    MASKABLE_PPO = "MaskablePPO"
-    PPO = "PPO"
-    QRDQN = "QRDQN"
-    RECURRENT_PPO = "RecurrentPPO"
-    SAC = "SAC"
-    TD3 = "TD3"
-    TQC = "TQC"
-    TRPO = "TRPO"
+    Attributes:
+        policy: the class below :mod:`rlhfblender_core.policies` that acts as its policies do.
+        family: name of the algorithm that stands for all whose policies are used in the same way.
+        is_contrib: whether its class is in sb3-contrib.
+    """
+
+    policy: str
+    family: str
+    is_contrib: bool
+
+    def __new__(cls, name: str, policy: str, family: str = "", is_contrib: bool = False) -> "Algorithm":  # noqa: FBT001, FBT002 (a table)
+        """A row of the table."""
+        row = str.__new__(cls, name)
+        row._value_, row.policy, row.family, row.is_contrib = name, policy, family or name, is_contrib
+        return row
+
+    A2C = "A2C", "actor_critic.ActorCriticPolicy", "PPO"
+    ARS = "ARS", "continuous.BareActionPolicy", "", True
+    CROSSQ = "CrossQ", "continuous.SquashedGaussianPolicy", "", True
+    DDPG = "DDPG", "continuous.DeterministicActorPolicy", "TD3"
+    DQN = "DQN", "q_learning.QPolicy"
+    MASKABLE_PPO = "MaskablePPO", "actor_critic.MaskableActorCriticPolicy", "PPO", True
+    PPO = "PPO", "actor_critic.ActorCriticPolicy"
+    QRDQN = "QRDQN", "q_learning.QuantilePolicy", "", True
+    RECURRENT_PPO = "RecurrentPPO", "actor_critic.RecurrentActorCriticPolicy", "", True
+    SAC = "SAC", "continuous.SquashedGaussianPolicy"
+    TD3 = "TD3", "continuous.DeterministicActorPolicy"
+    TQC = "TQC", "continuous.QuantileCriticPolicy", "", True
+    TRPO = "TRPO", "actor_critic.ActorCriticPolicy", "PPO", True
 
 
 #: RL Zoo's names where they are more than another spelling.
 _ALIASES = {"ppolstm": Algorithm.RECURRENT_PPO, "ppomask": Algorithm.MASKABLE_PPO}
-
-#: Algorithms whose class is in sb3-contrib.
-CONTRIB = frozenset(
-    {
-        Algorithm.ARS,
-        Algorithm.CROSSQ,
-        Algorithm.MASKABLE_PPO,
-        Algorithm.QRDQN,
-        Algorithm.RECURRENT_PPO,
-        Algorithm.TQC,
-        Algorithm.TRPO,
-    }
-)
 
 
 def parse_algorithm(name: str) -> Algorithm:
@@ -52,13 +55,6 @@ def parse_algorithm(name: str) -> Algorithm:
     if plain not in found:
         raise InvalidParameterError(f"Unknown algorithm {name[:40]!r}. Use one of {', '.join(sorted(Algorithm))}.")
     return found[plain]
-
-
-def policy_family(algorithm: Algorithm) -> Algorithm:
-    """The algorithm that stands for all whose policies are used in the same way."""
-    if algorithm in (Algorithm.A2C, Algorithm.TRPO, Algorithm.MASKABLE_PPO):
-        return Algorithm.PPO
-    return Algorithm.TD3 if algorithm is Algorithm.DDPG else algorithm
 
 
 def recognised_algorithm(  # noqa: PLR0911 - a decision list

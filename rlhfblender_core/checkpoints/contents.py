@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rlhfblender_core.checkpoints.algorithms import Algorithm, parse_algorithm, policy_family, recognised_algorithm
+from rlhfblender_core.checkpoints.algorithms import Algorithm, parse_algorithm, recognised_algorithm
 from rlhfblender_core.errors import CheckpointNotUsableError
 from rlhfblender_core.untrusted.allow_list import ACTIVATIONS, EXTRACTORS, POLICIES, Name
 from rlhfblender_core.untrusted.model_zip import VARIABLES, WEIGHTS, ModelArchive, read_archive, refusal
@@ -267,7 +267,7 @@ def _recognised(archive: ModelArchive, policy_class: Name | None, kwargs: dict[s
 def _algorithm(archive: ModelArchive, found: Algorithm | None, given: str | None, fallback: str | None) -> Algorithm:
     """What the zip says, which a user may only refine among algorithms with the same kind of policy."""
     wanted = None if given is None else parse_algorithm(given)
-    if found is not None and wanted is not None and policy_family(found) != policy_family(wanted):
+    if found is not None and wanted is not None and found.family != wanted.family:
         raise refusal(archive.path, f"holds a model of {found}, not {wanted}; leave --algorithm out")
     chosen = wanted or found or (None if fallback is None else parse_algorithm(fallback))
     if chosen is None:

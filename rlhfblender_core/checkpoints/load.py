@@ -12,7 +12,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-from rlhfblender_core.checkpoints.algorithms import CONTRIB, Algorithm
+from rlhfblender_core.checkpoints.algorithms import Algorithm
 from rlhfblender_core.checkpoints.contents import ClassName, ModelContents, read_contents, serialized
 from rlhfblender_core.checkpoints.fetch import CheckpointRef, sha256_of
 from rlhfblender_core.checkpoints.match import check_policy_spaces, other_bounds, policy_observations
@@ -215,35 +215,20 @@ def _policy(
     deterministic: bool,
     action_masks: Any,
 ) -> Policy:
-    from rlhfblender_core.policies import actor_critic, continuous, q_learning
-
-    families: dict[Algorithm, Any] = {
-        Algorithm.A2C: actor_critic.ActorCriticPolicy,
-        Algorithm.ARS: continuous.BareActionPolicy,
-        Algorithm.CROSSQ: continuous.SquashedGaussianPolicy,
-        Algorithm.DDPG: continuous.DeterministicActorPolicy,
-        Algorithm.DQN: q_learning.QPolicy,
-        Algorithm.MASKABLE_PPO: actor_critic.MaskableActorCriticPolicy,
-        Algorithm.PPO: actor_critic.ActorCriticPolicy,
-        Algorithm.QRDQN: q_learning.QuantilePolicy,
-        Algorithm.RECURRENT_PPO: actor_critic.RecurrentActorCriticPolicy,
-        Algorithm.SAC: continuous.SquashedGaussianPolicy,
-        Algorithm.TD3: continuous.DeterministicActorPolicy,
-        Algorithm.TQC: continuous.QuantileCriticPolicy,
-        Algorithm.TRPO: actor_critic.ActorCriticPolicy,
-    }
+    module, _, name = contents.algorithm.policy.partition(".")
+    kind = getattr(importlib.import_module(f"rlhfblender_core.policies.{module}"), name)
     extra: dict[str, Any] = {"bounds": other_bounds(contents, action_space)}
     if contents.algorithm in (Algorithm.DQN, Algorithm.QRDQN):
         extra["exploration_rate"] = contents.exploration_rate
     elif contents.algorithm is Algorithm.MASKABLE_PPO:
         extra["action_masks"] = action_masks
-    policy: Policy = families[contents.algorithm](network, pipeline, action_space, deterministic=deterministic, **extra)
+    policy: Policy = kind(network, pipeline, action_space, deterministic=deterministic, **extra)
     policy.reset(0)  # usable as it is; each episode resets it with its own seed
     return policy
 
 
 def _missing_package(contents: ModelContents, error: ImportError) -> CheckpointNotUsableError:
-    package = "sb3-contrib" if contents.algorithm in CONTRIB else "stable-baselines3"
+    package = "sb3-contrib" if contents.algorithm.is_contrib else "stable-baselines3"
     if error.name and not error.name.startswith(("sb3_contrib", "stable_baselines3", "torch")):
         package = error.name
     return refusal(

@@ -12,6 +12,7 @@ from rlhfblender_core.dataset.manifests import ArtifactRecord, Manifest, file_di
 from rlhfblender_core.dataset.npz import WholeArray, write_npy
 from rlhfblender_core.dataset.thumbnails import thumbnail_from_video
 from rlhfblender_core.storage import DataRoot, fetch_file
+from rlhfblender_core.untrusted.npz import open_arrays
 
 #: Which file of the episode each of these is made from.
 SOURCES = {
@@ -40,6 +41,7 @@ def derive_files(
 
     Raises:
         FileNotFoundError: a source is gone.
+        DataNotUsableError: it is no such file.
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
     """
     key = EpisodeKey(manifest.experiment, manifest.checkpoint, manifest.episode)
@@ -92,10 +94,10 @@ def derive_file(kind: ArtifactKind, source: Path, target: Path, manifest: Manife
 
 
 def _candidates(kind: ArtifactKind, source: Path, manifest: Manifest) -> Iterator[NDArray[np.floating]]:
-    with np.load(source, allow_pickle=False) as arrays:
+    with open_arrays(source, str(source)) as arrays:
         if kind is ArtifactKind.REWARDS:
             yield np.cumsum(arrays["rewards"], dtype=np.float64)
         elif manifest.uncertainty_kind == "none":
-            yield np.full(manifest.episode_length, np.nan, np.float32)
+            yield np.full(len(arrays["rewards"]), np.nan, np.float32)
         elif "entropy" in arrays:
             yield arrays["entropy"].astype(np.float32)

@@ -9,19 +9,26 @@ import json
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path
 from rlhfblender_core.errors import DataNotUsableError, InvalidNameError
 from rlhfblender_core.untrusted.json_values import parse_json
-from rlhfblender_core.untrusted.limits import MAX_MANIFEST_BYTES
+from rlhfblender_core.untrusted.limits import MAX_MANIFEST_BYTES, MAX_SIDE
 
 #: Raised when a reader of older manifests would misread a newer one.
 FORMAT_VERSION = 1
 #: Key of the digest over everything else in a manifest.
 _OWN_DIGEST = "sha256"
+
+
+#: What databases can hold, and arrays have of rows: a manifest may be anybody's.
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Length = Annotated[int, Field(ge=0, lt=MAX_SIDE)]
+#: Longest side of a frame that H.264 can hold.
+_Side = Annotated[int, Field(ge=1, le=16384)]
 
 
 class _Model(BaseModel):
@@ -33,7 +40,7 @@ class ArtifactRecord(_Model):
     """One published file: its path below the data root, size in bytes and sha256 in hex."""
 
     path: str
-    size: int
+    size: _Count
     sha256: str
 
 
@@ -104,6 +111,8 @@ class Manifest(_Model):
         versions: of what took part, by distribution name.
         reproducible: whether the environment gave the same twice from one seed when it was tried out; None where
             that isn't known (imported episodes, and those made before it was asked).
+        options: of the rollout, by name, as far as nothing else here says them and they were asked for. What wasn't is
+            left out of the file, as in manifests of before it could be: an old manifest has its old bytes.
         warnings: what a person should know, e.g. a video that is black throughout.
         artifacts: the published files by kind.
     """
@@ -111,26 +120,27 @@ class Manifest(_Model):
     format_version: int = FORMAT_VERSION
     experiment: str
     checkpoint: str
-    step: int | None
+    step: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None
     episode: int
     environment: EnvironmentRecordInManifest
     policy: PolicyRecord
     request_digest: str
     run_seed: int | None
-    seed: int | None
+    seed: _Count | None
     max_steps: int | None
     episode_return: float
-    episode_length: int
+    episode_length: _Length
     terminated: bool
     truncated: bool
-    frames: int
+    frames: _Length
     fps: float | None
-    frame_height: int | None
-    frame_width: int | None
+    frame_height: _Side | None
+    frame_width: _Side | None
     uncertainty_kind: str
     action_names: tuple[str, ...] | None = None
     versions: dict[str, str]
-    reproducible: bool | None = None
+    reproducible: bool | None = Field(default=None, exclude_if=lambda known: known is None)
+    options: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda options: not options)
     warnings: tuple[str, ...] = ()
     artifacts: dict[ArtifactKind, ArtifactRecord]
 
@@ -138,8 +148,6 @@ class Manifest(_Model):
     def content(self) -> bytes:
         """The manifest's own file: canonical JSON with a digest over itself, the same bytes for the same content."""
         fields = self.model_dump(mode="json")
-        if fields["reproducible"] is None:  # as it was before there was such a key: an old manifest has its old bytes
-            del fields["reproducible"]
         return _canonical_bytes({**fields, _OWN_DIGEST: canonical_digest(fields)})
 
     @property
@@ -169,7 +177,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
         version = found["format_version"]
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise DataNotUsableError(
-                f"The manifest {path} has format {version}, newer than {FORMAT_VERSION}. Update this project."
+                f"The manifest {path} has format {str(version)[:9]}, newer than {FORMAT_VERSION}. Update this project."
             )
         is_whole = content == _canonical_bytes(found) and found.pop(_OWN_DIGEST) == canonical_digest(found)
         manifest = Manifest.model_validate(found)

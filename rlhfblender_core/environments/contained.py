@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rlhfblender_core.lifelines import end_without_lifelines
+
 #: Functions of ``os`` after which this process is no more, or another program.
 _ENDINGS = ("_exit", "abort", "execv", "execve")
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM")
@@ -42,7 +44,7 @@ def contained() -> Iterator[None]:
     """Has an environment's calls to end the process raise SystemExit; puts folder, streams and signals back.
 
     A copy of this process that an environment forked and let return ends here: it would do all the work a second time,
-    into the same files.
+    into the same files. So does a process whose own pipes and sockets the environment has closed.
     """
     outer = _contained.pid
     pid = _contained.pid = os.getpid()
@@ -52,6 +54,7 @@ def contained() -> Iterator[None]:
     finally:
         _contained.pid = outer
         end_forked_copy(pid)
+        end_without_lifelines()
 
 
 def end_forked_copy(pid: int) -> None:

@@ -22,6 +22,7 @@ from rlhfblender_core.environments.packages import (
 )
 from rlhfblender_core.environments.spec import EnvironmentSpec
 from rlhfblender_core.errors import EnvironmentNotUsableError, one_line
+from rlhfblender_core.witness import tell_witness
 
 #: What Gymnasium calls to make an environment: a class or a function.
 EnvCreator = Callable[..., Any]
@@ -44,6 +45,7 @@ def find_registration(spec: EnvironmentSpec) -> EnvSpec:
         raise EnvironmentNotUsableError(
             f"{spec.env_id!r} is no environment id. Ids look like CartPole-v1, ALE/Pong-v5 or my_package:MyEnv-v0."
         )
+    tell_witness(spec.env_id)  # what follows is somebody's code
     for package in spec.additional_packages:
         import_module(package, _PACKAGES)
     if module is not None:

@@ -16,6 +16,7 @@ from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.errors import StorageNotUsableError
 from rlhfblender_core.export.index import FOLDER, damaged, read_json
 from rlhfblender_core.storage import DataRoot, make_folder, remove_files, storage_errors
+from rlhfblender_core.untrusted.json_values import parse_json
 
 _FILE = f"{FOLDER}/index.sqlite"
 #: Checkpoints are exported side by side: a writer waits for the others, in seconds.
@@ -34,11 +35,19 @@ class Exported:
         source: digest of what it was made from.
         sizes: of its files, by path.
         states: whether its states are there and go on as the episode did; None where they weren't asked for.
+
+    Raises:
+        ValueError: a path leads out of the export: the folder may be somebody's, and these files are removed.
     """
 
     source: str
     sizes: Mapping[str, int]
     states: bool | None = None
+
+    def __post_init__(self) -> None:
+        for path in self.sizes:
+            if path.startswith("/") or ".." in path.split("/") or "\\" in path:
+                raise ValueError(f"{path} lies elsewhere")
 
 
 class ExportedEpisodes:
@@ -56,11 +65,14 @@ class ExportedEpisodes:
     def between(self, first: int, last: int) -> dict[int, Exported]:
         """Those of the numbers from first to last."""
         query = f"SELECT episode, source, sizes, states FROM exported WHERE {_OWN} AND episode BETWEEN ? AND ?"  # noqa: S608 (a constant)
-        rows = self._connection.execute(query, (*self._key, first, last))
-        return {
-            number: Exported(source, json.loads(sizes), None if states is None else bool(states))
-            for number, source, sizes, states in rows
-        }
+        rows = self._connection.execute(query, (*self._key, first, last)).fetchall()
+        try:
+            return {
+                number: Exported(source, parse_json(sizes), None if states is None else bool(states))
+                for number, source, sizes, states in rows
+            }
+        except (ValueError, TypeError, AttributeError) as error:
+            raise sqlite3.DataError(f"a row is none of an export's: {error}") from error
 
     def numbers(self) -> Iterator[int]:
         """All of them, ascending."""
@@ -139,7 +151,7 @@ def _connected(target: DataRoot, file: Path) -> Iterator[sqlite3.Connection]:
             yield connection
     except sqlite3.OperationalError as error:
         raise StorageNotUsableError(f"{target.display_url(_FILE)} can't be used: {error}.") from error
-    except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
+    except sqlite3.DatabaseError as error:
         raise damaged(target, _FILE) from error
 
 
@@ -151,7 +163,7 @@ def _take_over(target: DataRoot, key: CheckpointKey, episodes: ExportedEpisodes)
         return
     try:
         found = {int(number): Exported(**record) for number, record in content.items()}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise damaged(target, path) from error
     episodes._add(found)  # noqa: SLF001 (of this module)
     remove_files(target, [path])  # after the rows; until then the text says the same

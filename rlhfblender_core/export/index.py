@@ -6,6 +6,7 @@ in :mod:`rlhfblender_core.export.exported`.
 """
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError
+from rlhfblender_core.names import is_name
 from rlhfblender_core.storage import DataRoot, full_disk_errors, make_folder, publish_bytes, read_bytes, storage_errors
+from rlhfblender_core.untrusted.json_values import parse_json
 
 #: Hidden from the server, which reads ``data/`` and the database.
 FOLDER = ".rlhfblender-export"
@@ -79,9 +82,23 @@ def read_numbers(target: DataRoot) -> Numbers:
     """
     content = read_json(target, _NUMBERS)
     try:
-        return Numbers(**content)
-    except TypeError as error:
+        numbers = Numbers(**content)
+        is_ours = _is_sound(numbers)
+    except (TypeError, AttributeError) as error:
         raise damaged(target, _NUMBERS) from error
+    if not is_ours:
+        raise damaged(target, _NUMBERS)
+    return numbers
+
+
+def _is_sound(numbers: Numbers) -> bool:
+    """Whether they are names and numbers that folders can have; the export may be somebody's, and is written to."""
+    counts = [*numbers.experiments.values(), *(n for own in numbers.checkpoints.values() for n in own.values())]
+    names = numbers.environments.values()
+    # A slash is in Atari's names only, and in none of their folders.
+    return all(is_name(re.sub("[/:]", "-", name)) and ("/" not in name or "ALE" in name) for name in names) and all(
+        type(count) is int and abs(count) < 2**63 for count in counts
+    )
 
 
 def write_numbers(target: DataRoot, numbers: Numbers) -> None:
@@ -99,7 +116,7 @@ def read_json(target: DataRoot, path: str) -> dict[str, Any]:
         DataNotUsableError: it is none.
     """
     try:
-        content = json.loads(read_bytes(target, path))
+        content = parse_json(read_bytes(target, path))
     except FileNotFoundError:
         return {}
     except ValueError as error:

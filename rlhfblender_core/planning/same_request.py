@@ -47,6 +47,8 @@ def _difference(manifest: Manifest | None, settings: RolloutSettings) -> str:
         return "other settings"
     identity = settings.identity()
     options = settings.options
+    later = {name: options.later().get(name) for name in {**manifest.options, **options.later()}}
+    later.pop("action_mask_method", None)  # which older manifests say elsewhere
     before_and_now = {
         "another environment": (manifest.environment.id, settings.environment.env_id),
         "another agent" if manifest.policy.kind == "agent" else "another checkpoint file": (
@@ -58,6 +60,7 @@ def _difference(manifest: Manifest | None, settings: RolloutSettings) -> str:
         f"fps {manifest.fps}": (manifest.fps, identity["fps"]),
         "other --deterministic": (manifest.policy.deterministic, options.deterministic),
         "another --action-mask-method": (manifest.policy.action_mask_method, options.action_mask_method),
+        **{f"another --{name.replace('_', '-')}": (manifest.options.get(name), value) for name, value in later.items()},
         "other environment kwargs": (
             manifest.environment.kwargs | manifest.environment.spec_kwargs,
             dict(settings.environment.kwargs) | dict(settings.environment.spec_kwargs),

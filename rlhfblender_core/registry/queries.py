@@ -1,12 +1,21 @@
 """Reading the registry: rows become records here. Everything runs in the caller's session."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from sqlalchemy import String, select, type_coerce
 from sqlalchemy.orm import Session
 
 from rlhfblender_core.errors import InvalidParameterError
-from rlhfblender_core.registry.models import Checkpoint, Environment, Episode, Experiment, Project, UnusableCheckpoint
+from rlhfblender_core.registry.models import (
+    Base,
+    Checkpoint,
+    Environment,
+    Episode,
+    Experiment,
+    Project,
+    UnusableCheckpoint,
+)
 from rlhfblender_core.registry.records import (
     CheckpointRecord,
     EnvironmentRecord,
@@ -14,7 +23,10 @@ from rlhfblender_core.registry.records import (
     ExperimentRecord,
     Following,
     ProjectRecord,
+    field_names,
 )
+
+R = TypeVar("R")
 
 #: Values in one statement, which databases limit.
 _VALUES_AT_ONCE = 1000
@@ -154,56 +166,25 @@ def experiment_row_id(session: Session, name: str) -> int:
 
 
 def _environment_record(row: Environment) -> EnvironmentRecord:
-    return EnvironmentRecord(
-        env_id=row.env_id,
-        display_name=row.display_name,
-        description=row.description,
-        entry_point=row.entry_point,
-        additional_packages=tuple(row.additional_packages),
-        observation_space=row.observation_space,
-        action_space=row.action_space,
-        action_names=None if row.action_names is None else tuple(row.action_names),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
+    names = None if row.action_names is None else tuple(row.action_names)
+    return _record(EnvironmentRecord, row, additional_packages=tuple(row.additional_packages), action_names=names)
 
 
 def _experiment_record(row: Experiment, project: str, env_id: str) -> ExperimentRecord:
-    return ExperimentRecord(
-        name=row.name,
-        env_id=env_id,
-        kind=row.kind,
-        project=project,
-        model_path=row.model_path,
-        settings=row.settings,
-        env_kwargs=row.env_kwargs,
-        observation_space=row.observation_space,
-        action_space=row.action_space,
-        following=None if row.following is None else Following.from_json(row.following),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
+    following = None if row.following is None else Following.from_json(row.following)
+    return _record(ExperimentRecord, row, project=project, env_id=env_id, following=following)
 
 
 def _checkpoint_record(experiment: str, row: Checkpoint) -> CheckpointRecord:
-    return CheckpointRecord(
-        experiment=experiment, label=row.label, step=row.step, sha256=row.sha256, algorithm=row.algorithm
-    )
+    return _record(CheckpointRecord, row, experiment=experiment)
 
 
 def _episode_record(experiment: str, checkpoint: str, row: Episode) -> EpisodeRecord:
-    return EpisodeRecord(
-        experiment=experiment,
-        checkpoint=checkpoint,
-        number=row.number,
-        seed=row.seed,
-        episode_return=row.episode_return,
-        episode_length=row.episode_length,
-        terminated=row.terminated,
-        truncated=row.truncated,
-        request_digest=row.request_digest,
-        manifest_sha256=row.manifest_sha256,
-        sizes=row.sizes,
-        warnings=tuple(row.warnings or ()),
-        created_at=row.created_at,
-    )
+    others = {"experiment": experiment, "checkpoint": checkpoint, "warnings": tuple(row.warnings or ())}
+    return _record(EpisodeRecord, row, **others)
+
+
+def _record(kind: Callable[..., R], row: Base, **others: Any) -> R:
+    """A record: the columns that are called like its fields, and what they don't say."""
+    columns = {name: getattr(row, name) for name in field_names(kind) if name not in others}
+    return kind(**columns, **others)

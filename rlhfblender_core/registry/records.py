@@ -5,8 +5,9 @@ fills in its own value. A record that comes out is what is registered. ORM rows 
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from functools import cache
 from typing import Any, Literal, get_args
 
 from rlhfblender_core.errors import InvalidParameterError
@@ -271,6 +272,12 @@ class Claimed:
     taken_over: frozenset[int]
     held: frozenset[int]
     indexed: frozenset[int] = frozenset()
+
+
+@cache
+def field_names(kind: Any) -> tuple[str, ...]:
+    """Of a kind of record."""
+    return tuple(own.name for own in fields(kind))
 
 
 def _store_json_form(record: object, name: str, what: str) -> None:

@@ -28,7 +28,13 @@ from rlhfblender_core.registry.models import (
     UnusableCheckpoint,
     now,
 )
-from rlhfblender_core.registry.records import CheckpointRecord, EnvironmentRecord, EpisodeRecord, ExperimentRecord
+from rlhfblender_core.registry.records import (
+    CheckpointRecord,
+    EnvironmentRecord,
+    EpisodeRecord,
+    ExperimentRecord,
+    field_names,
+)
 from rlhfblender_core.wording import counted
 
 #: "RLHF" in ASCII: sets our advisory locks apart from others' on the same PostgreSQL database.
@@ -46,6 +52,8 @@ _EPISODE_FIELDS = (
     "warnings",
 )
 _CHECKPOINT_FIELDS = ("step", "sha256", "algorithm")
+#: What other tables have, what is written in another form, and what the row gets when it is written.
+_NOT_OF_EXPERIMENTS = ("project", "env_id", "following", "created_at", "updated_at")
 _EPISODE_KEY = ("checkpoint_id", "number")
 
 
@@ -163,17 +171,12 @@ def _insert_experiment(session: Session, wanted: ExperimentRecord) -> None:
     if conflict := conflicts.name_conflict(wanted.name, queries.find_experiments(session)):
         raise RegistryConflictError(conflict)
     ensure_project(session, wanted.project)
+    own = [name for name in field_names(ExperimentRecord) if name not in _NOT_OF_EXPERIMENTS]
     experiment = insert_into(session, Experiment).values(
-        name=wanted.name,
         project_id=session.scalar(select(Project.id).where(Project.name == wanted.project)),
         environment_id=session.scalar(select(Environment.id).where(Environment.env_id == wanted.env_id)),
-        kind=wanted.kind,
-        model_path=wanted.model_path,
-        settings=wanted.settings,
-        env_kwargs=wanted.env_kwargs,
-        observation_space=wanted.observation_space,
-        action_space=wanted.action_space,
         following=wanted.following and wanted.following.to_json(),
+        **{name: getattr(wanted, name) for name in own},
     )
     session.execute(experiment.on_conflict_do_nothing(index_elements=["name"]))
 

@@ -18,6 +18,7 @@ from rlhfblender_core.environments import close_environment, flatten_observation
 from rlhfblender_core.environments.contained import contained, end_forked_copy, is_interrupt
 from rlhfblender_core.errors import EnvironmentNotUsableError, EpisodeError, RLHFBlenderError, one_line, trace_of
 from rlhfblender_core.policies.protocol import Policy
+from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.seeding import SeededGlobals, episode_seed, seed_spaces
 from rlhfblender_core.storage import full_disk_errors
 
@@ -119,23 +120,8 @@ class Agent:
     policy: Policy
 
 
-@dataclass(frozen=True)
-class EpisodeTerms:
-    """What decides an episode besides agent and number.
-
-    Attributes:
-        run_seed: the request's seed.
-        max_steps: where an episode is cut off as truncated; None for the environment's own limits only.
-        render: whether frames are recorded.
-    """
-
-    run_seed: int
-    max_steps: int | None
-    render: bool
-
-
 def roll_out_episode(
-    agent: Agent, episode: int, terms: EpisodeTerms, files: EpisodeFiles, on_step: StepListener
+    agent: Agent, episode: int, options: RolloutOptions, files: EpisodeFiles, on_step: StepListener
 ) -> EpisodeSummary:
     """Rolls out episode number ``episode`` into ``files``.
 
@@ -145,9 +131,9 @@ def roll_out_episode(
     """
     progress = _Progress()
     try:
-        seed = episode_seed(terms.run_seed, episode)
+        seed = episode_seed(options.seed, episode)
         with contained(), full_disk_errors(files.folder), SeededGlobals(seed):
-            return _roll_out(agent, seed, terms, files, on_step, progress)
+            return _roll_out(agent, seed, options, files, on_step, progress)
     except BaseException as error:  # some simulators exit rather than raise, or raise GeneratorExit
         # An observation that doesn't fit its space is the episode's own; the disk and the like aren't.
         is_ours = isinstance(error, RLHFBlenderError) and not isinstance(error, EnvironmentNotUsableError)
@@ -163,8 +149,9 @@ class _Progress:
 
 
 def _roll_out(
-    agent: Agent, seed: int, terms: EpisodeTerms, files: EpisodeFiles, on_step: StepListener, progress: _Progress
+    agent: Agent, seed: int, options: RolloutOptions, files: EpisodeFiles, on_step: StepListener, progress: _Progress
 ) -> EpisodeSummary:
+    limit = options.max_steps_per_episode
     env, recorder, policy = agent.stage.env, agent.stage.recorder, agent.policy
     space = recorder.observation_space
     policy.reset(seed)
@@ -176,10 +163,10 @@ def _roll_out(
         step = policy.act(observation)
         # Recorded before stepping: some environments return the same array again, changed.
         files.add_decision(flatten_observation(space, recorder.observation), step)
-        if terms.render:
+        if options.render:
             files.add_frame(render_frame(recorder))
         observation, _, terminated, truncated, info = env.step(step.action)
-        is_cut_off = terms.max_steps is not None and progress.step + 1 >= terms.max_steps and not terminated
+        is_cut_off = limit is not None and progress.step + 1 >= limit and not terminated
         outcome = Outcome(recorder.take_reward(), bool(terminated), bool(truncated) or is_cut_off, info)
         files.add_outcome(outcome)
         on_step(1)

@@ -48,6 +48,7 @@ def describe_episode(
         run_seed=options.seed,
         seed=episode_seed(options.seed, key.episode),
         max_steps=options.max_steps_per_episode,
+        options=options.later(),
         episode_return=summary.episode_return,
         episode_length=summary.length,
         terminated=summary.terminated,

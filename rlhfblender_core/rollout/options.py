@@ -103,9 +103,11 @@ class RolloutOptions:
             "render": self.render,
             "fps": self.fps if self.render else None,
         }
-        return named | {
-            name: value for name, value in self.to_json().items() if name not in (*_FIRST_OPTIONS, *_OF_AGENTS)
-        }
+        return named | self.later()
+
+    def later(self) -> dict[str, Any]:
+        """Those that came later and have a value; every manifest says them, so that a lost registry gets them back."""
+        return {name: value for name, value in self.to_json().items() if name not in (*_FIRST_OPTIONS, *_OF_AGENTS)}
 
 
 def check_at_least(flag: str, value: float | None, least: int) -> None:

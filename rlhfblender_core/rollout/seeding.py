@@ -2,7 +2,8 @@
 
 The seed of an episode derives from the run's seed and the episode's number alone. It seeds the environment as it is;
 policies derive their own from it (:func:`rlhfblender_core.policies.protocol.derived_seed`), because two generators with
-the same seed would draw the same numbers.
+the same seed would draw the same numbers. Other seeds are other bytes: who changes the rule raises the recipe
+(:mod:`rlhfblender_core.rollout.settings`).
 """
 
 import random

@@ -18,13 +18,12 @@ from rlhfblender_core.errors import (
     one_line,
     trace_of,
 )
-from rlhfblender_core.rollout.episode import Agent, EpisodeTerms, RawRecorder, Stage, roll_out_episode
+from rlhfblender_core.rollout.episode import Agent, RawRecorder, Stage, roll_out_episode
 from rlhfblender_core.rollout.manifest import describe_episode
 from rlhfblender_core.rollout.seeding import SeededGlobals, episode_seed, is_torch_loaded
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.trial import forget_trials, try_out
 from rlhfblender_core.storage import full_disk_errors, gone
-from rlhfblender_core.workers.lifelines import end_without_lifelines
 from rlhfblender_core.workers.progress import count_progress
 
 
@@ -89,7 +88,6 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
             staged.append(_stage_episode(shard, episode, staging))
         except EpisodeError as error:
             failures[episode], traces[episode] = str(error), error.trace
-        end_without_lifelines()
         count_progress(episodes=1)
     return StagedShard(shard.name, shard.key, tuple(staged), failures, traces, time.perf_counter() - started)
 
@@ -109,13 +107,12 @@ def _try_episode(shard: Shard, episode: int, staging: Path) -> StagedEpisode:
     discard_staged(folder)  # of an earlier try
     with full_disk_errors(staging):
         _make_below(staging, folder)
-    terms = EpisodeTerms(options.seed, options.max_steps_per_episode, options.render)
     try:
         with (
             _session.acting(shard.settings, episode) as agent,
             EpisodeFiles(folder, options.fps or DEFAULT_FPS) as files,
         ):
-            summary = roll_out_episode(agent, episode, terms, files, _count_steps)
+            summary = roll_out_episode(agent, episode, options, files, _count_steps)
             kind = agent.policy.uncertainty_kind
     except EpisodeError as error:
         if not folder.is_dir():

@@ -14,6 +14,8 @@ from fsspec.utils import get_protocol, stringify_path
 from rlhfblender_core.errors import StorageNotUsableError, one_line
 
 _LOCAL_PROTOCOLS = ("file", "local")
+#: Their URLs name a server, and they have folders that must be made: neither is what is written here.
+_SERVERS = ("sftp", "ssh", "ftp", "smb")
 #: Which extra of this project brings a protocol.
 _EXTRAS = {
     "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure", "hf": "hf"
@@ -145,7 +147,7 @@ def open_data_root(url: str, options: Mapping[str, Any] | None = None) -> DataRo
     """The data root of a URL, its protocol checked; nothing is written or read yet.
 
     Raises:
-        StorageNotUsableError: the URL has no known protocol, holds a password, or its package is missing.
+        StorageNotUsableError: the URL has no known or a server's protocol, holds a password, or its package is missing.
     """
     if not url.strip():
         raise StorageNotUsableError("The data root is empty. Give a folder or a URL like s3://bucket/prefix.")
@@ -155,5 +157,10 @@ def open_data_root(url: str, options: Mapping[str, Any] | None = None) -> DataRo
             "RLHFBLENDER_STORAGE_OPTIONS."
         )
     root = DataRoot(url, dict(options or {}))
+    if root.protocol in _SERVERS:
+        raise StorageNotUsableError(
+            f"A data root on {root.protocol}:// isn't supported. Mount it (sshfs, rclone) and give the folder, or use s3://, "
+            "gs:// or az://."
+        )
     _ = root.fs
     return root

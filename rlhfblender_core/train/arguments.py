@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from rlhfblender_core.checkpoints.algorithms import CONTRIB, Algorithm
+from rlhfblender_core.checkpoints.algorithms import Algorithm
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.wording import did_you_mean
 
@@ -41,7 +41,7 @@ _LONGER = {"torch.nn.": "nn.", "torch.optim.": "th.optim.", "optim.": "th.optim.
 
 def algorithm_class(algorithm: Algorithm) -> Any:
     """Stable-Baselines3's or sb3-contrib's class."""
-    return getattr(importlib.import_module("sb3_contrib" if algorithm in CONTRIB else "stable_baselines3"), algorithm)
+    return getattr(importlib.import_module("sb3_contrib" if algorithm.is_contrib else "stable_baselines3"), algorithm)
 
 
 def constructor_arguments(

@@ -239,6 +239,7 @@ def experiment_of(experiment: str, manifests: Sequence[Manifest], environment: E
         "fps": manifest.fps,
         "render": manifest.frames > 0,
         "action_mask_method": manifest.policy.action_mask_method,
+        **manifest.options,
     }
     settings = RolloutOptions.merged({}, asked).to_json()
     kind: ExperimentKind = "trained" if trained else "random"

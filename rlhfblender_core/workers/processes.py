@@ -22,8 +22,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from rlhfblender_core.lifelines import remember_lifelines
 from rlhfblender_core.runs.folders import open_scratch
-from rlhfblender_core.workers.lifelines import remember_lifelines
 from rlhfblender_core.workers.progress import start_counter
 
 _CAN_FORK = sys.platform == "linux"

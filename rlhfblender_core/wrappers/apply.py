@@ -54,7 +54,7 @@ def _resolved(name: str, table: Mapping[str, str], *, trust: bool) -> Callable[.
         return None
     if target is None:
         if not trust:
-            raise CheckpointNotUsableError(_unknown(name))
+            raise CheckpointNotUsableError(_unknown(name, table))
         target = ":".join(name.rsplit(".", 1))
     module, _, attribute = target.partition(":")
     try:
@@ -66,11 +66,12 @@ def _resolved(name: str, table: Mapping[str, str], *, trust: bool) -> Callable[.
     return made
 
 
-def _unknown(name: str) -> str:
-    short = {known.rsplit(".", 1)[-1]: known for known in WRAPPERS}
+def _unknown(name: str, table: Mapping[str, str]) -> str:
+    short = {known.rsplit(".", 1)[-1]: known for known in table}
     close = difflib.get_close_matches(name.rsplit(".", 1)[-1], short, n=1, cutoff=0.7)
     meant = f" Did you mean {short[close[0]]!r}?" if close else ""
-    return (
-        f"The agent's settings name the wrapper {name[:100]!r}, which isn't known to be safe.{meant} "
-        "Use --trust-checkpoint if you made the files yourself."
-    )
+    if table is TRAINING_WRAPPERS:
+        way_out = "Use one of Gymnasium's, Stable-Baselines3's or MiniGrid's, or wrap inside --env-gym-entrypoint."
+    else:
+        way_out = "Use --trust-checkpoint if you made the files yourself."
+    return f"The agent's settings name the wrapper {name[:100]!r}, which isn't known to be safe.{meant} {way_out}"

@@ -5,7 +5,6 @@ off. Minari is an extra; this module imports it where it is needed.
 """
 
 import dataclasses
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from rlhfblender_core.planning.environment import spec_of
 from rlhfblender_core.reading.episode import Episode, observed_columns
 from rlhfblender_core.registry import CheckpointRecord
 from rlhfblender_core.storage import DataRoot, fetch_file, make_folder
+from rlhfblender_core.untrusted.json_values import parse_json
 
 #: Part of what decides whether a data set is up to date; raised when the same episodes would be another.
 _RECIPE = 2
@@ -147,15 +147,18 @@ def _read_source(target: DataRoot, checkpoint: MinariCheckpoint) -> dict[str, An
     """What the data set that is there was made from; None if there is none."""
     file = target.local_folder / checkpoint.dataset_id / "data" / "metadata.json"
     try:
-        metadata = json.loads(file.read_text())
-        owner, source = metadata[_KEY], metadata[_SOURCE]
+        metadata = parse_json(file.read_bytes())
+        experiment, label = map(str, metadata[_KEY])
+        source = dict(metadata[_SOURCE])
+        if not isinstance(source.get("episodes", {}), dict):
+            raise TypeError("episodes")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataNotUsableError(f"{file.parent} isn't an export of ours. Choose another folder.") from error
-    if owner != [checkpoint.key.experiment, checkpoint.key.checkpoint]:
-        raise DataNotUsableError(f"{file.parent} is the export of {' at '.join(owner)}. Choose another folder.")
-    return dict(source) if (file.parent / "main_data.hdf5").exists() else {}
+    if (experiment, label) != (checkpoint.key.experiment, checkpoint.key.checkpoint):
+        raise DataNotUsableError(f"{file.parent} is the export of {experiment} at {label}. Choose another folder.")
+    return source if (file.parent / "main_data.hdf5").exists() else {}
 
 
 def _build(target: DataRoot, checkpoint: MinariCheckpoint, source: CheckpointSource, digests: dict[str, str]) -> None:

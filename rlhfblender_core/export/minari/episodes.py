@@ -11,6 +11,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlhfblender_core.environments import Space, observation_columns
+from rlhfblender_core.untrusted.json_values import parse_json
+from rlhfblender_core.untrusted.npy import DamagedArrayError
+from rlhfblender_core.untrusted.npz import open_arrays, reading_arrays
 
 #: The printable part of ASCII: for spaces of texts that don't say what they hold.
 _CHARACTERS = "".join(map(chr, range(32, 127)))
@@ -42,7 +45,7 @@ def minari_fields(source: Path, observation_space: Space) -> dict[str, Any]:
         source: the file.
         observation_space: the environment's.
     """
-    with np.load(source, allow_pickle=False) as arrays:
+    with reading_arrays(str(source)), open_arrays(source, str(source)) as arrays:
         names = iter(observation_columns(observation_space))
         return {
             "observations": _observations(observation_space, arrays, names),
@@ -50,8 +53,15 @@ def minari_fields(source: Path, observation_space: Space) -> dict[str, Any]:
             "rewards": arrays["rewards"],
             "terminations": arrays["terminated"],
             "truncations": arrays["truncated"],
-            "infos": minari_infos([json.loads(text) for text in arrays["infos"].tolist()]),
+            "infos": minari_infos([_info(text) for text in arrays["infos"].tolist()]),
         }
+
+
+def _info(text: str) -> dict[str, Any]:
+    info = parse_json(text)
+    if not isinstance(info, dict):
+        raise DamagedArrayError("infos has a row that is no JSON object")
+    return info
 
 
 def _observations(space: Space, arrays: _Arrays, names: Iterator[str]) -> Any:

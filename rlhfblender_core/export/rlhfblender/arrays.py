@@ -8,9 +8,8 @@ import json
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -18,8 +17,11 @@ from numpy.typing import NDArray
 
 from rlhfblender_core.dataset.npz import Column, WholeArray, write_npz
 from rlhfblender_core.environments.observations import ROOT
-from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.export.request import RewardsKind
+from rlhfblender_core.untrusted.archives import open_archive
+from rlhfblender_core.untrusted.json_values import parse_json
+from rlhfblender_core.untrusted.npy import DamagedArrayError, read_npy_header
+from rlhfblender_core.untrusted.npz import Arrays, reading_arrays
 
 #: What infinite rewards become: the server's answers are JSON.
 _FAR = 1e9
@@ -45,30 +47,30 @@ class NpzMember:
     def header(self) -> dict[str, Any]:
         """See :class:`~rlhfblender_core.dataset.npz.Column`."""
         with self._archive.open(self._name) as stream:
-            shape, fortran_order, dtype = _read_header(stream)
-        return {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": fortran_order, "shape": shape}
+            header = read_npy_header(stream)
+        if header.dtype.hasobject:  # the server would unpickle what it is given
+            raise DamagedArrayError(f"{self._name} holds pickled objects")
+        descr = npy_format.dtype_to_descr(header.dtype)
+        return {"descr": descr, "fortran_order": header.is_fortran, "shape": header.shape}
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The array's."""
         with self._archive.open(self._name) as stream:
-            return _read_header(stream)[2]
+            return read_npy_header(stream).dtype
 
     def chunks(self) -> Iterator[bytes]:
         """See :class:`~rlhfblender_core.dataset.npz.Column`."""
         with self._archive.open(self._name) as stream:
-            _read_header(stream)
-            while chunk := stream.read(_COPY_BYTES):
+            left = read_npy_header(stream).content_bytes
+            while chunk := stream.read(min(_COPY_BYTES, left)):
+                left -= len(chunk)
                 yield chunk
+        if left:
+            raise DamagedArrayError(f"{self._name} ends {left:,} bytes too early")
 
     def close(self) -> None:
         """Nothing to free: the archive is its opener's."""
-
-
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = npy_format.read_magic(stream)
-    read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-    return read(stream)
 
 
 class PickledObjects:
@@ -101,14 +103,8 @@ def write_server_episode(source: Path, target: Path, *, is_random: bool) -> None
     Raises:
         DataNotUsableError: the source can't be read.
     """
-    with ExitStack() as stack:
-        try:
-            archive = stack.enter_context(zipfile.ZipFile(source))
-            arrays = stack.enter_context(np.load(source, allow_pickle=False))
-            columns = _columns(archive, arrays, is_random=is_random)
-            write_npz(target, columns)
-        except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-            raise DataNotUsableError(f"{source} can't be read. Run `python flows/verify.py --repair`.") from error
+    with reading_arrays(str(source)), open_archive(source) as archive:
+        write_npz(target, _columns(archive, Arrays(archive, str(source)), is_random=is_random))
 
 
 def _columns(archive: zipfile.ZipFile, arrays: Mapping[str, NDArray[Any]], *, is_random: bool) -> dict[str, Column]:
@@ -182,7 +178,9 @@ def _is_text(archive: zipfile.ZipFile, name: str) -> bool:
 
 def _info(text: str) -> dict[str, Any]:
     # NaN and the infinities have no JSON, which the server's answers are.
-    info: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
+    info: dict[str, Any] = parse_json(text, constant=lambda _: None)
+    if not isinstance(info, dict):
+        raise DamagedArrayError("infos has a row that is no JSON object")
     if _SURROGATE in text:  # half a character has no UTF-8 either; a pair of halves is one already
         info = json.loads(json.dumps(info, ensure_ascii=False).encode(errors="replace"))
     return info

@@ -63,9 +63,15 @@ def read_taken(file: Path) -> tuple[dict[str, int], dict[str, str]]:
     if not file.exists():
         return {}, {}
     with _connected(file) as connection:
-        experiments = {str(row["exp_name"]): int(row["id"]) for row in _rows(connection, "Experiment")}
+        experiments = {str(row["exp_name"]): _id(row["id"]) for row in _rows(connection, "Experiment")}
         environments = {str(row["registration_id"]): str(row["env_name"]) for row in _rows(connection, "Environment")}
     return experiments, environments
+
+
+def _id(value: object) -> int:
+    if not isinstance(value, int):
+        raise sqlite3.DataError(f"{value!r:.40} is no id")
+    return value
 
 
 def read_studies(file: Path, env_id: str) -> set[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlhfblender_core.dataset.layout import RANDOM, ArtifactKind, CheckpointKey, EpisodeKey, artifact_path
 from rlhfblender_core.dataset.manifests import Manifest
@@ -32,6 +33,8 @@ from rlhfblender_core.export.rlhfblender.states import StatesPlan, StateWriter, 
 from rlhfblender_core.export.source import DAMAGED, CheckpointSource, SourceEpisode, size_of
 from rlhfblender_core.rollout.replay import ReplayedStates
 from rlhfblender_core.storage import DataRoot, fetch_file, publish_files, remove_files
+from rlhfblender_core.untrusted.npy import DamagedArrayError, parse_npy
+from rlhfblender_core.untrusted.npz import open_arrays, reading_arrays
 
 #: Part of what decides whether an episode is up to date; raised when the same episode would be other files.
 _RECIPE = 2
@@ -230,12 +233,12 @@ def _stage(root: DataRoot, manifest: Manifest, folder: Path, rewards: RewardsKin
     fetch = partial(_fetch, root, manifest, folder)
     arrays = fetch(ArtifactKind.EPISODES)
     write_server_episode(arrays, folder / "episode", is_random=manifest.policy.kind == RANDOM)
-    with np.load(arrays, allow_pickle=False) as own:
+    with reading_arrays(str(arrays)), open_arrays(arrays, str(arrays)) as own:
         per_step = own["rewards"].astype(np.float64)
     write_npy(folder / "rewards", WholeArray(server_rewards(per_step, rewards)))
     uncertainty = np.full(len(per_step), np.nan)
     if ArtifactKind.UNCERTAINTY in manifest.artifacts:
-        uncertainty = np.load(fetch(ArtifactKind.UNCERTAINTY), allow_pickle=False)
+        uncertainty = _numbers(fetch(ArtifactKind.UNCERTAINTY), len(per_step))
     write_npy(folder / "uncertainty", WholeArray(server_uncertainty(uncertainty)))
     video = fetch(ArtifactKind.RENDERS)
     thumbnail_of(manifest, fetch(ArtifactKind.THUMBNAILS) if _has_thumbnail(manifest) else None, video).save(
@@ -243,6 +246,14 @@ def _stage(root: DataRoot, manifest: Manifest, folder: Path, rewards: RewardsKin
     )
     link_or_copy(video, folder / "video")
     return arrays
+
+
+def _numbers(file: Path, length: int) -> NDArray[Any]:
+    with reading_arrays(str(file)):
+        found = parse_npy(file.read_bytes())
+        if found.shape != (length,):
+            raise DamagedArrayError(f"has the shape {found.shape}, the episode has {length} steps")
+    return found
 
 
 def _fetch(root: DataRoot, manifest: Manifest, folder: Path, kind: ArtifactKind) -> Path:

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from rlhfblender_core.environments import Space, observation_columns, space_from_description
 from rlhfblender_core.export.request import ExperimentSource
+from rlhfblender_core.untrusted.npz import open_arrays
 
 #: Infinite bounds: the server evaluates the text, where ``inf`` is no name.
 _FAR = 1e9
@@ -30,7 +31,7 @@ def space_infos(source: ExperimentSource, example: Path) -> tuple[SpaceInfo, Spa
     if all(source.spaces):
         observation, action = map(space_from_description, source.spaces)
         return observation_info(observation), action_info(action, names)
-    with np.load(example, allow_pickle=True) as arrays:  # our own export of a moment ago
+    with open_arrays(example, str(example)) as arrays:  # the infos, which are pickled, are not read
         obs, actions, probs = arrays["obs"], arrays["actions"], arrays["probs"]
     is_discrete = actions.ndim == 1 and actions.dtype.kind in "iu"
     count = max(int(actions.max()) + 1, probs.shape[-1], len(names or ())) if is_discrete else 0

@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 
 from rlhfblender_core.checkpoints import check_spaces, load_agent
+from rlhfblender_core.checkpoints.algorithms import Algorithm
 from rlhfblender_core.policies import UncertaintyKind
 
 # The names of conftest's models: fixtures can't be used for parametrisation.
@@ -46,6 +47,7 @@ def tensors(reference: Any, observation: Any) -> Any:
 
 def test_every_model_is_compared(model_names):
     assert set(ALL) == set(model_names)
+    assert {name.partition("-")[0] for name in ALL} == set(Algorithm)
 
 
 @pytest.mark.parametrize("name", ALL)

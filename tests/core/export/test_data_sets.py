@@ -12,13 +12,14 @@ import pytest
 from rlhfblender_core import export, import_data, open_data_set
 from rlhfblender_core.dataset.manifests import canonical_digest
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
+from rlhfblender_core.export import formats
 from rlhfblender_core.export.minari.dataset import NO_FINAL
 from tests.support.exporting import DataSet
 
 pytest.importorskip("h5py")
 pytest.importorskip("pyarrow")
 
-FORMATS = ("hdf5", "datasets", "lerobot")
+FORMATS = [name for name in formats.FORMATS if name not in ("rlhfblender", "minari")]
 each_format = pytest.mark.parametrize("to", FORMATS)
 
 

@@ -12,6 +12,7 @@ from rlhfblender_core.planning.work import plan_work
 from rlhfblender_core.storage import DataRoot, open_data_root
 from tests.support.exporting import DataSet
 from tests.support.generating import locations_of
+from tests.support.verifying import repair
 
 
 @pytest.fixture
@@ -78,3 +79,13 @@ def test_other_networks_have_a_last_layer_too(name: str, env: str) -> None:
     layer = _last_layer(model.policy)
     assert layer is not None
     assert layer.out_features == (2 if name == "DQN" else 1)
+
+
+def test_a_lost_registry_is_rebuilt_with_them(data: DataSet, trained_cartpole: Path) -> None:
+    data.generate(**asked(trained_cartpole, "E", features=True))
+    (data.root.local_folder / "rlhfblender.db").unlink()
+    repair(data.root, data.url)
+    data.generate(**asked(trained_cartpole, "E", num_episodes=2))
+    assert len(data.root.fs.glob(f"{data.root.local_folder}/episodes/E/128/*.npz")) == 2
+    with np.load(data.root.local_folder / "episodes/E/128/1.npz", allow_pickle=False) as arrays:
+        assert "features" in arrays

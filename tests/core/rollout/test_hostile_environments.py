@@ -10,7 +10,7 @@ import pytest
 from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.environments import EnvironmentSpec
 from rlhfblender_core.rollout.agents import RandomAgent
-from rlhfblender_core.rollout.lost_workers import roll_out_in_workers
+from rlhfblender_core.rollout.lost_workers import check_in_workers, roll_out_in_workers
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.seeding import episode_seed
 from rlhfblender_core.rollout.settings import RolloutSettings
@@ -132,11 +132,20 @@ def test_environment_that_ends_its_process_always_fails_each_episode_by_name(
     assert list((staging / "random").iterdir()) == []
 
 
-def test_environment_that_closes_the_workers_pipes_fails_and_the_run_goes_on(staging: Path, tmp_path: Path) -> None:
-    with Workers(1, tmp_path) as fresh:
-        made = roll_out_in_workers(fresh, shard("close descriptors"), staging)
-    assert ([episode.manifest.episode for episode in made.episodes], list(made.failures)) == ([1], [0])
-    assert "Hostile-v0 ended its process (exit code 1)" in made.failures[0]
+@pytest.mark.parametrize("used", [0, 2])
+@pytest.mark.parametrize("at", ["reset", "step", "render", "close"])
+def test_environment_that_closes_the_workers_pipes_fails_and_the_run_goes_on(
+    at: str, used: int, staging: Path, tmp_path: Path
+) -> None:
+    with Workers(1, tmp_path) as workers:
+        for _ in range(used):
+            assert not roll_out_in_workers(workers, shard("nothing"), staging).failures
+        made = roll_out_in_workers(workers, shard("close descriptors", at=at), staging)
+        assert ([episode.manifest.episode for episode in made.episodes], list(made.failures)) == ([1], [0])
+        assert "Hostile-v0 ended its process (exit code 1)" in made.failures[0]
+        # While it is tried out, too: which of its episodes do that is told by each of them.
+        check_in_workers(workers, shard("close descriptors", at=at, every=True).settings)
+        assert not roll_out_in_workers(workers, shard("nothing"), staging).failures
 
 
 @pytest.mark.parametrize("deed", ["os._exit(0)", "GeneratorExit", "os.abort", "KeyboardInterrupt", "sys.exit()"])

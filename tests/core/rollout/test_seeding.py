@@ -2,7 +2,7 @@ from rlhfblender_core.rollout.seeding import episode_seed
 
 
 def test_seeds_are_the_same_for_ever() -> None:
-    # Published data sets name these seeds: other numbers would be another format.
+    # Published data sets name these seeds: other numbers are another recipe (rollout/settings.py).
     assert (episode_seed(0, 0), episode_seed(0, 1), episode_seed(7, 0)) == (821328062, 1817441348, 2083679832)
 
 

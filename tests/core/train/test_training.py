@@ -316,7 +316,7 @@ def test_a_followed_training_without_rollouts_is_filled_by_watch_and_an_export_f
         ),
         ({"hyperparameters": {"policy_kwargs": "dict(a=open('x'))"}}, InvalidParameterError, "isn't understood"),
         ({"hyperparameters": {"learning_rate": "exp_3"}}, InvalidParameterError, "linear schedule"),
-        ({"hyperparameters": {"env_wrapper": "os.system"}}, CheckpointNotUsableError, "isn't known to be safe"),
+        ({"hyperparameters": {"env_wrapper": "os.system"}}, CheckpointNotUsableError, "or wrap inside --env-gym"),
         ({"algorithm": "sac", "hyperparameters": {}}, SpacesDifferError, "can't learn in CartPole-v1"),
         (
             {**SPACED, "env_kwargs": {"observed": "text", "acted": "int64"}},

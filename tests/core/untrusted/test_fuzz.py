@@ -27,14 +27,21 @@ from rlhfblender_core.checkpoints.settings import SettingsFile, agent_settings
 from rlhfblender_core.dataset.action_labels import read_picture
 from rlhfblender_core.dataset.manifests import parse_manifest
 from rlhfblender_core.errors import RLHFBlenderError
+from rlhfblender_core.export.minari.episodes import minari_fields
+from rlhfblender_core.export.rlhfblender.arrays import write_server_episode
 from rlhfblender_core.import_data.arrays import open_members, read_numbers
 from rlhfblender_core.import_data.columns import convert_columns
 from rlhfblender_core.import_data.pictures import convert_thumbnail, convert_video
 from rlhfblender_core.import_data.source_database import database_fault, find_database, read_facts
 from rlhfblender_core.registry import open_existing_registry
+from rlhfblender_core.storage import open_data_root
+from rlhfblender_core.untrusted.npz import open_arrays, reading_arrays
 from rlhfblender_core.untrusted.vecnormalize import read_statistics
 from rlhfblender_core.untrusted.weights import scan_weights
+from tests.support.environments_for_tests.counting import Counting
+from tests.support.generating import generate, request
 from tests.support.making_sources import episode_arrays, make_database, write_video
+from tests.support.verifying import database
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "1"))
 _SLOWEST = 5.0
@@ -124,6 +131,16 @@ def saved_registry(folder: Path) -> bytes:
     return file.read_bytes()
 
 
+def saved_episode(folder: Path) -> bytes:
+    root = open_data_root(str(folder))
+    generate(root, database(root), request(1))
+    return (folder / "episodes/E/random/0.npz").read_bytes()
+
+
+def read_for_minari(file: Path) -> None:
+    minari_fields(file, Counting().observation_space)
+
+
 MANIFEST = json.dumps(
     {"format_version": 1, "experiment": "E", "checkpoint": "1", "step": 1, "episode": 0, "environment": {"id": "E-v0"}}
 ).encode()
@@ -133,6 +150,11 @@ SETTINGS = b"!!python/object/apply:collections.OrderedDict\n- - [n_envs, 4]\n  -
 def read_columns(file: Path) -> None:
     with open_members(file, file.name) as members:
         convert_columns(members, file.parent).close()
+
+
+def read_rewards(file: Path) -> None:
+    with reading_arrays(file.name), open_arrays(file, file.name) as arrays:
+        np.cumsum(arrays["rewards"], dtype=np.float64)
 
 
 def read_registry(file: Path) -> None:
@@ -157,6 +179,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
         "statistics": saved_statistics(folder),
         "npz": saved_arrays(is_compressed=False), "compressed npz": saved_arrays(is_compressed=True),
         "npy": saved_array(np.arange(6.0)), "object npy": saved_array(np.array([1, 2.5, 3], object)),
+        "exported npz": (own := saved_episode(folder / "own")), "minari npz": own, "curve": own,
         "png": saved_picture("PNG"), "jpeg": saved_picture("JPEG"), "gif": saved_picture("GIF"),
         "webp": saved_picture("WEBP"), "bmp": saved_picture("BMP"), "video": (folder / "0.mp4").read_bytes(),
         "database": saved_database(folder / "source"), "manifest": MANIFEST, "registry": saved_registry(folder),
@@ -170,6 +193,9 @@ READERS: Mapping[str, tuple[str, Read]] = {
     "settings": ("config.yml", lambda file: agent_settings(SettingsFile(file.name, file.read_bytes()), None, None)),
     "npz": ("0.npz", read_columns),
     "compressed npz": ("0.npz", read_columns),
+    "exported npz": ("0.npz", lambda file: write_server_episode(file, file.with_suffix(".out.npz"), is_random=False)),
+    "minari npz": ("0.npz", read_for_minari),
+    "curve": ("0.npz", read_rewards),
     "npy": ("0.npy", lambda file: read_numbers(file, file.name)),
     "object npy": ("0.npy", lambda file: read_numbers(file, file.name)),
     "png": ("0.png", lambda file: convert_thumbnail(file, file.with_suffix(".out.png"), file.name)),

@@ -1,14 +1,16 @@
 """The forms of the deployments: every field is described, and may stay empty where a parameter may be left out."""
 
 import importlib
+from pathlib import Path
 
 import pytest
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
 
+import flows
 from flows.generate import generate
 
-FLOWS = ("generate", "train", "watch", "verify", "gallery", "export", "import_data", "delete")
+FLOWS = sorted(file.stem for file in Path(flows.__file__).parent.glob("[a-z]*.py") if file.stem != "register")
 
 
 @pytest.mark.parametrize("name", FLOWS)
