@@ -159,8 +159,8 @@ def open_data_root(url: str, options: Mapping[str, Any] | None = None) -> DataRo
     root = DataRoot(url, dict(options or {}))
     if root.protocol in _SERVERS:
         raise StorageNotUsableError(
-            f"A data root on {root.protocol}:// isn't supported. Mount it (sshfs, rclone) and give the folder, or use s3://, "
-            "gs:// or az://."
+            f"A data root on {root.protocol}:// isn't supported. Mount it (sshfs, rclone) and give the folder, or use "
+            "s3://, gs:// or az://."
         )
     _ = root.fs
     return root
