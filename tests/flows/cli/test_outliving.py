@@ -78,8 +78,8 @@ _WAITING = """
 import sys, time, types
 from flows.cli import process
 def main():
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         print("cleans up", flush=True)
