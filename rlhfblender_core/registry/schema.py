@@ -36,7 +36,8 @@ def ensure_schema(engine: Engine) -> None:
     """Brings the tables to today's revision; any number of processes may do this at the same moment.
 
     Raises:
-        RegistryNotUsableError: a newer version of this project made them, or tables of the same names are others'.
+        RegistryNotUsableError: a newer version of this project made them, tables of the same names are others', or the
+            file does things by itself.
     """
     with reading(engine).connect() as connection:
         if _is_current(connection):
@@ -66,10 +67,26 @@ def _is_current(connection: Connection) -> bool:
 
 
 def _revision(connection: Connection) -> str | None:
+    _refuse_what_acts(connection)  # before anything is read
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 (a constant)
     return None if revision is None else str(revision)
+
+
+def _refuse_what_acts(connection: Connection) -> None:
+    """Raises RegistryNotUsableError where an SQLite file has views or triggers.
+
+    Ours have none, and reading or writing would run what they say, without an end if they like.
+    """
+    if connection.engine.dialect.name != "sqlite":
+        return
+    found = connection.scalars(text("SELECT type FROM sqlite_master WHERE type IN ('view', 'trigger')")).all()
+    if found:
+        raise RegistryNotUsableError(
+            f"The registry {shown_url(connection.engine.url)} has a {found[0]}, which this project's have not. If you "
+            "don't know whose it is, move the file away; verify.py --repair fills a new one from the manifests."
+        )
 
 
 def _refuse_tables_of_others(connection: Connection) -> None:

@@ -1,5 +1,6 @@
 """What goes wrong with databases, as this project's errors: the user's, or worth another try."""
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 
 from rlhfblender_core.errors import RegistryNotUsableError, RegistryUnavailableError
 from rlhfblender_core.registry import EnvironmentRecord, Registry, engine, open_existing_registry, open_registry
+from rlhfblender_core.registry.migrations import VERSION_TABLE
 
 ENVIRONMENT = EnvironmentRecord(env_id="A-v0")
 
@@ -225,3 +227,24 @@ def test_rights_that_are_missing_are_the_users_to_mend(new_postgres_url: str) ->
 def test_closing_twice_is_no_error(registry: Registry) -> None:
     registry.close()
     registry.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "what"),
+    [
+        (
+            f"DROP TABLE {VERSION_TABLE}; CREATE VIEW {VERSION_TABLE} AS WITH RECURSIVE n(i) AS "
+            "(SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) AS version_num FROM n",
+            "view",
+        ),
+        ("CREATE TRIGGER t AFTER INSERT ON projects BEGIN DELETE FROM episodes; END", "trigger"),
+    ],
+)
+def test_a_file_that_does_things_by_itself_is_refused_before_it_can(tmp_path: Path, statement: str, what: str) -> None:
+    url = f"sqlite:///{tmp_path / 'r.db'}"
+    open_registry(url).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "r.db")) as connection:
+        connection.executescript(statement)
+    for opened in (open_registry, open_existing_registry):
+        with pytest.raises(RegistryNotUsableError, match=f"has a {what}, which"):
+            opened(url)
