@@ -31,7 +31,9 @@ def run(file: str, *arguments: object, **variables: str) -> "subprocess.Complete
         ("close descriptors", "exit code 1"),
     ],
 )
-@pytest.mark.parametrize("at", ["reset", "render", "close"])
+@pytest.mark.parametrize(
+    "at", ["reset", pytest.param("render", marks=pytest.mark.soak), pytest.param("close", marks=pytest.mark.soak)]
+)
 def test_environment_that_ends_the_process_that_plans_is_refused(deed: str, how: str, at: str, data_root: Path) -> None:
     done = run(
         "generate.py", *HOSTILE, "--env-kwargs", f"deed:{deed}", f"at:{at}", "--random", "--data-root", data_root
@@ -56,7 +58,11 @@ def test_package_that_ends_the_process_when_it_is_imported_is_refused(tmp_path: 
 
 @pytest.mark.parametrize(
     ("deed", "how"),
-    [("libc _exit", "exit code 0"), ("segmentation fault", "SIGSEGV"), ("close descriptors", "exit code 1")],
+    [
+        ("segmentation fault", "SIGSEGV"),
+        pytest.param("libc _exit", "exit code 0", marks=pytest.mark.soak),
+        pytest.param("close descriptors", "exit code 1", marks=pytest.mark.soak),
+    ],
 )
 def test_environment_that_ends_the_command_in_an_episode_is_told_and_what_is_published_stays(
     deed: str, how: str, data_root: Path, prefect_server: str
