@@ -20,11 +20,10 @@ def test_a_training_is_one_run_with_a_learning_curve(command_line: Callable[...,
     from prefect import get_client
 
     with get_client(sync_client=True) as client:
-        before = {run.id for run in client.read_flow_runs()}
         flags = (*SMALL, "--total-timesteps", 128, "--checkpoint-every", 64)
         done = command_line("train", *flags, "--data-root", data_root)
         assert done.code == 0, done.err
-        (run,) = [run for run in client.read_flow_runs() if run.id not in before]
+        (run,) = [run for run in client.read_flow_runs() if run.parameters.get("data_root") == str(data_root)]
         artifacts = [found for found in client.read_artifacts() if found.flow_run_id == run.id]
     assert run.state is not None
     assert run.state.message == f"2 checkpoints in {data_root}/models/study/, 3 episodes made, 0 already there"

@@ -117,7 +117,7 @@ def test_a_share_of_failing_requests_ends_well_or_with_a_clear_line(
     kinds: tuple[str, ...], s3_root: DataRoot, database: str, fault_proxy: FaultProxy, contents: Contents
 ) -> None:
     shaky = open_data_root(s3_root.url, {"endpoint_url": fault_proxy.url})
-    fault_proxy.kinds, fault_proxy.share = kinds, 0.25
+    fault_proxy.kinds, fault_proxy.share = kinds, 0.35
     for _ in range(5):
         failure = _failure_of(lambda: generate(shaky, database, request(2)))
         assert failure is None or re.search(r"^[^\n]* did not answer properly: [^\n]*$", failure)

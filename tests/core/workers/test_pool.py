@@ -72,17 +72,28 @@ def test_after_a_worker_was_killed_the_next_call_starts_new_ones(tmp_path: Path)
 
 
 def test_a_worker_that_died_is_one_line_however_many_waited(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = threading.Barrier(6)
+
     def call(workers: Workers, number: int) -> str:
+        asked.wait(60)
         try:
-            return str(workers.run(work.die_once, tmp_path / "marker") if number == 0 else workers.run(time.sleep, 5))
+            return str(workers.run(work.hang, tmp_path / f"pid-{number}"))
         except WorkerLostError:
             return "lost"
+
+    def a_pid() -> int:
+        return next((int(text) for path in tmp_path.glob("pid-*") if (text := path.read_text())), 0)
 
     logger = logging.getLogger("rlhfblender_core.workers.pool")
     logger.addHandler(caplog.handler)
     try:
         with Workers(2, tmp_path) as workers, ThreadPoolExecutor(5) as callers:
-            assert list(callers.map(lambda number: call(workers, number), (1, 0, 2, 3, 4))) == ["lost"] * 5
+            calls = [callers.submit(call, workers, number) for number in range(5)]
+            asked.wait(60)
+            wait_for(lambda: a_pid() > 0)
+            time.sleep(1)  # until all five wait
+            os.kill(a_pid(), signal.SIGKILL)
+            assert [waiting.result(60) for waiting in calls] == ["lost"] * 5
     finally:
         logger.removeHandler(caplog.handler)
     assert len({id(record) for record in caplog.records}) == 1
