@@ -10,6 +10,7 @@ from rlhfblender_core.storage import DataRoot, list_sizes
 pytestmark = pytest.mark.xdist_group("object-storage")  # one worker, so that each server starts once
 
 
+@pytest.mark.soak
 def test_a_training_on_s3_goes_on_from_its_last_checkpoint(s3_root: DataRoot, s3_endpoint: str, tmp_path: Any) -> None:
     flags: dict[str, Any] = {
         "env": "Pendulum-v1",
