@@ -19,10 +19,11 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 import tasks.export  # noqa: F401 (the tasks of its steps)
-from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow
+from flows.cli.arguments import fail_as, make_parser, run_flow
 from flows.cli.next_commands import lines_from_here
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.secret_parameters import DatabaseUrl
+from flows.cli.shared_flags import DataRoot
 from flows.execution.data_flow import data_flow
 from flows.execution.prefect_steps import PrefectRunner
 from rlhfblender_core.dataset.selection import parse_selection

@@ -19,9 +19,10 @@ from prefect.states import Completed
 from pydantic import Field
 
 import tasks.gallery  # noqa: F401 (the task of its step)
-from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow
+from flows.cli.arguments import fail_as, make_parser, run_flow
 from flows.cli.next_commands import lines_from_here
 from flows.cli.process import EXIT_DONE
+from flows.cli.shared_flags import DataRoot
 from flows.execution.data_flow import data_flow
 from flows.execution.prefect_steps import PrefectRunner
 from rlhfblender_core.errors import InvalidParameterError

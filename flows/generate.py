@@ -19,11 +19,25 @@ from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow, say_where_to_look
+from flows.cli.arguments import fail_as, make_parser, run_flow, say_where_to_look
 from flows.cli.next_commands import flags_of
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
+from flows.cli.shared_flags import (
+    ActionNames,
+    AdditionalGymPackages,
+    DataRoot,
+    EnvDescription,
+    EnvDisplayName,
+    EnvGymEntrypoint,
+    EnvKwargs,
+    Fps,
+    NoRender,
+    NumEpisodes,
+    Project,
+    RegisteredEnv,
+)
 from flows.execution.data_flow import data_flow
 from flows.execution.prefect_steps import PrefectSteps
 from flows.execution.task_runners import RunnerChoice, RunnerKind
@@ -59,14 +73,12 @@ def run_name() -> str:
 @data_flow("generate", run_name)
 def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
     *,
-    env: Annotated[
-        str | None, Field(description="Gymnasium id, e.g. CartPole-v1; left out with a registered experiment")
-    ] = None,
+    env: RegisteredEnv = None,
     exp: Annotated[
         str | None,
         Field(description="experiment; default <env>_random_experiment or <env>_trained_experiment"),
     ] = None,
-    num_episodes: Annotated[int, Field(ge=1, description="episodes per checkpoint (default 10)")] = 10,
+    num_episodes: NumEpisodes = 10,
     random: Annotated[bool, Field(description="a random agent")] = False,
     model_path: Annotated[
         str | None, Field(description="folder of checkpoints (local or any fsspec URL), or one .zip")
@@ -90,23 +102,13 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     vecnormalize: Annotated[
         str | None, Field(description="file of the checkpoints' observation statistics, where several are beside them")
     ] = None,
-    project: Annotated[str, Field(description=f"project (default {DEFAULT_PROJECT})")] = DEFAULT_PROJECT,
-    env_gym_entrypoint: Annotated[
-        str | None, Field(description="module:Class of a custom environment, registered as that id")
-    ] = None,
-    additional_gym_packages: Annotated[
-        list[str], Field(description="packages to import before the environment is made")
-    ] = [],  # noqa: B006
-    env_display_name: Annotated[str | None, Field(description="how people call the environment")] = None,
-    env_description: Annotated[str | None, Field(description="a sentence about the environment")] = None,
-    env_kwargs: Annotated[
-        dict[str, Any],
-        Field(
-            description="keyword arguments of the environment, e.g. max_episode_steps:1000 "
-            '(in a form {"max_episode_steps": 1000})'
-        ),
-    ] = {},  # noqa: B006
-    action_names: Annotated[list[str] | None, Field(description="labels of the actions")] = None,
+    project: Project = DEFAULT_PROJECT,
+    env_gym_entrypoint: EnvGymEntrypoint = None,
+    additional_gym_packages: AdditionalGymPackages = [],  # noqa: B006
+    env_display_name: EnvDisplayName = None,
+    env_description: EnvDescription = None,
+    env_kwargs: EnvKwargs = {},  # noqa: B006
+    action_names: ActionNames = None,
     register_only: Annotated[bool, Field(description="register, generate nothing")] = False,
     follow: Annotated[
         bool, Field(description="watch.py generates for checkpoints that appear later, newer than those chosen")
@@ -128,11 +130,8 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     algorithm: Annotated[
         str | None, Field(description="the checkpoints' algorithm, where their files don't tell, e.g. PPO")
     ] = None,
-    fps: Annotated[
-        float | None,
-        Field(gt=0, le=1000, description="frames per second of videos (default the environment's, else 30)"),
-    ] = None,
-    no_render: Annotated[bool | None, Field(description="no videos and no thumbnails")] = None,
+    fps: Fps = None,
+    no_render: NoRender = None,
     action_mask_method: Annotated[
         str | None,
         Field(description="the environment's method that says which actions are allowed (default action_masks)"),

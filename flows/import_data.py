@@ -23,10 +23,11 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 import tasks.import_data  # noqa: F401 (the tasks of its steps)
-from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow
+from flows.cli.arguments import fail_as, make_parser, run_flow
 from flows.cli.next_commands import command, flags_of, path_from_here
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.secret_parameters import DatabaseUrl
+from flows.cli.shared_flags import DataRoot, Project
 from flows.execution.data_flow import data_flow
 from flows.execution.prefect_steps import PrefectRunner
 from rlhfblender_core.import_data.merge import MergeRequest
@@ -61,7 +62,7 @@ def import_data(  # noqa: PLR0913 (flat parameters make a deployment's form and 
         str | None,
         Field(description="Gymnasium id of their environment; it needn't be installed (a data root says it)"),
     ] = None,
-    project: Annotated[str, Field(description=f"project (default {DEFAULT_PROJECT})")] = DEFAULT_PROJECT,
+    project: Project = DEFAULT_PROJECT,
     source_exp: Annotated[str | None, Field(description="which experiment of the folder, where it has several")] = None,
     overwrite: Annotated[bool, Field(description="replace episodes that are there, made otherwise")] = False,
     data_root: DataRoot = None,

@@ -18,10 +18,18 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli.arguments import DataRoot, make_parser
+from flows.cli.arguments import make_parser
 from flows.cli.next_commands import command, flags_of
 from flows.cli.process import EXIT_DONE
 from flows.cli.secret_parameters import DatabaseUrl
+from flows.cli.shared_flags import (
+    AdditionalGymPackages,
+    DataRoot,
+    EnvDescription,
+    EnvDisplayName,
+    EnvGymEntrypoint,
+    EnvKwargs,
+)
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.environments.parse import env_kwarg_text
 from rlhfblender_core.errors import InvalidParameterError
@@ -58,17 +66,11 @@ def register(  # noqa: PLR0913 (one per flag)
     *,
     env: Annotated[str | None, Field(description="Gymnasium id, e.g. CartPole-v1")] = None,
     project: Annotated[str | None, Field(description=f"project (default {DEFAULT_PROJECT}; with --list: all)")] = None,
-    env_gym_entrypoint: Annotated[
-        str | None, Field(description="module:Class of a custom environment, registered under --env")
-    ] = None,
-    additional_gym_packages: Annotated[
-        list[str], Field(description="packages to import before the environment is made")
-    ] = [],  # noqa: B006
-    env_display_name: Annotated[str | None, Field(description="how people call the environment")] = None,
-    env_description: Annotated[str | None, Field(description="a sentence about the environment")] = None,
-    env_kwargs: Annotated[
-        dict[str, Any], Field(description="keyword arguments of the environment, e.g. max_episode_steps:1000")
-    ] = {},  # noqa: B006
+    env_gym_entrypoint: EnvGymEntrypoint = None,
+    additional_gym_packages: AdditionalGymPackages = [],  # noqa: B006
+    env_display_name: EnvDisplayName = None,
+    env_description: EnvDescription = None,
+    env_kwargs: EnvKwargs = {},  # noqa: B006
     get_action_dims: Annotated[bool, Field(description="print the number of dimensions of an action")] = False,
     set_action_labels: Annotated[
         list[str],

@@ -20,11 +20,25 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 import tasks.export  # noqa: F401 (the tasks of its steps)
-from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow, say_where_to_look
+from flows.cli.arguments import fail_as, make_parser, run_flow, say_where_to_look
 from flows.cli.next_commands import flags_of
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
+from flows.cli.shared_flags import (
+    ActionNames,
+    AdditionalGymPackages,
+    DataRoot,
+    EnvDescription,
+    EnvDisplayName,
+    EnvGymEntrypoint,
+    EnvKwargs,
+    Fps,
+    NoRender,
+    NumEpisodes,
+    Project,
+    RegisteredEnv,
+)
 from flows.execution.data_flow import data_flow
 from flows.execution.prefect_training import PrefectTrainingSteps
 from flows.execution.task_runners import RunnerChoice
@@ -57,9 +71,7 @@ def run_name() -> str:
 @data_flow("train", run_name)
 def train(  # noqa: PLR0913 (flat parameters make a deployment's form and `--param` work)
     *,
-    env: Annotated[
-        str | None, Field(description="Gymnasium id, e.g. CartPole-v1; left out with a registered experiment")
-    ] = None,
+    env: RegisteredEnv = None,
     exp: Annotated[str | None, Field(description="experiment; default <env>_trained_experiment")] = None,
     algorithm: Annotated[
         str | None,
@@ -75,7 +87,7 @@ def train(  # noqa: PLR0913 (flat parameters make a deployment's form and `--par
     checkpoint_every: Annotated[
         int | None, Field(ge=1, description="steps between checkpoints (default a fifth of all)")
     ] = None,
-    num_episodes: Annotated[int, Field(ge=1, description="episodes per checkpoint (default 10)")] = 10,
+    num_episodes: NumEpisodes = 10,
     hyperparameters: Annotated[
         dict[str, Any],
         Field(description="RL Zoo's names, over those of the file, e.g. learning_rate:lin_0.001 normalize:True"),
@@ -99,30 +111,21 @@ def train(  # noqa: PLR0913 (flat parameters make a deployment's form and `--par
     export_to: Annotated[
         str | None, Field(description="folder to export to after each checkpoint, in RLHF-Blender's format")
     ] = None,
-    project: Annotated[str, Field(description=f"project (default {DEFAULT_PROJECT})")] = DEFAULT_PROJECT,
-    env_gym_entrypoint: Annotated[
-        str | None, Field(description="module:Class of a custom environment, registered as that id")
-    ] = None,
-    additional_gym_packages: Annotated[
-        list[str], Field(description="packages to import before the environment is made")
-    ] = [],  # noqa: B006
-    env_display_name: Annotated[str | None, Field(description="how people call the environment")] = None,
-    env_description: Annotated[str | None, Field(description="a sentence about the environment")] = None,
-    env_kwargs: Annotated[
-        dict[str, Any], Field(description="keyword arguments of the environment, e.g. max_episode_steps:1000")
-    ] = {},  # noqa: B006
-    action_names: Annotated[list[str] | None, Field(description="labels of the actions")] = None,
+    project: Project = DEFAULT_PROJECT,
+    env_gym_entrypoint: EnvGymEntrypoint = None,
+    additional_gym_packages: AdditionalGymPackages = [],  # noqa: B006
+    env_display_name: EnvDisplayName = None,
+    env_description: EnvDescription = None,
+    env_kwargs: EnvKwargs = {},  # noqa: B006
+    action_names: ActionNames = None,
     deterministic: Annotated[
         bool | None, Field(description="episodes take the most probable action instead of a sample")
     ] = None,
     max_steps_per_episode: Annotated[
         int | None, Field(ge=1, description="cut episodes (not the training's) off after so many steps, as truncated")
     ] = None,
-    fps: Annotated[
-        float | None,
-        Field(gt=0, le=1000, description="frames per second of videos (default the environment's, else 30)"),
-    ] = None,
-    no_render: Annotated[bool | None, Field(description="no videos and no thumbnails")] = None,
+    fps: Fps = None,
+    no_render: NoRender = None,
     workers: Annotated[
         int | None, Field(ge=1, description="processes that make episodes meanwhile (default half of the cores)")
     ] = None,

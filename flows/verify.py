@@ -21,11 +21,12 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 import tasks.verify  # noqa: F401 (the tasks of its steps)
-from flows.cli.arguments import DataRoot, fail_as, make_parser, run_flow, say_where_to_look
+from flows.cli.arguments import fail_as, make_parser, run_flow, say_where_to_look
 from flows.cli.next_commands import command, flags_of
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
+from flows.cli.shared_flags import DataRoot
 from flows.execution.data_flow import data_flow
 from flows.execution.prefect_steps import PrefectRunner, PrefectSteps
 from flows.execution.task_runners import RunnerChoice

@@ -8,9 +8,8 @@ import inspect
 import types
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from flows.cli.outliving import note_run
@@ -28,10 +27,6 @@ _UNKNOWN = "unrecognized arguments: "
 REFUSED = "Refused"
 #: And of one that a person stopped.
 STOPPED = "Stopped"
-
-
-DataRoot = Annotated[str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")]
-"""The data root, as every flow takes it."""
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -1,0 +1,35 @@
+"""Flags that several flows take: their type and what ``--help`` and a deployment's form say of them."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from rlhfblender_core.registry import DEFAULT_PROJECT
+
+DataRoot = Annotated[str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")]
+RegisteredEnv = Annotated[
+    str | None, Field(description="Gymnasium id, e.g. CartPole-v1; left out with a registered experiment")
+]
+Project = Annotated[str, Field(description=f"project (default {DEFAULT_PROJECT})")]
+NumEpisodes = Annotated[int, Field(ge=1, description="episodes per checkpoint (default 10)")]
+
+EnvGymEntrypoint = Annotated[
+    str | None, Field(description="module:Class of a custom environment, registered as that id")
+]
+AdditionalGymPackages = Annotated[list[str], Field(description="packages to import before the environment is made")]
+EnvDisplayName = Annotated[str | None, Field(description="how people call the environment")]
+EnvDescription = Annotated[str | None, Field(description="a sentence about the environment")]
+EnvKwargs = Annotated[
+    dict[str, Any],
+    Field(
+        description="keyword arguments of the environment, e.g. max_episode_steps:1000 "
+        '(in a form {"max_episode_steps": 1000})'
+    ),
+]
+ActionNames = Annotated[list[str] | None, Field(description="labels of the actions")]
+
+Fps = Annotated[
+    float | None,
+    Field(gt=0, le=1000, description="frames per second of videos (default the environment's, else 30)"),
+]
+NoRender = Annotated[bool | None, Field(description="no videos and no thumbnails")]
