@@ -30,7 +30,7 @@ from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import DataRoot, Project
 from flows.execution.data_flow import data_flow
 from flows.execution.prefect_steps import PrefectRunner
-from rlhfblender_core.import_data.merge import MergeRequest
+from rlhfblender_core.import_data.merge_plan import MergeRequest
 from rlhfblender_core.import_data.run import Imported, import_all, import_request, make_import_plan
 from rlhfblender_core.registry import DEFAULT_PROJECT
 from rlhfblender_core.wording import counted

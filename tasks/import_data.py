@@ -6,7 +6,7 @@ from prefect import get_run_logger
 
 import tasks.registration  # noqa: F401 (the tasks of the steps that register)
 from rlhfblender_core.import_data.episodes import ImportedBatch, ImportTarget
-from rlhfblender_core.import_data.merge import Merge, MergePlan
+from rlhfblender_core.import_data.merge_plan import Merge, MergePlan
 from rlhfblender_core.import_data.plan import ImportPlan
 from rlhfblender_core.import_data.run import (
     import_batch,

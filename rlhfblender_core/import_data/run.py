@@ -17,15 +17,14 @@ from rlhfblender_core.dataset.published import read_some
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.import_data.episodes import ImportedBatch, ImportTarget, import_episodes
 from rlhfblender_core.import_data.labels import import_action_labels
-from rlhfblender_core.import_data.merge import (
+from rlhfblender_core.import_data.merge import merge_episodes, store_labels
+from rlhfblender_core.import_data.merge_plan import (
     Merge,
     MergePlan,
     MergeRequest,
     episode_numbers,
     is_data_set,
-    merge_episodes,
     plan_merge,
-    store_labels,
 )
 from rlhfblender_core.import_data.plan import ImportPlan, ImportRequest, check_locations, plan_import
 from rlhfblender_core.import_data.sources import SourceCheckpoint, source_folder

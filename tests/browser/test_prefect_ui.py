@@ -1,8 +1,6 @@
 """Prefect's UI in a real Chromium: what a person sees of a run. Screenshots are left in pytest's ``--basetemp``."""
 
 import contextlib
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,23 +13,7 @@ from tests.support.deploying import REPOSITORY, Team, wait_for
 
 pytestmark = [pytest.mark.xdist_group("deployments"), pytest.mark.timeout(600)]
 
-_FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-]
 _PATIENCE_MS = 60_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = os.environ.get("RLHFBLENDER_TESTS_CHROMIUM") or shutil.which("chromium")
-    if program is None:
-        pytest.skip("no Chromium on this machine; install one, or name it in RLHFBLENDER_TESTS_CHROMIUM")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=program, args=_FLAGS)
-        yield opened
-        opened.close()
 
 
 @dataclass(frozen=True)

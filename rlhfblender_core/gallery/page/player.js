@@ -68,26 +68,29 @@ class VideoPlayer {
   }
 }
 
-/** Moves through the steps at the video's pace, without a video. */
+/** Moves through the steps by a clock, at the pace of the videos. */
 class ClockPlayer {
-  constructor(episode, onStep, text) {
-    Object.assign(this, { episode, onStep, step: 0, isPlaying: false, speed: 1 });
-    this.root = element("p", { class: "no-video" }, text);
+  constructor({ length, fps }, onStep, root) {
+    Object.assign(this, { length, fps: fps || 30, onStep, root, step: 0, isPlaying: false, speed: 1 });
   }
 
   play() {
-    if (this.step >= this.episode.length - 1) this.step = 0;
+    if (this.step >= this.length - 1) this.step = 0;
     this.isPlaying = true;
-    this.start = { time: performance.now(), step: this.step };
+    this.restart();
     this.tick();
+  }
+
+  restart() {
+    this.start = { time: performance.now(), step: this.step };
   }
 
   tick() {
     if (!this.isPlaying) return;
-    const passed = (performance.now() - this.start.time) / 1000;
-    const step = this.start.step + Math.floor(passed * (this.episode.fps || 30) * this.speed);
-    this.isPlaying = step < this.episode.length - 1;
-    this.say(Math.min(step, this.episode.length - 1));
+    const passed = ((performance.now() - this.start.time) / 1000) * this.fps * this.speed;
+    const step = Math.min(this.length - 1, this.start.step + Math.floor(passed));
+    this.isPlaying = step < this.length - 1;
+    this.say(step);
     if (this.isPlaying) requestAnimationFrame(() => this.tick());
   }
 
@@ -97,12 +100,13 @@ class ClockPlayer {
   }
 
   seek(step) {
-    this.start = { time: performance.now(), step };
+    this.step = step;
+    this.restart();
     this.say(step);
   }
 
   setSpeed(speed) {
-    this.start = { time: performance.now(), step: this.step };
+    this.restart();
     this.speed = speed;
   }
 

@@ -25,11 +25,9 @@ async function loadAcross(experiment, checkpoint, number, wanted) {
 }
 
 /** Plays several episodes by one clock; a step of it is a step of each. Those that end earlier stay at their last picture. */
-class TogetherPlayer {
+class TogetherPlayer extends ClockPlayer {
   constructor(episodes, onStep, onOpen) {
-    Object.assign(this, { onStep, step: 0, isPlaying: false, speed: 1 });
-    this.length = Math.max(...episodes.map(({ length }) => length));
-    this.fps = episodes.find(({ fps }) => fps)?.fps ?? 30;
+    super({ length: Math.max(...episodes.map(({ length }) => length)), fps: episodes.find(({ fps }) => fps)?.fps }, onStep);
     this.tiles = episodes.map((episode) => this.tile(episode, onOpen));
     this.root = element("div", { class: "tiles" }, ...this.tiles.map(({ root }) => root));
     const columns = { 1: 1, 2: 2, 3: 3, 4: 2 }[episodes.length] ?? (episodes.length <= 9 ? 3 : 4);
@@ -53,26 +51,10 @@ class TogetherPlayer {
     return made;
   }
 
-  play() {
-    if (this.step >= this.length - 1) this.step = 0;
-    this.isPlaying = true;
-    this.restart();
-    this.tick();
-  }
-
-  restart() {
-    this.start = { time: performance.now(), step: this.step };
-  }
-
   tick() {
-    if (!this.isPlaying) return;
     // What is still loading holds all of them up: in step is what this is for.
-    if (this.tiles.some((tile) => this.isLate(tile))) this.restart();
-    const passed = ((performance.now() - this.start.time) / 1000) * this.fps * this.speed;
-    const step = Math.min(this.length - 1, this.start.step + Math.floor(passed));
-    this.isPlaying = step < this.length - 1;
-    this.say(step);
-    if (this.isPlaying) requestAnimationFrame(() => this.tick());
+    if (this.isPlaying && this.tiles.some((tile) => this.isLate(tile))) this.restart();
+    super.tick();
   }
 
   isLate({ video, episode }) {
@@ -83,7 +65,7 @@ class TogetherPlayer {
   say(step) {
     this.step = step;
     for (const tile of this.tiles) this.follow(tile);
-    this.onStep(step, this.isPlaying);
+    super.say(step);
   }
 
   /** Brings a picture to the step. */
@@ -102,25 +84,8 @@ class TogetherPlayer {
     if (!video.seeking && Math.abs(video.currentTime - target) > allowed) video.currentTime = target;
   }
 
-  seek(step) {
-    this.step = step;
-    this.restart();
-    this.say(step);
-  }
-
-  setSpeed(speed) {
-    this.restart();
-    this.speed = speed;
-  }
-
-  toggle() {
-    if (!this.isPlaying) return this.play();
-    this.isPlaying = false;
-    return this.say(this.step);
-  }
-
   close() {
-    this.isPlaying = false;
+    super.close();
     for (const { video } of this.tiles) {
       if (!video) continue;
       video.pause();

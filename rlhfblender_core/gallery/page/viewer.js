@@ -79,7 +79,7 @@ class Viewer {
 
   startPlayer(noVideo) {
     const onStep = (step, isPlaying) => this.onStep(step, isPlaying);
-    this.player = noVideo ? new ClockPlayer(this.episode, onStep, noVideo)
+    this.player = noVideo ? new ClockPlayer(this.episode, onStep, element("p", { class: "no-video" }, noVideo))
       : new VideoPlayer(this.episode, onStep, () => this.startPlayer("The video can't be played here."));
     this.label = element("span", { class: "action-label", hidden: "" });
     $("screen").replaceChildren(this.player.root, this.label);
