@@ -19,9 +19,8 @@ from prefect.runtime import flow_run as current_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.cli.arguments import fail_as, make_parser, run_flow, say_where_to_look
+from flows.cli.arguments import end_as, make_parser, run_flow
 from flows.cli.next_commands import flags_of
-from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import (
@@ -209,10 +208,7 @@ def main() -> int:
     locations = resolve_locations(arguments["data_root"], arguments["database_url"])
     _planned_work.set(plan_and_warm_up(request_from_flags(arguments), locations, choice))
     state = run_flow(generate, **arguments)
-    if not state.is_completed() and not display.has_shown:
-        fail_as(state, "the run failed")
-    say_where_to_look(state)
-    return EXIT_DONE if state.is_completed() else EXIT_INCOMPLETE
+    return end_as(state, is_told=display.has_shown)
 
 
 _EXAMPLES = """examples:

@@ -20,9 +20,8 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 import tasks.export  # noqa: F401 (the tasks of its steps)
-from flows.cli.arguments import fail_as, make_parser, run_flow, say_where_to_look
+from flows.cli.arguments import end_as, make_parser, run_flow
 from flows.cli.next_commands import flags_of
-from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import (
@@ -179,11 +178,9 @@ def main() -> int:
     _planned.set(plan)
     print(f"{plan.note}.")
     state = run_flow(train, **arguments)
-    if not state.is_completed() and not display.has_shown:
-        fail_as(state, "the run failed")
-    print(state.message)
-    say_where_to_look(state)
-    return EXIT_DONE if state.is_completed() else EXIT_INCOMPLETE
+    if display.has_shown:
+        print(state.message)
+    return end_as(state, is_told=display.has_shown)
 
 
 _EXAMPLES = """examples:

@@ -21,9 +21,8 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 import tasks.verify  # noqa: F401 (the tasks of its steps)
-from flows.cli.arguments import fail_as, make_parser, run_flow, say_where_to_look
+from flows.cli.arguments import end_as, make_parser, run_flow
 from flows.cli.next_commands import command, flags_of
-from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import DataRoot
@@ -137,10 +136,7 @@ def main() -> int:
     current_printer.set(show)
     current_display.set(TerminalDisplay())
     state = run_flow(verify, **arguments)
-    if not state.is_completed() and not shown:
-        fail_as(state, "the check failed")
-    say_where_to_look(state)
-    return EXIT_DONE if state.is_completed() else EXIT_INCOMPLETE
+    return end_as(state, is_told=bool(shown), otherwise="the check failed")
 
 
 _EXAMPLES = """examples:

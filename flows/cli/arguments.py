@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_o
 from pydantic.fields import FieldInfo
 
 from flows.cli.outliving import note_run
-from flows.cli.process import EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, StoppedBySignal, fail, show_tracebacks
+from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, StoppedBySignal, fail, show_tracebacks
 from flows.cli.secret_parameters import Secret
 from flows.cli.temporary_server import server_settings
 from rlhfblender_core.errors import OutOfReachError, one_line
@@ -65,6 +65,20 @@ def say_where_to_look(state: "State[Any]") -> None:
 
     page = url_for("flow-run", state.state_details.flow_run_id)
     print(f"Run: {page}" if page else _NO_UI)
+
+
+def end_as(state: "State[Any]", *, is_told: bool, otherwise: str = "the run failed") -> int:
+    """The exit code of a command whose run has ended; says where to look at the run, or why there is nothing to see.
+
+    Args:
+        state: the run's last.
+        is_told: whether what the run came to is on the terminal already.
+        otherwise: the line for a run that left none.
+    """
+    if not state.is_completed() and not is_told:
+        fail_as(state, otherwise)
+    say_where_to_look(state)
+    return EXIT_DONE if state.is_completed() else EXIT_INCOMPLETE
 
 
 #: A server that is started later shows this run too: temporary ones keep theirs in the same database.

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from rlhfblender_core.dataset.gif import write_gif
 from rlhfblender_core.dataset.selection import EpisodeSelection
+from rlhfblender_core.environments.describe import DEFAULT_FPS
 from rlhfblender_core.errors import InvalidParameterError, StorageNotUsableError, StorageUnavailableError, one_line
 from rlhfblender_core.export.card import mean_and_range, plain
 from rlhfblender_core.export.index import staging_folder
@@ -186,12 +187,8 @@ def _clip(root: DataRoot, report: CheckpointExport, selection: EpisodeSelection,
     if episode is None:
         return None
     stride = -(-len(episode) // _MOST_FRAMES)
-    pictures = [Image.fromarray(frame) for step, frame in enumerate(episode.frames()) if step % stride == 0]
-    for picture in pictures:
-        picture.thumbnail((_WIDTH, _WIDTH))
-    duration = round(1000 * stride / (episode.manifest.fps or 30.0))
     file.parent.mkdir(parents=True, exist_ok=True)
-    pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=duration, loop=0)
+    write_gif(episode.video_file, file, (episode.manifest.fps or DEFAULT_FPS) / stride, _WIDTH)
     return file
 
 

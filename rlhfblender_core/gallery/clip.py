@@ -5,7 +5,6 @@ Above each picture stands which checkpoint it is, and the episode's return.
 
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rlhfblender_core.dataset.gif import write_gif
 from rlhfblender_core.dataset.layout import EpisodeKey
-from rlhfblender_core.dataset.video import Frame, VideoError, VideoWriter, ffmpeg_program
+from rlhfblender_core.dataset.video import Frame, VideoError, VideoWriter
 from rlhfblender_core.errors import InvalidParameterError, StorageNotUsableError
 from rlhfblender_core.gallery.captions import captioned
 from rlhfblender_core.gallery.collect import episode_numbers, find_experiments
@@ -34,8 +34,6 @@ _HOLD_SECONDS = 0.5
 #: A GIF's pictures last hundredths of a second, and viewers slow down those of less than three. Wider ones get huge.
 _GIF_FPS, _GIF_WIDTH = 33.0, 480
 _STEPS = re.compile(r"(\d{1,15})-(\d{1,15})", re.ASCII)
-_PALETTE = "palettegen=stats_mode=diff"
-_DITHER = "paletteuse=dither=bayer:bayer_scale=5:diff_mode=rectangle"
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,10 @@ def write_clip(request: ClipRequest, locations: Locations) -> str:
         try:
             with full_disk_errors(Path(folder)):
                 _encode(video, _pictures(episodes, first, most, fps), fps)
-                made = _gif(video, fps) if target.suffix.lower() == ".gif" else video
+                made = video
+                if target.suffix.lower() == ".gif":
+                    made = video.with_suffix(".gif")
+                    write_gif(video, made, min(fps, _GIF_FPS), _GIF_WIDTH)
             _place(made, target)
         except (VideoError, OSError) as error:
             raise StorageNotUsableError(f"The clip {target} can't be written: {error}") from error
@@ -165,22 +166,6 @@ def _encode(video: Path, pictures: Iterator[Frame], fps: float) -> None:
         writer.write(picture)
     assert writer is not None  # noqa: S101 (every part has a step, and so a picture)
     writer.close()
-
-
-def _gif(video: Path, fps: float) -> Path:
-    """The video as a GIF beside it: twice through it, as the colours of all pictures are chosen before the first."""
-    scaled = f"fps={min(fps, _GIF_FPS)},scale='min(iw,{_GIF_WIDTH})':-2:flags=lanczos"
-    palette, made = video.with_name("palette.png"), video.with_suffix(".gif")
-    _ffmpeg("-i", video, "-vf", f"{scaled},{_PALETTE}", palette)
-    _ffmpeg("-i", video, "-i", palette, "-lavfi", f"{scaled}[x];[x][1:v]{_DITHER}", "-loop", "0", made)
-    return made
-
-
-def _ffmpeg(*arguments: str | Path) -> None:
-    command = [ffmpeg_program(), "-y", "-v", "error", "-nostdin", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode != 0:
-        raise VideoError(next(iter(done.stderr.splitlines()), f"exit status {done.returncode}"))
 
 
 def _place(made: Path, target: Path) -> None:

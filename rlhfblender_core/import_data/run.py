@@ -3,6 +3,7 @@
 A data set of this project's own layout is merged (:mod:`rlhfblender_core.import_data.merge`).
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from rlhfblender_core.import_data.merge_plan import (
 from rlhfblender_core.import_data.plan import ImportPlan, ImportRequest, check_locations, plan_import
 from rlhfblender_core.import_data.sources import SourceCheckpoint, source_folder
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
-from rlhfblender_core.registry import DEFAULT_PROJECT, open_registry, registry_if_any
+from rlhfblender_core.registry import DEFAULT_PROJECT, Registry, open_registry, registry_if_any
 from rlhfblender_core.runs.claims import RunClaims, open_claims, this_machine
 from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.step_runner import LocalRunner, StepRunner, concurrency_for
@@ -233,32 +234,24 @@ def _merge_all(
 
 
 def _merge_batches(plan: MergePlan, runner: StepRunner, locations: Locations) -> tuple[ImportedBatch, ...]:
-    url = locations.database_url
-    open_registry(url).close()  # made on first use: claims come before files
     origin = f"merged from {canonical_digest([merge.source for merge in plan.work[:1]])}"
     digests = {merge.key.checkpoint: origin for merge in plan.work}
-    with open_run(locations.open_root()) as run, open_claims(url, run.folder, plan.experiment.name, digests) as claims:
-        calls = (
-            {"merge": merge, "numbers": numbers, "claims": claims, "locations": locations}
-            for merge in plan.work
-            for numbers in batched(_numbers(merge, locations), _MERGED_AT_ONCE)
-        )
-        return tuple(runner.do_each(merge_batch, calls, concurrency_for(locations)))
+    calls = (
+        {"merge": merge, "numbers": numbers, "locations": locations}
+        for merge in plan.work
+        for numbers in batched(_numbers(merge, locations), _MERGED_AT_ONCE)
+    )
+    with _claiming(plan.experiment.name, digests, locations) as claims:
+        each = ({**call, "claims": claims} for call in calls)
+        return tuple(runner.do_each(merge_batch, each, concurrency_for(locations)))
 
 
 def merge_batch(merge: Merge, numbers: Sequence[int], claims: RunClaims, locations: Locations) -> ImportedBatch:
     """Copies these episodes of a checkpoint of another data set, and publishes them."""
-    root = locations.open_root()
-    claimed = claims.claim(merge.key, numbers)
-    merge = replace(merge, left_over=claimed.taken_over)
-    with (
-        open_run(root) as run,
-        open_registry(locations.database_url, create=False, reached_before=True) as registry,
-    ):
-        source = _open_source(merge.source, locations)
-        batch = merge_episodes(root, source, numbers, merge, run.folder, registry)
-    claims.release(merge.key, claimed.free)
-    return batch
+    source = _open_source(merge.source, locations)
+    with _claimed(merge.key, numbers, claims, locations) as (left_over, staging, registry):
+        merge = replace(merge, left_over=left_over)
+        return merge_episodes(locations.open_root(), source, numbers, merge, staging, registry)
 
 
 def merge_labels(plan: MergePlan, locations: Locations) -> int:
@@ -268,18 +261,43 @@ def merge_labels(plan: MergePlan, locations: Locations) -> int:
 
 
 def _import_batches(plan: ImportPlan, runner: StepRunner, locations: Locations) -> tuple[ImportedBatch, ...]:
-    url, experiment = locations.database_url, plan.experiment.name
-    open_registry(url).close()  # made on first use: claims come before files
     # Two imports from one folder make the same bytes and may share the work; from two, files would mix.
     origin = f"imported from {canonical_digest([this_machine(), str(plan.folder.resolve())])}"
     digests = {target.key.checkpoint: origin for _, target in plan.work}
+    calls = (
+        {"source": source, "numbers": numbers, "target": target, "locations": locations}
+        for source, target in plan.work
+        for numbers in batched(source.numbers(), _BATCH)
+    )
+    with _claiming(plan.experiment.name, digests, locations) as claims:
+        each = ({**call, "claims": claims} for call in calls)
+        return tuple(runner.do_each(import_batch, each, available_cores()))
+
+
+@contextlib.contextmanager
+def _claiming(experiment: str, digests: Mapping[str, str], locations: Locations) -> Iterator[RunClaims]:
+    """Claims of a run that makes an experiment's episodes, by what they are made from, while the context lasts."""
+    url = locations.database_url
+    open_registry(url).close()  # made on first use: claims come before files
     with open_run(locations.open_root()) as run, open_claims(url, run.folder, experiment, digests) as claims:
-        calls = (
-            {"source": source, "numbers": numbers, "target": target, "claims": claims, "locations": locations}
-            for source, target in plan.work
-            for numbers in batched(source.numbers(), _BATCH)
-        )
-        return tuple(runner.do_each(import_batch, calls, available_cores()))
+        yield claims
+
+
+@contextlib.contextmanager
+def _claimed(
+    key: CheckpointKey, numbers: Sequence[int], claims: RunClaims, locations: Locations
+) -> Iterator[tuple[frozenset[int], Path, Registry]]:
+    """Which of the episodes dead runs had claimed, a folder for unfinished files, and the registry.
+
+    What another run has claimed is made all the same: from one source comes the same.
+    """
+    claimed = claims.claim(key, numbers)
+    with (
+        open_run(locations.open_root()) as run,
+        open_registry(locations.database_url, create=False, reached_before=True) as registry,
+    ):
+        yield claimed.taken_over, run.folder, registry
+    claims.release(key, claimed.free)
 
 
 def batched(numbers: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
@@ -292,17 +310,9 @@ def import_batch(
     source: SourceCheckpoint, numbers: Sequence[int], target: ImportTarget, claims: RunClaims, locations: Locations
 ) -> ImportedBatch:
     """Checks, converts and publishes these episodes of a checkpoint."""
-    root = locations.open_root()
-    # What another import has claimed is converted all the same: from one source comes the same.
-    claimed = claims.claim(target.key, numbers)
-    target = replace(target, left_over=claimed.taken_over)
-    with (
-        open_run(root) as run,
-        open_registry(locations.database_url, create=False, reached_before=True) as registry,
-    ):
-        batch = import_episodes(root, source, numbers, target, run.folder, registry)
-    claims.release(target.key, claimed.free)
-    return batch
+    with _claimed(target.key, numbers, claims, locations) as (left_over, staging, registry):
+        target = replace(target, left_over=left_over)
+        return import_episodes(locations.open_root(), source, numbers, target, staging, registry)
 
 
 def import_labels(plan: ImportPlan, locations: Locations) -> tuple[int, tuple[str, ...]]:

@@ -195,7 +195,7 @@ class Episode:
         """
         height, width = self._frame_shape()
         count = 0
-        for frame in read_frames(self._video_file, even(height), even(width)):
+        for frame in read_frames(self.video_file, even(height), even(width)):
             yield frame[:height, :width]
             count += 1
         if count != self.manifest.frames:
@@ -213,7 +213,7 @@ class Episode:
         """
         index = range(len(self))[t]
         height, width = self._frame_shape()
-        frame = read_frame(self._video_file, index, self.manifest.fps or 1.0, even(height), even(width))
+        frame = read_frame(self.video_file, index, self.manifest.fps or 1.0, even(height), even(width))
         if frame is None:
             raise DataNotUsableError(
                 f"The video of episode {self.id} has no frame {index}. Run `python flows/verify.py --repair`."
@@ -267,7 +267,9 @@ class Episode:
 
     def __getstate__(self) -> Mapping[str, Any]:
         """Without a video that was fetched: another process fetches its own."""
-        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+        return {
+            name: value for name, value in self.__dict__.items() if not name.startswith("_") and name != "video_file"
+        }
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
@@ -299,7 +301,12 @@ class Episode:
         return height, width
 
     @cached_property
-    def _video_file(self) -> Path:
+    def video_file(self) -> Path:
+        """The video on this machine: the data root's own file, or a copy that goes with this object.
+
+        Raises:
+            DataNotUsableError: the episode was made without, or it is gone.
+        """
         path = self._path(ArtifactKind.RENDERS)
         try:
             file = fetch_file(self.root, path, Path() if self.root.is_local else self._folder)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rlhfblender_core.dataset.layout import ArtifactKind
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.dataset.video import even
+from rlhfblender_core.environments.describe import DEFAULT_FPS
 from rlhfblender_core.export.card import Card, card_text
 from rlhfblender_core.export.columns import EpisodeColumns, is_text, storable_texts
 from rlhfblender_core.export.data_sets import Build
@@ -37,8 +38,6 @@ _VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 _EPISODES = "meta/episodes/chunk-000/file-{:03d}.parquet"
 #: Observed pictures of an episode that its statistics are of, evenly spread.
 _PICTURES = 16
-#: Of episodes without a video, whose environment's own rate nobody has noted.
-_DEFAULT_FPS = 30.0
 #: Observed texts that say what is to be done, as MiniGrid's.
 _TASK = "mission"
 
@@ -73,13 +72,13 @@ class Film:
             found = cls._of(episode.manifest)
             if found.size is not None:
                 return found
-        return cls(_DEFAULT_FPS, None)
+        return cls(DEFAULT_FPS, None)
 
     @classmethod
     def _of(cls, manifest: Manifest) -> "Film":
         if ArtifactKind.RENDERS not in manifest.artifacts or not manifest.frame_height or not manifest.frame_width:
-            return cls(_DEFAULT_FPS, None)
-        return cls(manifest.fps or _DEFAULT_FPS, (even(manifest.frame_height), even(manifest.frame_width)))
+            return cls(DEFAULT_FPS, None)
+        return cls(manifest.fps or DEFAULT_FPS, (even(manifest.frame_height), even(manifest.frame_width)))
 
     def obstacle(self, manifest: Manifest) -> str | None:
         """Why an episode can't be in the data set."""
