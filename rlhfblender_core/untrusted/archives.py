@@ -13,6 +13,8 @@ from rlhfblender_core.untrusted import limits
 _END, _END_BYTES, _LOCATOR, _LOCATOR_BYTES, _END64_BYTES = b"PK\x05\x06", 22, b"PK\x06\x07", 20, 56
 _MAX_COMMENT = 2**16
 _LOCAL_HEADER_BYTES = 30
+#: Those of everybody who writes such files; the others' readers raise errors of their own on damaged input.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 #: All that zipfile raises on damaged input, found by flipping bits.
 DAMAGED_ARCHIVE = (
@@ -20,7 +22,7 @@ DAMAGED_ARCHIVE = (
     zlib.error,
     struct.error,
     EOFError,
-    NotImplementedError,  # a method of compression that zipfile doesn't know
+    NotImplementedError,  # patched data, or strong encryption
     RuntimeError,
     ValueError,
     LookupError,
@@ -38,7 +40,8 @@ def open_archive(source: Path | IO[bytes]) -> Iterator[zipfile.ZipFile]:
     """A zip for reading, its list of members checked.
 
     Raises:
-        RefusedArchiveError: it has very many members, two of one name, overlapping ones, or is a zip bomb.
+        RefusedArchiveError: it has very many members, two of one name, overlapping ones or ones compressed in other ways
+            than usual, or is a zip bomb.
         zipfile.BadZipFile: it is no zip.
     """
     with contextlib.ExitStack() as stack:
@@ -75,6 +78,8 @@ def _check_members(archive: zipfile.ZipFile, size: int) -> None:
         raise RefusedArchiveError(f"has {len(members)} members, at most {limits.MAX_MEMBERS} are read")
     if len({member.filename for member in members}) != len(members):
         raise RefusedArchiveError("has two members of the same name")
+    if any(member.compress_type not in _METHODS for member in members):
+        raise RefusedArchiveError("is compressed by another method than deflate; zip it again")
     end = 0
     for member in sorted(members, key=lambda one: one.header_offset):
         if member.header_offset < end:

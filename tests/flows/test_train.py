@@ -18,13 +18,15 @@ SMALL = (
 
 def test_a_training_is_one_run_with_a_learning_curve(command_line: Callable[..., Any], data_root: Path) -> None:
     from prefect import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
     with get_client(sync_client=True) as client:
         flags = (*SMALL, "--total-timesteps", 128, "--checkpoint-every", 64)
         done = command_line("train", *flags, "--data-root", data_root)
         assert done.code == 0, done.err
         (run,) = [run for run in client.read_flow_runs() if run.parameters.get("data_root") == str(data_root)]
-        artifacts = [found for found in client.read_artifacts() if found.flow_run_id == run.id]
+        its_own = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        artifacts = client.read_artifacts(artifact_filter=its_own)
     assert run.state is not None
     assert run.state.message == f"2 checkpoints in {data_root}/models/study/, 3 episodes made, 0 already there"
     assert {"env:CartPole-v1", "exp:study"} <= set(run.tags)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import lzma
 import struct
 import tokenize
 import zipfile
@@ -254,3 +255,19 @@ def test_picture_that_is_cut_off_is_named(tmp_path: Path) -> None:
     file.write_bytes(picture_bytes("PNG", (200, 200))[:80])
     with pytest.raises(DataNotUsableError, match=r"0\.png: is no picture"), open_picture(file, file.name) as picture:
         picture.load()
+
+
+@pytest.mark.parametrize(
+    ("method", "raised"), [(zipfile.ZIP_BZIP2, OSError), (zipfile.ZIP_LZMA, lzma.LZMAError)], ids=["bzip2", "lzma"]
+)
+def test_methods_of_compression_that_nobody_uses_are_refused(method: int, raised: type[Exception]) -> None:
+    """Their libraries say of damaged bytes what nobody expects of a zip."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        archive.writestr("a.npy", bytes(1000))
+    content = bytearray(stream.getvalue())
+    content[40:50] = b"\xff" * 10  # within the member's data
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, pytest.raises(raised):
+        archive.read("a.npy")
+    with pytest.raises(RefusedArchiveError, match="another method than deflate"), open_archive(io.BytesIO(content)):
+        pass
