@@ -40,8 +40,8 @@ def open_archive(source: Path | IO[bytes]) -> Iterator[zipfile.ZipFile]:
     """A zip for reading, its list of members checked.
 
     Raises:
-        RefusedArchiveError: it has very many members, two of one name, overlapping ones or ones compressed in other ways
-            than usual, or is a zip bomb.
+        RefusedArchiveError: it has very many members, two of one name, or overlapping ones, is a zip bomb, or is
+            compressed by another method than deflate.
         zipfile.BadZipFile: it is no zip.
     """
     with contextlib.ExitStack() as stack:
