@@ -69,7 +69,13 @@ def _spaces() -> tuple[Any, Any]:
     return env.observation_space, env.action_space
 
 
-@pytest.mark.parametrize("agent", ["leaning", "forgetful", "remembering", "Predicting", "clean_rl"])
+@pytest.mark.parametrize(
+    "agent",
+    [
+        *("forgetful", "Predicting", "clean_rl"),
+        *(pytest.param(name, marks=pytest.mark.soak) for name in ("leaning", "remembering")),
+    ],
+)
 def test_the_bytes_don_t_depend_on_workers_or_repairs(tmp_path: Path, weights: Path, agent: str) -> None:
     kwargs = {"agent_kwargs": {"path": str(weights)}} if agent == "clean_rl" else {}
     for workers in (0, 1, 2):
