@@ -181,7 +181,7 @@ def _update_lines(record: ExperimentRecord, locations: Locations) -> Iterator[st
         f"Experiment {record.name} is one of {record.project}, its environment {record.env_id} {kwargs}".rstrip() + "."
     )
     with open_registry(locations.database_url, create=False) as registry:
-        yield _dependent(record.name, len(registry.list_episodes(record.name)))
+        yield _dependent(record.name, sum(row.episodes for row in registry.summarise(record.name)))
 
 
 def _dependent(name: str, episodes: int) -> str:

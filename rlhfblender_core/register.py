@@ -236,7 +236,7 @@ def follow_experiment(name: str, locations: Locations, *, follow: bool) -> Exper
 def experiments_of(registry: Registry, env_id: str) -> dict[str, int]:
     """Number of episodes of each experiment that studies the environment, by name."""
     studies = [record.name for record in registry.list_experiments() if record.env_id == env_id]
-    return {name: len(registry.list_episodes(name)) for name in studies}
+    return {name: sum(row.episodes for row in registry.summarise(name)) for name in studies}
 
 
 def delete_environment(env_id: str, database_url: str) -> None:
@@ -296,8 +296,8 @@ def list_registered(registry: Registry, project: str | None = None) -> Registere
 
 
 def _checkpoints(registry: Registry, experiment: ExperimentRecord) -> tuple[tuple[CheckpointRecord, int], ...]:
-    episodes = [episode.checkpoint for episode in registry.list_episodes(experiment.name)]
-    return tuple((record, episodes.count(record.label)) for record in registry.list_checkpoints(experiment.name))
+    episodes = {row.checkpoint: row.episodes for row in registry.summarise(experiment.name)}
+    return tuple((record, episodes.get(record.label, 0)) for record in registry.list_checkpoints(experiment.name))
 
 
 if __name__ == "__main__":

@@ -144,7 +144,8 @@ def _split_by_digest(
     key: CheckpointKey, episodes: Sequence[int], settings: RolloutSettings, sources: Sources
 ) -> tuple[tuple[int, ...], list[Refusal]]:
     """Those that these settings give, and those that were made otherwise."""
-    known = {row.number: row.request_digest for row in sources.registry.list_episodes(key.experiment, key.checkpoint)}
+    rows = sources.registry.find_episodes(key.experiment, key.checkpoint, episodes)
+    known = {row.number: row.request_digest for row in rows}
     manifests = read_manifests(sources.root, [EpisodeKey(key.experiment, key.checkpoint, n) for n in episodes])
     known |= {episode.episode: manifest.request_digest for episode, manifest in manifests.items()}
     others = [n for n in episodes if not settings.made(known.get(n, settings.digest))]
