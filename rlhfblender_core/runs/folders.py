@@ -185,5 +185,5 @@ def is_alive(folder: Path) -> bool:
             return False
     except (Timeout, PermissionError):
         return True
-    except FileNotFoundError:  # removed meanwhile
+    except (FileNotFoundError, FileExistsError):  # removed meanwhile: to take a lock makes its folder, and says either
         return False
