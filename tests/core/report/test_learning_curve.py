@@ -12,7 +12,7 @@ from rlhfblender_core.report.learning_curve import Series, draw_learning_curve
 
 @pytest.mark.parametrize(
     ("low", "high", "axis"),
-    [(22.0, 92.91, (20.0, 100.0, 20.0)), (-0.01145, 43.85, (-10.0, 50.0, 10.0)), (500.0, 500.0, (500.0, 700.0, 200.0))],
+    [(22.0, 92.91, (20.0, 100.0, 20.0)), (-0.01145, 43.85, (-10.0, 50.0, 10.0)), (500.0, 500.0, (500.0, 600.0, 100.0))],
 )
 def test_an_axis_has_round_numbers(low: float, high: float, axis: tuple[float, float, float]) -> None:
     assert round_axis(low, high) == pytest.approx(axis)
