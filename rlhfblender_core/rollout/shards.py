@@ -244,7 +244,7 @@ def _act_once(agent: Agent, settings: RolloutSettings) -> None:
     observation, _ = agent.stage.reset(seed=0)
     try:
         agent.policy.act(observation)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CheckpointNotUsableError(
             f"{settings.agent} can't act in {settings.environment.env_id}: {one_line(error)}. "
             "Check that it was trained on this environment."
