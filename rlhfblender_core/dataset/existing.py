@@ -142,7 +142,8 @@ class _Comparison:
 
     def unread(self) -> set[int]:
         """Numbers of the episodes whose manifests tell what no row does."""
-        return self._manifests.keys() - set().union(*self._digests.values())
+        known = self._digests.values()
+        return {number for number in self._manifests if not any(number in numbers for numbers in known)}
 
     def result(self, key: CheckpointKey, sample: Manifest | None, unindexed: Iterable[EpisodeRecord]) -> Existing:
         committed = frozenset[int]().union(*self._digests.values())
@@ -150,7 +151,10 @@ class _Comparison:
             key,
             committed,
             frozenset(self._complete),
-            {kind: frozenset(self._unnamed[kind] | (self._files[kind].keys() - committed)) for kind in ArtifactKind},
+            {
+                kind: frozenset(self._unnamed[kind]).union(n for n in self._files[kind] if n not in committed)
+                for kind in ArtifactKind
+            },
             {request: frozenset(numbers) for request, numbers in self._digests.items()},
             sample,
             tuple(unindexed),
