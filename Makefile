@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests start servers and browsers; two at a time leaves them room on two cores.
-JOBS ?= 2
+# Tests wait for servers, browsers and processes half of their time: four at a time keep two cores busy.
+JOBS ?= 4
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test lint types soak bench clean server deploy worker azurite

@@ -97,9 +97,14 @@ def open_existing_registry(url: str, *, reached_before: bool = False) -> "Regist
 
 
 @contextmanager
-def registry_if_any(url: str) -> Iterator["Registry | None"]:
-    """The registry at a database URL while the context lasts; None, and nothing made, if there is none."""
-    registry = open_existing_registry(url)
+def registry_if_any(url: str, *, reached_before: bool = False) -> Iterator["Registry | None"]:
+    """The registry at a database URL while the context lasts; None, and nothing made, if there is none.
+
+    Args:
+        url: as for :func:`open_registry`.
+        reached_before: likewise.
+    """
+    registry = open_existing_registry(url, reached_before=reached_before)
     if registry is None:
         yield None
     else:

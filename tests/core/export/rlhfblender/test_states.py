@@ -102,11 +102,23 @@ def test_an_emulator_goes_on_from_where_the_episode_was(data: DataSet, tmp_path:
     assert server.row(out, "Environment", "registration_id", "ALE/Pong-v5")["has_state_loading"] == 1
 
 
-def test_sticky_actions_have_states_that_arent_proved(data: DataSet, tmp_path: Path) -> None:
-    pytest.importorskip("ale_py")
-    out = exported(data, tmp_path, "ALE/Pong-v5", max_steps_per_episode=200)
-    assert len(server.states(out, "E", 0)) == 200
-    assert server.row(out, "Environment", "registration_id", "ALE/Pong-v5")["has_state_loading"] == 0
+@pytest.mark.parametrize(
+    ("env", "needs"),
+    [
+        ("ALE/Pong-v5", "ale_py"),  # sticky: the last action is in no state
+        ("Pong-v4", "ale_py"),  # the number of frames that are skipped is drawn
+        ("MiniGrid-Dynamic-Obstacles-5x5-v0", "minigrid"),
+    ],
+)
+@pytest.mark.parametrize("steps", [2, pytest.param(200, marks=pytest.mark.soak)])
+def test_what_chance_decides_is_not_proved_by_luck(
+    data: DataSet, tmp_path: Path, env: str, needs: str, steps: int
+) -> None:
+    pytest.importorskip(needs)
+    out = exported(data, tmp_path, env, max_steps_per_episode=steps)
+    loaded = server.states(out, "E", 0)
+    assert 0 < len(loaded) <= steps
+    assert server.row(out, "Environment", "registration_id", env)["has_state_loading"] == 0
 
 
 @pytest.mark.parametrize("env", ["BipedalWalker-v3", "LunarLander-v3"])
@@ -195,7 +207,7 @@ def test_an_import_takes_states_and_an_export_of_it_gives_them_back(data: DataSe
     assert (imported.made, imported.faults) == (2, ())
     assert not [note for note in imported.notes if "states" in note]
     with np.load(tmp_path / "again/episodes/Again/random/1.npz", allow_pickle=False) as arrays:
-        assert arrays["env_state.qpos"].shape == (len(arrays["rewards"]), 6)
+        assert arrays["env_state.qpos"].shape == arrays["env_state.qval"].shape == (len(arrays["rewards"]), 6)
     report = export(str(tmp_path / "back"), data_root=str(tmp_path / "again"))
     assert [(one.made, one.stateless) for one in report.checkpoints] == [(2, {})]
     for number in (0, 1):
