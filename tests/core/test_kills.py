@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -18,6 +19,7 @@ from rlhfblender_core.dataset.layout import RUNS
 from rlhfblender_core.delete import delete
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.import_data.run import import_data
+from rlhfblender_core.runs.folders import machine_folder, remove_dead_runs
 from rlhfblender_core.storage import DataRoot, open_data_root
 from tests.support import killing
 from tests.support.exporting import DataSet
@@ -177,6 +179,10 @@ class Kills:
 
     def nothing_is_left(self, place: Path) -> None:
         """No unfinished file, neither there nor in this machine's temporary folder."""
+        for folder in (place / RUNS, self.temporary / machine_folder().name):
+            for unnamed in folder.glob(".new-*"):  # killed before it was locked: dead in some seconds, or by its age
+                os.utime(unnamed, (0, 0))
+            remove_dead_runs(folder)
         unfinished = ("*.part", "*-journal", "staging-*", RUNS)
         assert [path for pattern in unfinished for path in place.rglob(pattern)] == []
         # The notes and the cache of who runs these tests are no temporary files.
