@@ -111,11 +111,13 @@ def _hdf5(file: Path) -> list[str]:
 
 
 def _rows(root: Path) -> list[str]:
-    """The registry's rows, but for times."""
+    """The registry's rows, but for times and for what it remembers of dead runs, which others look at and outlive."""
     found = []
     with closing(sqlite3.connect(root / "rlhfblender.db")) as connection:
         connection.row_factory = sqlite3.Row
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            if table in ("runs", "claims"):
+                continue
             for row in connection.execute(f"SELECT * FROM {table}"):
                 found.append(f"{table} {[(key, row[key]) for key in row.keys() if not key.endswith('_at')]}")  # noqa: SIM118 (a Row iterates over its values)
     return sorted(found)
@@ -225,7 +227,7 @@ def test_repair(count: int, kills: Kills, made: Path) -> None:
 @pytest.mark.parametrize(
     ("to", "count"),
     [
-        *((to, 1) for to in ("rlhfblender", "minari")),
+        ("rlhfblender", 1),
         *(pytest.param(to, 20, marks=_SOAK) for to in ("rlhfblender", "minari")),
         *(pytest.param(to, 5, marks=_SOAK) for to in ("hdf5", "datasets", "lerobot")),
     ],
@@ -255,8 +257,10 @@ def _number(path: str) -> str:
     return Path(path).stem.rpartition("_")[2]
 
 
-@pytest.mark.parametrize("layout", ["documented", "own"])
-@pytest.mark.parametrize("count", MANY)
+@pytest.mark.parametrize(
+    ("layout", "count"),
+    [("documented", 1), pytest.param("documented", 20, marks=_SOAK), pytest.param("own", 20, marks=_SOAK)],
+)
 def test_import(layout: str, count: int, kills: Kills, made: Path, tmp_path: Path) -> None:
     source, flags = made, {}
     if layout == "documented":
