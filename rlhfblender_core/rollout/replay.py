@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from rlhfblender_core.dataset.layout import ELAPSED_STEPS, ENV_STATE
 from rlhfblender_core.dataset.manifests import Manifest, PolicyRecord
+from rlhfblender_core.dataset.state_texts import is_state_text, state_of
 from rlhfblender_core.environments import (
     EnvironmentSpec,
     Trust,
     close_environment,
     flatten_observation,
+    free_closed_environments,
     make_environment,
 )
 from rlhfblender_core.environments.contained import contained, is_interrupt
@@ -206,7 +208,9 @@ def stored_states(arrays: Arrays) -> NDArray[np.object_]:
     states = np.empty((len(elapsed), 1), dtype=object)
     for step, steps in enumerate(elapsed):
         row = {name: column[step] for name, column in columns.items()}
-        states[step, 0] = {"state": row.get("", _nested(row)), "observation": None, "elapsed_steps": steps}
+        state = row.get("", _nested(row))
+        state = state_of(state) if is_state_text(state) else state
+        states[step, 0] = {"state": state, "observation": None, "elapsed_steps": steps}
     return states
 
 
@@ -335,13 +339,17 @@ def _goes_on(
     for step, action in enumerate(recorded.actions[start : start + _PROOF_STEPS], start + 1):
         env.step(action)
         found = flatten_observation(recorder.observation_space, recorder.observation)
-        if not all(_are_close(found[name], row) for name, row in recorded.observed.get(step, {}).items()):
+        expected = recorded.observed.get(step, {})
+        if expected.keys() == {ROOT} != found.keys():  # imported from where dictionaries are one row of numbers
+            found = {ROOT: np.concatenate([np.ravel(part) for part in found.values() if part.dtype.kind in "biuf"])}
+        if not all(name in found and _are_close(found[name], row) for name, row in expected.items()):
             return None
     return before, random_state(recorder)
 
 
 @contextmanager
 def _staged(replay: Replay) -> Iterator[tuple[RawRecorder, gym.Env[Any, Any]]]:
+    free_closed_environments()  # of earlier episodes
     with SeededGlobals(episode_seed(replay.run_seed, 0)):
         recorder = RawRecorder(make_environment(replay.environment, render=replay.render))
     try:
