@@ -16,7 +16,7 @@ from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.untrusted.archives import DAMAGED_ARCHIVE, RefusedArchiveError, open_archive
 
 #: Arrays that the page draws, by their names in the ``.npz``, beside ``obs`` and ``obs.<key>``.
-_SHOWN = frozenset({"actions", "probs", "action_mean", "action_std", "entropy", "values", "q_values"})
+_SHOWN = frozenset({"actions", "rewards", "probs", "action_mean", "action_std", "entropy", "values", "q_values"})
 #: Compressed bytes of an array above which only a page from a web server shows it: pictures, and very long episodes.
 _MAX_ARRAY_BYTES = 256 << 10
 #: Bytes of a step above which an array isn't drawn: pixels are no curves.
@@ -29,13 +29,16 @@ _LOCAL_HEADER_BYTES = 30
 _RAW_DEFLATE = -15
 
 
-def details(root: DataRoot, key: EpisodeKey, length: int) -> JsonValue:
+def details(root: DataRoot, key: EpisodeKey, length: int, *, is_finite: bool = True) -> JsonValue:
     """An episode's arrays for the page: ``[method, base64]`` by name, where method 8 is deflate and 0 is none.
+
+    None stands for an array that is too large for a script.
 
     Args:
         root: a local data root.
         key: the episode.
         length: its steps.
+        is_finite: whether its return is.
     """
     found: dict[str, JsonValue] = {}
     for kind in (ArtifactKind.REWARDS, ArtifactKind.UNCERTAINTY):
@@ -43,26 +46,33 @@ def details(root: DataRoot, key: EpisodeKey, length: int) -> JsonValue:
         if content is not None:
             found[kind] = [zipfile.ZIP_DEFLATED, _base64(_deflated(content))]
     if key.episode < ARRAYS_BELOW:
-        found |= _arrays(root.local_folder / artifact_path(ArtifactKind.EPISODES, key), length)
+        arrays = _arrays(root.local_folder / artifact_path(ArtifactKind.EPISODES, key), length)
+        # Where rewards add up to a number the file of their sums tells each of them.
+        rewards = arrays.pop("rewards", None)
+        found |= arrays if is_finite else arrays | {"step_rewards": rewards}
     return found
 
 
 def _arrays(path: Path, length: int) -> dict[str, JsonValue]:
-    """Members of an ``.npz``, as they are in it; none of one that is missing or damaged."""
+    """Members of an ``.npz``, as they are in it, None for those that are too large; none of a damaged file."""
     try:
         with open_archive(path) as archive:
-            members = [member for member in archive.infolist() if _is_shown(member, length)]
-            return {member.filename.removesuffix(".npy"): _member(archive, member) for member in members}
+            members = [member for member in archive.infolist() if _is_drawn(member, length)]
+            return {
+                member.filename.removesuffix(".npy"): _member(archive, member)
+                if member.compress_size <= _MAX_ARRAY_BYTES
+                else None
+                for member in members
+            }
     except (OSError, RefusedArchiveError, *DAMAGED_ARCHIVE):
         return {}  # verify.py says what is wrong with it
 
 
-def _is_shown(member: zipfile.ZipInfo, length: int) -> bool:
+def _is_drawn(member: zipfile.ZipInfo, length: int) -> bool:
     name = member.filename.removesuffix(".npy")
     is_known = name in _SHOWN or name == "obs" or name.startswith("obs.")
     is_plain = member.compress_type in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED) and not member.flag_bits & 1
-    is_small = member.compress_size <= _MAX_ARRAY_BYTES and member.file_size <= _HEADER_BYTES + _MAX_STEP_BYTES * length
-    return is_known and is_plain and is_small
+    return is_known and is_plain and member.file_size <= _HEADER_BYTES + _MAX_STEP_BYTES * length
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> JsonValue:

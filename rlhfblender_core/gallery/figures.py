@@ -17,7 +17,7 @@ from rlhfblender_core.storage import DataRoot
 #: pieces of all other numbers stay as they are.
 PIECE_NUMBERS = 1000
 #: Raised when a piece holds other things than before: those of older versions are written anew.
-_PIECE_VERSION = b"3"
+_PIECE_VERSION = b"4"
 
 
 @dataclass(frozen=True)

@@ -83,13 +83,15 @@ class Pieces:
 
     def _each_arrays(self, checkpoint: Checkpoint, block: Block) -> Iterator[tuple[bytes | None, JsonValue]]:
         """Cumulative rewards, and what a page from a disk shows, of each episode."""
-        lengths = dict(zip(block.numbers.tolist(), block.lengths.tolist(), strict=True))
+        figures = zip(block.lengths.tolist(), np.isfinite(block.returns).tolist(), strict=True)
+        known = dict(zip(block.numbers.tolist(), figures, strict=True))
         for batch in np.split(block.numbers, range(_BATCH, block.numbers.size, _BATCH)):
             keys = [EpisodeKey(checkpoint.key.experiment, checkpoint.key.checkpoint, n) for n in batch.tolist()]
             paths = [artifact_path(ArtifactKind.REWARDS, key) for key in keys]
             contents = read_many(self._root, paths)
             for key, path in zip(keys, paths, strict=True):
-                arrays = details(self._root, key, lengths[key.episode]) if self._root.is_local else None
+                length, is_finite = known[key.episode]
+                arrays = details(self._root, key, length, is_finite=is_finite) if self._root.is_local else None
                 yield contents.get(path), arrays
 
     def publish(self, name: str, value: JsonValue) -> None:
@@ -114,7 +116,7 @@ class _Chunks:
         if self._size >= _CHUNK_CHARACTERS:
             self.close()
         self._episodes[str(episode)] = arrays
-        self._size += sum(len(content) for _, content in arrays.values())
+        self._size += sum(len(packed[1]) for packed in arrays.values() if packed)
         return self._index
 
     def close(self) -> None:

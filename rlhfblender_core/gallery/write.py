@@ -137,7 +137,8 @@ class _Writer:
                 environment = checkpoint.first.environment.id
                 found.append((training_order(label, checkpoint.first.step), self._checkpoint(checkpoint)))
         shown = [summary for _, summary in sorted(found, key=lambda pair: pair[0])]
-        return {"name": name, "environment": environment, "checkpoints": shown} if shown else None
+        facts = {"name": name, "environment": environment, **_action_facts(self._registry, environment)}
+        return {**facts, "checkpoints": shown} if shown else None
 
     def _checkpoint(self, checkpoint: Checkpoint) -> JsonValue:
         without_manifest = np.setdiff1d(checkpoint.files[ArtifactKind.EPISODES], checkpoint.numbers)
@@ -153,6 +154,14 @@ class _Writer:
         self.checkpoints += 1
         self.episodes += sum(block.size for block in lengths)
         return summary_json(checkpoint, np.concatenate(returns), np.concatenate(lengths), pieces)
+
+
+def _action_facts(registry: Registry | None, environment: str) -> dict[str, JsonValue]:
+    """The lowest action of a ``Discrete`` space, which labels and probabilities begin with, and the labels of today."""
+    known = registry.find_environment(environment) if registry is not None and environment else None
+    first = known.action_space.get("start") if known is not None else None
+    names = known.action_names if known is not None else None
+    return {"firstAction": first if isinstance(first, int) else 0, "actions": list(names) if names else None}
 
 
 def _page(experiments: Sequence[Mapping[str, JsonValue]], notes: Sequence[str]) -> bytes:

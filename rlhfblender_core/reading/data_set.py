@@ -3,7 +3,7 @@
 ``open_data_set("data")`` takes any fsspec URL. Names are Minari's and LeRobot's where they mean the same.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -137,11 +137,7 @@ class DataSet(Sequence[Episode]):
         Raises:
             InvalidParameterError: it is no condition.
         """
-        from rlhfblender_core.dataset.publish import episode_record  # with SQLAlchemy, which reading never needs
-        from rlhfblender_core.dataset.where import parse_where
-
-        meant = parse_where(condition)
-        return self.filter_episodes(lambda episode: meant.matches(episode_record(episode.manifest)))
+        return self.filter_episodes(_Meets(condition))
 
     def episode(self, number: int) -> Episode:
         """Episode ``number`` of the one checkpoint that is chosen.
@@ -154,23 +150,32 @@ class DataSet(Sequence[Episode]):
                 f"Episode {number} of which checkpoint? Choose by experiment() and checkpoint(): "
                 f"{', '.join(f'{key.experiment}/{key.checkpoint}' for key in self.keys[:8])}."
             )
-        found = next((episode for episode in self if episode.number == number), None)
-        if found is None:
-            raise InvalidParameterError(f"{self.keys[0].experiment}/{self.keys[0].checkpoint} has no episode {number}.")
-        return found
+        key = self.keys[0]
+        found = list(self._chosen([EpisodeKey(key.experiment, key.checkpoint, number)])) if number >= 0 else []
+        if not found:
+            raise InvalidParameterError(f"{key.experiment}/{key.checkpoint} has no episode {number}.")
+        return found[0]
 
     def __iter__(self) -> Iterator[Episode]:
         """The episodes, their manifests read some at a time: memory doesn't grow with their number."""
-        for key in self.keys:
-            numbers = iter(self._numbers(key))
-            while batch := list(islice(numbers, _BATCH)):
-                yield from self._chosen([EpisodeKey(key.experiment, key.checkpoint, number) for number in batch])
+        return self._read(self._keys())
 
     iterate_episodes = __iter__
+
+    def _keys(self) -> Iterator[EpisodeKey]:
+        """Of all episodes, whatever the conditions."""
+        for key in self.keys:
+            for number in self._numbers(key):
+                yield EpisodeKey(key.experiment, key.checkpoint, number)
 
     def _numbers(self, key: CheckpointKey) -> list[int]:
         names = list_sizes(self.root, manifest_folder(key))
         return sorted(number for name in names if (number := parse_episode_number(name, ".json")) is not None)
+
+    def _read(self, keys: Iterable[EpisodeKey]) -> Iterator[Episode]:
+        keys = iter(keys)
+        while batch := list(islice(keys, _BATCH)):
+            yield from self._chosen(batch)
 
     def _chosen(self, keys: Sequence[EpisodeKey]) -> Iterator[Episode]:
         contents = read_many(self.root, [manifest_path(key) for key in keys])
@@ -189,7 +194,9 @@ class DataSet(Sequence[Episode]):
     def __getitem__(self, index: Any) -> Any:
         """The episode at a place in the order, or a list of those of a slice."""
         if isinstance(index, slice):
-            return list(islice(self, *index.indices(len(self))))
+            if self.conditions:
+                return list(self)[index]
+            return list(self._read(list(self._keys())[index]))
         place = range(len(self))[index]
         if self.conditions:
             return next(islice(self, place, None))
@@ -249,7 +256,23 @@ class DataSet(Sequence[Episode]):
         """A map-style data set of windows: see :class:`rlhfblender_core.reading.windows.Windows`."""
         from rlhfblender_core.reading.windows import Windows
 
-        return Windows(self, length, stride or length, tuple(keys))
+        return Windows(self, length, length if stride is None else stride, tuple(keys))
+
+
+class _Meets:
+    """A condition in words; it goes to other processes as such."""
+
+    def __init__(self, text: str) -> None:
+        from rlhfblender_core.dataset.publish import episode_record  # with SQLAlchemy, which reading never needs
+        from rlhfblender_core.dataset.where import parse_where
+
+        self._where, self._record = parse_where(text), episode_record
+
+    def __call__(self, episode: Episode) -> bool:
+        return self._where.matches(self._record(episode.manifest))
+
+    def __reduce__(self) -> tuple[type["_Meets"], tuple[str]]:
+        return _Meets, (self._where.text,)
 
 
 #: Columns of :meth:`DataSet.to_pandas`, and where each comes from.

@@ -231,7 +231,7 @@ class Episode:
         """
         place = {"experiment": self.experiment, "checkpoint": self.checkpoint, "episode": self.number}
         with self.open() as arrays:
-            columns = {name: arrays[name] for name in arrays if _has_rows(name)}
+            columns = {name: arrays[name] for name in arrays if has_rows(name)}
         columns["uncertainty"] = self.uncertainty
         for t in range(len(self)):
             row = {name: _plain(column[t]) for name, column in columns.items()}
@@ -324,7 +324,8 @@ class Episode:
         return Path(folder)
 
 
-def _has_rows(name: str) -> bool:
+def has_rows(name: str) -> bool:
+    """Whether an array of that name has a row per step."""
     return name not in _OF_EPISODE and not name.startswith(_FINAL)
 
 

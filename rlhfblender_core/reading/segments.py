@@ -2,6 +2,7 @@
 
 import random
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -110,11 +111,9 @@ def pair_segments(episodes: Iterable[Episode], length: int, seed: int = 0) -> It
         length: steps of a piece.
         seed: decides places and order.
     """
-    waiting: list[Segment] = []
+    waiting: deque[Segment] = deque()  # all of one episode: any other one's would have made a pair
     for segment in cut_segments(episodes, length, seed):
-        other = next((one for one in waiting if one.episode.key != segment.episode.key), None)
-        if other is None:
-            waiting.append(segment)
+        if waiting and waiting[0].episode.key != segment.episode.key:
+            yield waiting.popleft(), segment
         else:
-            waiting.remove(other)
-            yield other, segment
+            waiting.append(segment)

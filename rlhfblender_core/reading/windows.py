@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from rlhfblender_core.dataset.layout import EpisodeKey
 from rlhfblender_core.errors import InvalidParameterError
-from rlhfblender_core.reading.episode import Episode
+from rlhfblender_core.reading.episode import Episode, has_rows
 
 if TYPE_CHECKING:
     from rlhfblender_core.reading.data_set import DataSet
@@ -30,12 +30,15 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
         keys: arrays by their names in the ``.npz``.
 
     Raises:
-        InvalidParameterError: length or stride is no positive number.
+        InvalidParameterError: length or stride is no positive number, or no array is named. Reading a window raises it
+            where an episode has no such array of numbers with a row per step.
     """
 
     def __init__(self, episodes: "DataSet", length: int, stride: int, keys: Sequence[str]) -> None:
         if length < 1 or stride < 1:
             raise InvalidParameterError(f"Windows have a length and a stride of 1 or more, not {length} and {stride}.")
+        if not keys:
+            raise InvalidParameterError("Windows have at least one array: name it in keys.")
         self._root, self._length, self._stride, self._keys = episodes.root, length, stride, tuple(keys)
         self._checkpoints = {key: place for place, key in enumerate(episodes.keys)}
         self._names = list(episodes.keys)
@@ -71,7 +74,11 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
                     raise InvalidParameterError(
                         f"Episode {episode.id} has no {absent[0]!r}; it has {', '.join(arrays)}."
                     )
-                self._last = place, {name: arrays[name] for name in self._keys}
+                columns = {name: arrays[name] for name in self._keys}
+            for name, column in columns.items():
+                if not has_rows(name) or column.dtype.kind not in "biuf":
+                    raise InvalidParameterError(f"Windows hold numbers with a row per step, which {name!r} isn't.")
+            self._last = place, columns
         return self._last[1]
 
 
@@ -82,6 +89,6 @@ def _checkpoint(episode: Episode) -> Any:
 
 
 def _padded(rows: np.ndarray[Any, Any], length: int) -> torch.Tensor:
-    padded = np.zeros((length, *rows.shape[1:]), rows.dtype)
+    padded = np.zeros((length, *rows.shape[1:]), rows.dtype.newbyteorder("="))
     padded[: len(rows)] = rows
     return torch.from_numpy(padded)

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
+from rlhfblender_core.environments.spaces import describe_space
 from rlhfblender_core.gallery import write_gallery
+from rlhfblender_core.registry import EnvironmentRecord, open_registry
 from tests.support.file_server import served_folder
 from tests.support.gallery_page import OpenPage, Page, fits, pause, readings
 from tests.support.synthetic import ACTIONS, Synthetic
@@ -96,6 +99,12 @@ SPACES: dict[str, tuple[Callable[[int], dict[str, np.ndarray]], tuple[str, ...] 
         None,
         {"Action": ["Action"], "Probability": ["[0]", "[1]", "[2]"], "Observation": ["[0]"]},
     ),
+    "half floats": (lambda n: {"obs": rows(n, 2, dtype="<f2")}, None, {"Observation": ["[0]", "[1]"]}),
+    "commas": (
+        lambda n: {"obs.x, %22y%22": rows(n, 20)},
+        None,
+        {"Observation": [f'x, "y"[{index}]' for index in range(4)]},
+    ),
     "hostile": (
         lambda n: {"actions": rows(n, dtype="<i8") % 2, "obs." + EVIL.replace("/", "%2F"): rows(n)},
         (EVIL, "' onclick='alert(1)"),
@@ -165,3 +174,47 @@ def test_served_pages_read_the_episodes_own_files(open_page: OpenPage, tmp_path:
         page.click(".card >> nth=1")
         check_details(page, published(tmp_path, 1), can_seek=with_ranges)
     assert any(path.endswith("/1.npz") for path in requests)
+
+
+def test_names_with_commas_and_quotes_are_chosen_and_linked_to(open_page: OpenPage, spaces_root: Path) -> None:
+    page = open_page(spaces_root, "commas")
+    page.click(".card >> nth=0")
+    page.wait_for_selector("input[data-obs]")
+    page.fill("input[data-obs]", r'"x, \"y\"[3]" "x, \"y\"[17]", nonsense')
+    page.press("input[data-obs]", "Enter")
+    page.wait_for_selector(".reading >> text=/^17$/")
+    again = open_page(spaces_root, page.evaluate("location.hash").removeprefix("#/"))
+    again.wait_for_selector(".plot")
+    assert list(readings(again)) == ["reward", "uncertainty", 'x, "y"[3]', 'x, "y"[17]']
+
+
+def test_labels_begin_with_the_space_s_first_action(open_page: OpenPage, tmp_path: Path) -> None:
+    """Also where no action of an episode says that 0 isn't the first one."""
+
+    def arrays(length: int) -> dict[str, np.ndarray]:
+        return {"actions": rows(length, dtype="<i8") % 2 + 1, "probs": np.tile(np.array([0.5, 0.2, 0.3]), (length, 1))}
+
+    root = Synthetic(tmp_path, "E", "demo", 1, 0, 12, actions=None, own_arrays=arrays).publish()
+    space = describe_space(spaces.Discrete(3, start=1))
+    with open_registry(f"sqlite:///{tmp_path}/rlhfblender.db") as registry:
+        registry.ensure_environment(EnvironmentRecord(env_id="Made/Up-v0", action_space=space, action_names=ACTIONS))
+        write_gallery(root, registry=registry)
+    page = open_page(tmp_path)
+    page.click(".card >> nth=0")
+    page.wait_for_selector(".action-label", state="visible")
+    assert page.text_content(".action-label") == "left · 50 %"
+    assert readings(page)["Action"] == "left (1)"
+    assert set(ACTIONS) <= set(readings(page))
+
+
+def test_rewards_that_add_up_to_no_number_are_shown(open_page: OpenPage, tmp_path: Path) -> None:
+    root = Synthetic(tmp_path, "E", "demo", 1, 0, 12).publish()
+    write_gallery(root)
+    rewards = tmp_path / "rewards/E/demo/0.npy"
+    np.save(rewards, np.full_like(np.load(rewards), np.nan))
+    with served_folder(tmp_path, with_ranges=True) as (address, _):
+        page = open_page(address)
+        page.click(".card >> nth=0")
+        page.wait_for_selector(".plot")
+        said = readings(page)
+    assert float(said["reward"]) == pytest.approx(dict(np.load(tmp_path / "episodes/E/demo/0.npz"))["rewards"][0], 0.01)

@@ -33,6 +33,7 @@ class FaultProxy:
         latency_s: how much later every answer comes.
         faults: how many there were.
         requests: method and path with query of each request, in order.
+        most_at_once: the highest number of requests that were under way at the same time.
     """
 
     target: str
@@ -42,7 +43,9 @@ class FaultProxy:
     latency_s: float = 0.0
     faults: int = 0
     requests: list[tuple[str, str]] = field(default_factory=list)
+    most_at_once: int = 0
     url: str = ""
+    _under_way: int = 0
     _random: random.Random = field(default_factory=lambda: random.Random(0))
 
     @contextlib.contextmanager
@@ -70,7 +73,12 @@ class FaultProxy:
             session = ClientSession(auto_decompress=False, cookie_jar=DummyCookieJar(), connector=TCPConnector(limit=0))
 
             async def handle(request: Any) -> Any:
-                return await self._handle(session, request)
+                self._under_way += 1
+                self.most_at_once = max(self.most_at_once, self._under_way)
+                try:
+                    return await self._handle(session, request)
+                finally:
+                    self._under_way -= 1
 
             app = web.Application(client_max_size=1 << 30)
             app.router.add_route("*", "/{path:.*}", handle)

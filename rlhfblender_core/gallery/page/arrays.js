@@ -5,7 +5,7 @@
 const MAX_UNPACKED = 64e6, MAX_FETCHED = 16e6, MAX_WHOLE = 128e6;
 /** Bytes of a step above which an array isn't fetched: a picture that isn't drawn as curves. */
 const MAX_STEP = 4096;
-const SHOWN_ARRAYS = /^(actions|probs|action_mean|action_std|entropy|values|q_values|obs|obs\..+)$/;
+const SHOWN_ARRAYS = /^(actions|rewards|probs|action_mean|action_std|entropy|values|q_values|obs|obs\..+)$/;
 
 /** The arrays that there are, by name: {shape, values}, each with a row per step. */
 async function loadArrays(episode) {
@@ -13,7 +13,7 @@ async function loadArrays(episode) {
   const sources = isServed ? [servedArrays, scriptArrays] : [scriptArrays];
   for (const source of sources) {
     const packed = await source(episode).catch(() => null);
-    if (packed && packed.size) return unpackAll(packed, episode.length);
+    if (packed && packed.size) return Object.assign(await unpackAll(packed, episode.length), { isCut: packed.isCut });
   }
   return new Map();
 }
@@ -38,7 +38,9 @@ function isPicture({ shape, code }) {
 async function scriptArrays(episode) {
   if (episode.chunk === null) return new Map();
   const found = (await load(`${episode.piece}-${episode.chunk}`))[String(episode.n)] ?? {};
-  return new Map(Object.entries(found).map(([name, [method, text]]) => [name, { method, bytes: bytes(text) }]));
+  const arrays = new Map(Object.entries(found).flatMap(([name, packed]) => (packed ? [[name, { method: packed[0], bytes: bytes(packed[1]) }]] : [])));
+  arrays.isCut = Object.values(found).includes(null); // some are too large for scripts
+  return arrays;
 }
 
 /** From the episode's own files. */
@@ -68,7 +70,7 @@ async function members(url, length) {
   const small = listed(list).filter((member) => member.unpacked <= 1024 + MAX_STEP * length);
   return (await Promise.all(small.map(async (member) => {
     const content = await memberBytes(url, tail, member).catch(() => null);
-    return content ? [[member.name, { method: member.method, bytes: content }]] : [];
+    return content ? [[member.name === "rewards" ? "step_rewards" : member.name, { method: member.method, bytes: content }]] : [];
   }))).flat();
 }
 
@@ -138,12 +140,21 @@ function parseNpy(content) {
   const header = new TextDecoder("latin1").decode(content.subarray(10, start));
   const [, order, code] = /'descr': '([<|=])([fiub]\d)'/.exec(header) ?? [];
   const shape = (/'shape': \(([\d, ]*)\)/.exec(header)?.[1] ?? "").split(",").filter((side) => side.trim()).map(Number);
-  const Numbers = NUMBER_ARRAYS[code];
+  const Numbers = code === "f2" ? Uint16Array : NUMBER_ARRAYS[code];
   if (!order || !Numbers || header.includes("'fortran_order': True")) throw new Error("not an array that is drawn");
   const count = shape.reduce((product, side) => product * side, 1);
   if (content.length - start !== count * Numbers.BYTES_PER_ELEMENT) throw new Error("of another length than it claims");
   const values = new Numbers(content.slice(start).buffer);
+  if (code === "f2") return { shape, code, values: Float32Array.from(values, fromHalf) };
   return { shape, code, values: typeof values[0] === "bigint" ? Float64Array.from(values, Number) : values };
+}
+
+/** The number that 16 bits hold (IEEE 754, binary16). */
+function fromHalf(bits) {
+  const exponent = (bits >> 10) & 31, fraction = bits & 1023;
+  const size = exponent === 31 ? (fraction ? NaN : Infinity)
+    : exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24;
+  return bits >> 15 ? -size : size;
 }
 
 function bytes(text) {

@@ -20,10 +20,24 @@ function plainName(name) {
   }
 }
 
+/** A name in a list of names, and the names of such a list: in quotes where it has what separates them. */
+const quotedName = (name) => (/[\s,"]/.test(name) ? JSON.stringify(name) : name);
+
+function typedNames(text) {
+  return (text.match(/"(?:[^"\\]|\\.)*"|[^\s,]+/g) ?? []).map((name) => {
+    try {
+      return name.startsWith('"') ? JSON.parse(name) : name;
+    } catch {
+      return name;
+    }
+  });
+}
+
 class Details {
   /** @param chosen names of observations (obs) and of parts of the action (act) that were chosen; @param onChoose is told others */
   constructor({ arrays, episode, chosen, onChoose, onSeek }) {
     Object.assign(this, { arrays, episode, chosen, onChoose, common: { length: episode.length, onSeek } });
+    this.first = episode.checkpoint.firstAction ?? 0;
     this.names = episode.checkpoint.actions;
     this.tracks = [
       ...this.actionTracks(), ...this.columns("probs", "Probability", { bounds: [0, 1], names: this.names }),
@@ -47,11 +61,17 @@ class Details {
     return /^[iub]/.test(this.arrays.get("actions")?.code ?? "");
   }
 
-  /** Whether an action is the number of its probability; a space that begins at another number than 0 has others. */
+  /** Whether an action, counted from the space's first one, is the number of its probability: what isn't known to be isn't said. */
   get areNumbered() {
     const { values } = this.arrays.get("actions") ?? { values: [] };
+    const count = this.width("probs") || this.width("q_values") || this.names?.length || Infinity;
     return this.areChoices && this.width("actions") === 1
-      && values.every((action) => action >= 0 && action < (this.width("probs") || this.width("q_values") || Infinity));
+      && values.every((action) => action >= this.first && action < this.first + count);
+  }
+
+  /** An action's label; undefined where it has none. */
+  nameOf(action) {
+    return this.areNumbered ? this.names?.[action - this.first] : undefined;
   }
 
   /** What is done at a step, for the label over the picture; null where it isn't known. */
@@ -59,12 +79,13 @@ class Details {
     if (!this.arrays.has("actions")) return null;
     const { values } = this.arrays.get("actions"), width = this.width("actions");
     if (!this.areChoices || width > 1) {
-      const shown = Array.from(values.slice(step * width, step * width + Math.min(width, 4)), formatNumber);
+      const shown = Array.from(values.slice(step * width, step * width + Math.min(width, 4)), (value, index) =>
+        `${this.areChoices || !this.names?.[index] ? "" : `${this.names[index]} `}${formatNumber(value)}`);
       return shown.join("  ") + (width > 4 ? " …" : "");
     }
     const action = values[step], among = this.width("probs");
-    const probability = this.areNumbered && action < among ? this.arrays.get("probs").values[step * among + action] : null;
-    return (this.names?.[action] ?? `action ${action}`) + (probability === null ? "" : ` · ${Math.round(probability * 100)} %`);
+    const probability = this.areNumbered && among ? this.arrays.get("probs").values[step * among + action - this.first] : null;
+    return (this.nameOf(action) ?? `action ${action}`) + (probability === null ? "" : ` · ${Math.round(probability * 100)} %`);
   }
 
   actionTracks() {
@@ -81,8 +102,8 @@ class Details {
   }
 
   strip(index, width) {
-    const names = width === 1 ? this.names : null;
-    const text = (action) => (names?.[action] === undefined ? (width === 1 ? `action ${action}` : String(action)) : `${names[action]} (${action})`);
+    const name = (action) => (width === 1 ? this.nameOf(action) : undefined);
+    const text = (action) => (name(action) === undefined ? (width === 1 ? `action ${action}` : String(action)) : `${name(action)} (${action})`);
     return new Strip({ ...this.common, title: width === 1 ? "Action" : `Action [${index}]`, values: this.column("actions", index), text });
   }
 
@@ -91,7 +112,7 @@ class Details {
     const width = Math.min(COLOURS, this.width(name));
     if (!width) return [];
     const series = Array.from({ length: width }, (_, index) =>
-      ({ name: names?.[index] ?? (this.areNumbered ? String(index) : `[${index}]`), values: this.column(name, index) }));
+      ({ name: names?.[index] ?? (this.areNumbered ? String(this.first + index) : `[${index}]`), values: this.column(name, index) }));
     const more = this.width(name) > width ? `, the first ${width}` : "";
     return [new Plot({ ...this.common, title: `${title}${more}`, series, ...options })];
   }
@@ -99,7 +120,8 @@ class Details {
   rewardTracks() {
     if (!this.arrays.has("rewards")) return [];
     const growing = this.column("rewards"); // the file holds the return so far
-    const rewards = growing.map((value, step) => value - (step ? growing[step - 1] : 0));
+    const own = this.arrays.get("step_rewards")?.values; // what NaN and infinity in a sum hide
+    const rewards = growing.map((value, step) => own?.[step] ?? value - (step ? growing[step - 1] : 0));
     const choice = element("span", { class: "choice", role: "group", "aria-label": "Reward curve" });
     const track = new Plot({ ...this.common, title: "Reward", series: [{ name: "reward", values: rewards }], tools: [choice] });
     choice.append(...[["per step", rewards], ["so far", growing]].map(([label, values], index) => {
@@ -162,13 +184,14 @@ class Details {
   }
 
   list(kind, all, chosen) {
-    const input = element("input", { class: "observed", type: "text", value: [...chosen].join(", "), [`data-${kind}`]: "",
+    const text = () => [...chosen].map(quotedName).join(", ");
+    const input = element("input", { class: "observed", type: "text", value: text(), [`data-${kind}`]: "",
       "aria-label": KINDS[kind], title: `${all.length} numbers, ${all[0].name} to ${all.at(-1).name}` });
     input.addEventListener("change", () => {
-      const wanted = input.value.split(/[\s,]+/).map((name) => (/^\d+$/.test(name) ? `[${name}]` : name));
+      const wanted = typedNames(input.value).map((name) => (/^\d+$/.test(name) ? `[${name}]` : name));
       const names = all.map(({ name }) => name).filter((name) => wanted.includes(name)).slice(0, COLOURS);
       if (names.length) this.onChoose(kind, names);
-      else input.value = [...chosen].join(", ");
+      else input.value = text();
     });
     return element("span", {}, input, element("span", { class: "muted many" }, ` of ${all.length.toLocaleString("en")}`));
   }
@@ -182,8 +205,8 @@ class Details {
     }
     const lacks = [!this.arrays.has("rewards") && "no readable rewards",
       !this.tracks.some((track) => track.names.includes("uncertainty")) && "no uncertainty"].filter(Boolean);
-    const isShort = location.protocol === "file:" && this.episode.has("arrays") && !this.arrays.has("actions");
+    const isShort = location.protocol === "file:" && this.episode.has("arrays") && (this.arrays.isCut || !this.arrays.has("actions"));
     return [lacks.length ? `This episode has ${lacks.join(" and ")}.` : "",
-      isShort ? "Actions and observations are shown when the page comes from a web server." : ""].filter(Boolean).join(" ");
+      isShort ? `${this.arrays.has("actions") ? "Longer arrays" : "Actions and observations"} are shown when the page comes from a web server.` : ""].filter(Boolean).join(" ");
   }
 }

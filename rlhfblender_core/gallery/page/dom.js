@@ -23,11 +23,12 @@ function setAttributes(target, attributes) {
   }
 }
 
-/** 1234.5 as "1,234.5": as many digits as its size deserves. */
-function formatNumber(value) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+/** 1234.5 as "1,234.5": as many digits as its size deserves; of tiny and huge ones as many as are wanted. */
+function formatNumber(value, wanted = 3) {
+  if (value === null || value === undefined) return "–";
+  if (!Number.isFinite(value)) return Number.isNaN(value) ? "NaN" : value > 0 ? "∞" : "-∞";
   const size = Math.abs(value);
-  if (size !== 0 && (size < 0.001 || size >= 1e7)) return value.toExponential(2).replace("e+", "e");
+  if (size !== 0 && (size < 0.001 || size >= 1e7)) return Number(value.toPrecision(wanted)).toExponential().replace("e+", "e");
   const digits = Number.isInteger(value) || size >= 1000 ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : 3;
   return value.toLocaleString("en", { maximumFractionDigits: digits });
 }

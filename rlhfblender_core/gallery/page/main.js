@@ -86,7 +86,7 @@ function query() {
   if ($("sort").value !== "n:1") parts.set("sort", $("sort").value);
   for (const id of [...BOUNDS, "ended"]) if ($(id).value !== "") parts.set(id, $(id).value);
   if (viewer.episode && viewer.across) parts.set("across", viewer.across);
-  for (const [kind, names] of Object.entries(viewer.chosen)) if (viewer.episode) parts.set(kind, names.join(","));
+  for (const [kind, names] of Object.entries(viewer.chosen)) if (viewer.episode) names.forEach((name) => parts.append(kind, name));
   return parts.size ? `?${parts}` : "";
 }
 
@@ -121,7 +121,7 @@ function readSettings(settings) {
   }
   const across = Number(settings.get("across") ?? 0);
   viewer.across = [...$("across").options].some(({ value }) => Number(value) === across) ? across : 0;
-  for (const kind of Object.keys(KINDS)) if (settings.has(kind)) viewer.chosen[kind] = settings.get(kind).split(",");
+  for (const kind of Object.keys(KINDS)) if (settings.has(kind)) viewer.chosen[kind] = settings.getAll(kind);
   return before !== query();
 }
 

@@ -1,6 +1,8 @@
 // Curves and a strip over the steps of an episode, with a cursor; pressing or dragging on them seeks, pointing reads.
 
 const PLOT_HEIGHT = 76, STRIP_HEIGHT = 26, COLOURS = 8;
+/** Pixels to each side over which several dense curves are averaged: they would hide each other. */
+const SMOOTH = 4;
 
 /** What every picture over the steps has: a heading with readings, a cursor, and the pointer. */
 class Track {
@@ -9,18 +11,19 @@ class Track {
    * @param names of what is read, one per reading
    * @param length steps of the episode
    * @param colour of the first reading, from 0; the others take the next ones
+   * @param colours of the readings, where they have their own
    */
-  constructor({ title, names, length, height, colour = 0, tools = [], onSeek }) {
-    Object.assign(this, { names, length, height, colour, cursorStep: 0, pointedStep: null });
-    this.readings = names.map((name, index) => element("output", { class: "reading", "data-name": name,
-      style: `--curve: var(--c${(colour + index) % COLOURS})` }));
+  constructor({ title, names, length, height, colour = 0, colours = null, tools = [], onSeek }) {
+    Object.assign(this, { names, length, height, cursorStep: 0, pointedStep: null });
+    this.styles = names.map((_, index) => `--curve: ${colours?.[index] ?? `var(--c${(colour + index) % COLOURS})`}`);
+    this.readings = names.map((name, index) => element("output", { class: "reading", "data-name": name, style: this.styles[index] }));
     this.picture = svg("svg", { class: "plot-picture", height, role: "img", "aria-label": title });
     this.cursor = element("div", { class: "cursor", "data-step": 0 });
     this.pointer = element("div", { class: "cursor is-pointer", hidden: "" });
     this.axis = element("div", { class: "plot-axis", "aria-hidden": "true", style: `height: ${height}px` });
     this.area = element("div", { class: "plot-area", style: `height: ${height}px` }, this.picture, this.pointer, this.cursor);
     const legend = element("span", { class: "readings" }, ...this.readings.map((reading, index) =>
-      element("span", { class: "legend", style: `--curve: var(--c${(colour + index) % COLOURS})` },
+      element("span", { class: "legend", style: this.styles[index] },
         ...(names.length > 1 ? [element("i"), element("span", {}, names[index])] : []), reading)));
     this.root = element("section", { class: "plot" },
       element("header", {}, element("h3", {}, title), ...tools, legend),
@@ -117,29 +120,50 @@ class Plot extends Track {
     }
     // One curve is filled from zero where it reaches it, else from below.
     const floor = this.low <= 0 && this.high >= 0 && this.high > this.low ? this.y(0) : this.height;
+    const faint = Math.min(0.24, 0.8 / this.series.length).toFixed(2);
     for (const [index, { values, band }] of this.series.entries()) {
-      const style = `--curve: var(--c${(this.colour + index) % COLOURS})`;
+      const style = this.styles[index];
       if (band) shapes.push(this.band(band, style));
       for (const run of this.runs(values)) {
-        const line = run.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
+        const line = pointsOf(run);
         if (this.series.length === 1 && !band) {
           shapes.push(svg("polygon", { style, points: `${run[0][0].toFixed(1)},${floor} ${line} ${run.at(-1)[0].toFixed(1)},${floor}` }));
         }
-        shapes.push(svg("polyline", { style, points: line }));
+        shapes.push(svg("polyline", { style: this.isDense ? `${style}; opacity: ${faint}` : style, points: line }));
       }
     }
+    shapes.push(...(this.isDense ? this.means() : []), ...this.ends());
     this.picture.replaceChildren(...shapes);
     const ticks = this.high > this.low ? [this.high, this.low] : [this.high];
     this.axis.replaceChildren(...ticks.map((value) => {
-      const label = element("span", {}, formatNumber(value));
+      const label = element("span", {}, formatNumber(value, 2));
       label.style.top = `${this.y(value)}px`;
       return label;
     }));
   }
 
+  /** Whether there are several curves of so many steps that they hide each other. */
+  get isDense() {
+    return this.series.length > 1 && this.length > this.width / 3;
+  }
+
+  means() {
+    const half = Math.round((SMOOTH * this.length) / this.width);
+    return this.series.flatMap(({ values }, index) => this.runs(smoothed(smoothed(values, half), half)).map((run) =>
+      svg("polyline", { style: this.styles[index], points: pointsOf(run) })));
+  }
+
+  /** A dot where a curve ends before the others. */
+  ends() {
+    return this.series.flatMap(({ values }, index) => {
+      const last = values.length - 1;
+      return last < this.length - 1 && Number.isFinite(values[last])
+        ? [svg("circle", { style: this.styles[index], cx: this.x(last), cy: this.y(values[last]), r: 3.2 })] : [];
+    });
+  }
+
   band([low, high], style) {
-    const points = [...this.runs(low).flat(), ...this.runs(high).flat().reverse()];
-    return svg("polygon", { style, points: points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ") });
+    return svg("polygon", { style, points: pointsOf([...this.runs(low).flat(), ...this.runs(high).flat().reverse()]) });
   }
 
   /** Runs of points without gaps; of the many points of one pixel the lowest and the highest. */
@@ -194,6 +218,22 @@ class Strip extends Track {
 
 /** The colour of a choice, which may be less than zero. */
 const colourOf = (choice) => `var(--c${((choice % COLOURS) + COLOURS) % COLOURS})`;
+
+const pointsOf = (run) => run.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
+
+/** The running mean of the finite values around each, as many before it as after it; NaN where there are none. */
+function smoothed(values, half) {
+  const sums = [0], counts = [0];
+  for (const value of values) {
+    const isKnown = Number.isFinite(value);
+    sums.push(sums.at(-1) + (isKnown ? value : 0));
+    counts.push(counts.at(-1) + (isKnown ? 1 : 0));
+  }
+  return Float64Array.from(values, (value, step) => {
+    const side = Math.min(half, step, values.length - 1 - step), from = step - side, to = step + side + 1;
+    return Number.isFinite(value) ? (sums[to] - sums[from]) / (counts[to] - counts[from]) : NaN;
+  });
+}
 
 /** Lowest and highest finite value. */
 function range(values) {

@@ -56,7 +56,10 @@ class Episode {
 }
 
 for (const experiment of experiments) {
-  for (const checkpoint of experiment.checkpoints) checkpoint.experiment = experiment.name;
+  for (const checkpoint of experiment.checkpoints) {
+    const { name, firstAction, actions } = experiment;
+    Object.assign(checkpoint, { experiment: name, firstAction, actions: actions ?? checkpoint.actions });
+  }
 }
 
 const pieces = new Map(), arrived = new Map();

@@ -28,21 +28,22 @@ async function loadAcross(experiment, checkpoint, number, wanted) {
 class TogetherPlayer extends ClockPlayer {
   constructor(episodes, onStep, onOpen) {
     super({ length: Math.max(...episodes.map(({ length }) => length)), fps: episodes.find(({ fps }) => fps)?.fps }, onStep);
-    this.tiles = episodes.map((episode) => this.tile(episode, onOpen));
-    this.root = element("div", { class: "tiles" }, ...this.tiles.map(({ root }) => root));
+    const colours = trainingColours(episodes);
+    this.tiles = episodes.map((episode, index) => this.tile(episode, colours[index], onOpen));
+    this.root = element("div", { class: episodes.length > 4 ? "tiles is-many" : "tiles" }, ...this.tiles.map(({ root }) => root));
     const columns = { 1: 1, 2: 2, 3: 3, 4: 2 }[episodes.length] ?? (episodes.length <= 9 ? 3 : 4);
     this.root.style.setProperty("--tiles", columns);
     this.root.style.setProperty("--rows", Math.ceil(episodes.length / columns));
   }
 
-  tile(episode, onOpen) {
+  tile(episode, colour, onOpen) {
     const { checkpoint } = episode;
     const video = episode.video ? element("video", { src: episode.video, preload: "auto", playsinline: "" }) : null;
     if (video) video.muted = true;
     const ending = element("span", { class: "tile-end" });
     const root = element("button", { class: "tile", type: "button", "data-label": checkpoint.label, title: "Open this episode" },
       element("span", { class: "tile-picture", style: `aspect-ratio: ${checkpoint.width || 3} / ${checkpoint.height || 2}` }, video ?? element("span", { class: "bare-text" }, "no video"), ending),
-      element("span", { class: "tile-text" }, element("strong", {}, checkpointTitle(checkpoint)),
+      element("span", { class: "tile-text" }, element("strong", {}, element("i", { style: `--curve: ${colour}` }), checkpointTitle(checkpoint)),
         element("span", {}, `${formatNumber(episode.return)} · ${plural(episode.length, "step")}`)));
     root.addEventListener("click", () => onOpen(episode));
     const made = { root, video, episode, ending };
@@ -95,14 +96,21 @@ class TogetherPlayer extends ClockPlayer {
   }
 }
 
+/** A colour for each, from the first checkpoint to the last; what isn't trained is grey. */
+function trainingColours(episodes) {
+  const last = Math.max(1, episodes.length - 1);
+  return episodes.map(({ checkpoint }, index) => (NO_STEP_LABELS_FIRST.includes(checkpoint.label) ? "var(--muted)"
+    : `color-mix(in oklch, var(--c0) ${Math.round((index / last) * 100)}%, var(--c1))`));
+}
+
 /** The returns so far of several episodes in one picture, and their uncertainties in another. */
 async function togetherTracks(episodes, length, onSeek) {
-  const shown = episodes.slice(0, COLOURS);
-  const arrays = await Promise.all(shown.map(loadArrays));
+  const arrays = await Promise.all(episodes.map(loadArrays)), colours = trainingColours(episodes);
   const track = (name, title) => {
-    const series = shown.flatMap(({ checkpoint }, index) => (arrays[index].get(name)?.values.some(Number.isFinite)
-      ? [{ name: shortLabel(checkpoint.label), values: Float64Array.from(arrays[index].get(name).values) }] : []));
-    return series.length ? [new Plot({ title, series, length, onSeek, height: 150 })] : [];
+    const shown = episodes.map((_, index) => index).filter((index) => arrays[index].get(name)?.values.some(Number.isFinite));
+    const series = shown.map((index) => ({ name: shortLabel(episodes[index].checkpoint.label),
+      values: Float64Array.from(arrays[index].get(name).values) }));
+    return series.length ? [new Plot({ title, series, length, onSeek, height: 150, colours: shown.map((index) => colours[index]) })] : [];
   };
   return [...track("rewards", "Return so far"), ...track("uncertainty", "Uncertainty")];
 }

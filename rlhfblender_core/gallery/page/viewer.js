@@ -66,6 +66,7 @@ class Viewer {
     });
     const { player } = this;
     this.length = player.length;
+    player.tiles.find((tile) => tile.episode.checkpoint === episode.checkpoint)?.root.classList.add("is-current");
     $("screen").replaceChildren(player.root);
     $("screen").classList.remove("bare");
     player.setSpeed(Number($("speed").value));

@@ -87,3 +87,15 @@ def test_only_the_first_episodes_have_their_arrays_in_scripts(tmp_path: Path) ->
         publish(tmp_path, {"actions": np.arange(5)}, EpisodeKey("E", "random", number))
     assert set(shown(tmp_path, EpisodeKey("E", "random", ARRAYS_BELOW - 1))) == {"actions"}
     assert shown(tmp_path, EpisodeKey("E", "random", ARRAYS_BELOW)) == {}
+
+
+def test_rewards_of_a_return_that_is_no_number_and_what_is_too_large_for_a_script(tmp_path: Path) -> None:
+    rewards = np.array([1.0, np.nan, np.inf] + [0.0] * 97)
+    noise = np.random.default_rng(0).normal(size=(100, 500))  # compresses to more than a script holds
+    publish(tmp_path, {"rewards": rewards, "obs": noise, "actions": np.zeros(100)})
+    usual, found = (details(open_data_root(str(tmp_path)), KEY, 100, is_finite=known) for known in (True, False))
+    assert isinstance(usual, dict)
+    assert isinstance(found, dict)
+    assert set(usual) == {"obs", "actions"}
+    np.testing.assert_array_equal(read(found["step_rewards"]), rewards)
+    assert found["obs"] is None

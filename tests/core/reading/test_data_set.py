@@ -1,6 +1,7 @@
 """What a data set gives to whoever uses it, compared with the files."""
 
 import json
+import pickle
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -28,7 +29,10 @@ def test_any_place_in_the_order_can_be_asked_for(data: DataSet) -> None:
     in_order = list(data)
     assert [data[n].id for n in range(len(data))] == [episode.id for episode in in_order]
     assert data[-1].id == in_order[-1].id
-    assert [episode.id for episode in data[2:5]] == [episode.id for episode in in_order[2:5]]
+    some = data.where("number != 1")
+    for part in (slice(2, 5), slice(None, None, -1), slice(-3, None, 2), slice(6, 1, -2), slice(5, 5)):
+        assert [episode.id for episode in data[part]] == [episode.id for episode in in_order[part]]
+        assert [episode.id for episode in some[part]] == [one.id for one in list(some)[part]]
     with pytest.raises(IndexError):
         data[len(data)]
 
@@ -69,6 +73,11 @@ def test_conditions_are_those_of_the_commands_and_combine(data: DataSet) -> None
     assert len(data.experiment("long").where(f"return > {data[0].episode_return - 1}")) > 0
     with pytest.raises(InvalidParameterError, match="did you mean return"):
         data.where("retrun > 100")
+
+
+def test_a_data_set_with_conditions_goes_to_other_processes(data: DataSet) -> None:
+    chosen = data.where("length < 100 and number >= 1")
+    assert [episode.id for episode in pickle.loads(pickle.dumps(chosen))] == [episode.id for episode in chosen]
 
 
 @pytest.mark.parametrize("name", LENGTHS)

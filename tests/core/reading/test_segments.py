@@ -82,3 +82,17 @@ def test_what_can_t_be_cut_is_refused(data: DataSet) -> None:
     pytest.importorskip("torch")
     with pytest.raises(InvalidParameterError, match="has no 'values'"):
         data.torch(keys=("values",))[0]
+    for keys, message in (((), "at least one array"), (("infos",), "'infos' isn't"), (("final_obs",), "'final_obs'")):
+        with pytest.raises(InvalidParameterError, match=message):
+            data.torch(keys=keys)[0]
+    for length, stride in ((0, None), (5, 0), (5, -1)):
+        with pytest.raises(InvalidParameterError, match="a stride of 1 or more"):
+            data.torch(length, stride=stride)
+
+
+def test_a_data_set_without_episodes_has_no_pieces(data: DataSet) -> None:
+    none = data.where("length > 1e6")
+    assert (len(none), none.total_steps, len(none.to_pandas())) == (0, 0, 0)
+    assert [*none.segments(5), *none.segment_pairs(5), *none.steps()] == []
+    pytest.importorskip("torch")
+    assert len(none.torch(5)) == 0
