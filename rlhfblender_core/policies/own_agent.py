@@ -4,6 +4,7 @@ Understood are objects of our own protocol (``reset`` and ``act``), objects with
 functions of the observation. The user's code runs here; whether it may is decided elsewhere.
 """
 
+import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -119,7 +120,8 @@ class OwnPolicy:
             ValueError: the action isn't in the action space.
         """
         decision = self._act(observation)
-        step = decision if isinstance(decision, PolicyStep) else PolicyStep(decision)
+        # A copy: an agent may change its arrays in the next step.
+        step = copy.deepcopy(decision) if isinstance(decision, PolicyStep) else PolicyStep(decision)
         step.action = self._checked(step.action)
         self._has_uncertainty = self._has_uncertainty or not math.isnan(step.uncertainty)
         return step
