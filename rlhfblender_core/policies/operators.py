@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
@@ -29,6 +30,9 @@ def features_of(network: Any) -> Callable[[Any], Any]:
         network: with an observation space and an extractor of features: a policy, an actor, a critic.
     """
     if takes_rows(network):
+        space = network.observation_space
+        if space.dtype == np.float32 and len(space.shape) == 1:
+            return lambda observation: observation
         return lambda observation: observation.float().flatten(1)
     return lambda observation: network.extract_features(observation, network.features_extractor)
 
