@@ -1,9 +1,9 @@
-"""A step of an episode against a step of a loop around Stable-Baselines3's ``predict``. ``python benchmarks/decisions.py``.
+"""A step of an episode against a step of a loop around Stable-Baselines3's ``predict``.
 
-Both sides take turns in one process, with one torch thread, the same agent, seeds and actions (compared); processor
-time counts. The loop keeps its environment and records nothing. Ours is a shard from the environments' making to the
-manifests, without videos. Networks have the weights they begin with (what they cost doesn't depend on them), but for
-the first, which learns to make episodes long, or is given.
+``python benchmarks/decisions.py``. Both sides take turns in one process, with one torch thread, the same agent, seeds
+and actions (compared); processor time counts. The loop keeps its environment and records nothing. Ours is a shard from
+the environments' making to the manifests, without videos. Networks have the weights they begin with (what they cost
+doesn't depend on them), but for the first, which learns to make episodes long, or is given.
 """
 
 import argparse
@@ -118,9 +118,7 @@ def timed(make: Callable[[], Any]) -> float:
     return spent / sum(each if isinstance(each, int) else len(each) for each in lengths) * 1e6
 
 
-def predicted(
-    agent: Any, env: gym.Env[Any, Any], episodes: tuple[int, ...], *, deterministic: bool
-) -> list[list[Any]]:
+def predicted(agent: Any, env: gym.Env[Any, Any], episodes: tuple[int, ...], *, deterministic: bool) -> list[list[Any]]:
     """The episodes' actions, as a user's loop finds them."""
     made = []
     for episode in episodes:
@@ -147,9 +145,7 @@ def recorded(settings: RolloutSettings, episodes: tuple[int, ...], folder: Path)
     return [episode.manifest.episode_length for episode in shard.episodes]
 
 
-def settings_of(
-    algorithm: str, env_id: str, model: str, folder: Path, *, deterministic: bool
-) -> RolloutSettings:
+def settings_of(algorithm: str, env_id: str, model: str, folder: Path, *, deterministic: bool) -> RolloutSettings:
     file = find_checkpoints(model, env_id)[0]
     agent = CheckpointAgent(file, fetch_checkpoint(file, folder, algorithm=algorithm))
     mask = "none" if algorithm == "MaskablePPO" else None

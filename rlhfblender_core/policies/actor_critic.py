@@ -23,6 +23,9 @@ from rlhfblender_core.policies.operators import features_of, operator_of, takes_
 from rlhfblender_core.policies.protocol import PolicyStep, UncertaintyKind
 from rlhfblender_core.wrappers.masks import ActionMasks
 
+#: sb3-contrib's logit of an action that isn't allowed.
+FORBIDDEN = np.float32(-1e8)
+
 
 class ActorCriticPolicy(CheckpointPolicy):
     """PPO, A2C and TRPO."""
@@ -131,7 +134,7 @@ class MaskableActorCriticPolicy(ActorCriticPolicy):
             if are_finite(logits):
                 # sb3-contrib makes a distribution first, and that of the allowed actions of it.
                 logits = log_probabilities(logits)
-                return self._choice(logits if masks is None else np.where(masks, logits, _FORBIDDEN))
+                return self._choice(logits if masks is None else np.where(masks, logits, FORBIDDEN))
         distribution = self.network._get_action_dist_from_latent(latent)  # noqa: SLF001
         if masks is not None:
             distribution.apply_masking(masks)
@@ -159,9 +162,6 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             critic = network.critic(critic)
         return self._actor(actor), self._critic(critic)
 
-
-#: sb3-contrib's logit of an action that isn't allowed.
-_FORBIDDEN = np.float32(-1e8)
 
 State = tuple[torch.Tensor, torch.Tensor]
 
