@@ -27,7 +27,7 @@ _EDGE, _EPSILON = 1.0 - torch.finfo(torch.float32).eps, 1e-6
 
 def are_finite(row: Floats) -> bool:
     """Whether there is something to be computed of the numbers, (n,)."""
-    return sum(map(abs, row.tolist())) < _WIDEST  # of NaN, too, that isn't so
+    return bool(sum(map(abs, row.tolist())) < _WIDEST)  # of NaN, too, that isn't so
 
 
 def total(row: Floats) -> float:
@@ -39,7 +39,7 @@ def log_probabilities(logits: Floats) -> Floats:
     """Logits, (n,), less the logarithm of the sum of their exponentials, as ``Categorical`` has them."""
     highest = logits.item(logits.argmax())  # max() takes six times as long
     exponentials = torch.from_numpy(logits - highest).exp_()
-    return logits - np.float32(exponentials.sum().log_().item() + highest)  # type: ignore[no-any-return]
+    return logits - np.float32(exponentials.sum().log_().item() + highest)
 
 
 def choose(logits: Floats, *, deterministic: bool) -> PolicyStep:
