@@ -4,6 +4,7 @@ Each look is one run: it makes what it finds, and ends. What can't be used count
 remembers what was already reported, which would hide what is new otherwise.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -15,6 +16,8 @@ from rlhfblender_core.dataset.layout import RANDOM
 from rlhfblender_core.errors import (
     CheckpointNotUsableError,
     InvalidParameterError,
+    RegistryNotUsableError,
+    RegistryUnavailableError,
     RequestError,
     RLHFBlenderError,
     SpacesDifferError,
@@ -188,6 +191,8 @@ def export_followed(experiment: str, out: str, locations: Locations, runner: Ste
 def each_look(names: Sequence[str], settle_seconds: float, locations: Locations) -> Iterator[list[ExperimentRecord]]:
     """The experiments to look after: at once, and for ever when something has changed in one of their folders.
 
+    A registry that is out of reach for a while (its server starts again) is asked again every second.
+
     Args:
         names: of experiments; none for all that are followed, also those that will be.
         settle_seconds: how long a folder must be quiet after a change.
@@ -196,22 +201,34 @@ def each_look(names: Sequence[str], settle_seconds: float, locations: Locations)
     Raises:
         InvalidParameterError: an experiment isn't registered, or has no model folder.
     """
-    named = find_experiments(names, locations)
+    known = find_experiments(names, locations)
 
     def wanted() -> list[ExperimentRecord]:
-        return named if names else find_experiments((), locations)
+        nonlocal known
+        if not names:
+            with contextlib.suppress(RegistryUnavailableError):
+                known = find_experiments((), locations, reached_before=True)
+        return known
 
     for _ in each_change(lambda: [str(record.model_path) for record in wanted()], settle_seconds):
         yield wanted()
 
 
-def find_experiments(names: Sequence[str], locations: Locations) -> list[ExperimentRecord]:
+def find_experiments(
+    names: Sequence[str], locations: Locations, *, reached_before: bool = False
+) -> list[ExperimentRecord]:
     """The experiments named, or all that are followed. What is newer than the chosen checkpoints is known of each.
+
+    Args:
+        names: of experiments; none for all that are followed.
+        locations: data root and registry.
+        reached_before: whether the registry answered this command before.
 
     Raises:
         InvalidParameterError: one isn't registered, or has no model folder.
+        RegistryUnavailableError: the registry is out of reach for now.
     """
-    with registry_if_any(locations.database_url) as registry:
+    with registry_if_any(locations.database_url, reached_before=reached_before) as registry:
         known = {} if registry is None else {record.name: record for record in registry.list_experiments()}
         for name in names:
             if name not in known:
@@ -240,7 +257,7 @@ def look_after(
     """
     look = _Look(experiment.name, num_episodes or DEFAULT_EPISODES, locations, fill)
     try:
-        with registry_if_any(locations.database_url) as registry:
+        with open_registry(locations.database_url, create=False, reached_before=True) as registry:
             if num_episodes is None and experiment.following is not None:
                 look.num_episodes = episodes_wanted(experiment.name, experiment.following, registry)
             waiting = find_waiting(
@@ -309,8 +326,12 @@ class _Look:
 def _marked(experiment: str, rows: Sequence[WatchRow], locations: Locations) -> list[WatchRow]:
     """The rows, with those known that were reported before; the registry remembers them for the next look."""
     unusable = {row.label: row.reason for row in rows if row.finding is Finding.UNUSABLE}
-    with open_registry(locations.database_url, reached_before=True) as registry:
-        before = registry.report_unusable(experiment, unusable)
+    try:
+        with open_registry(locations.database_url, create=False, reached_before=True) as registry:
+            before = registry.report_unusable(experiment, unusable)
+    except (RegistryNotUsableError, RegistryUnavailableError) as error:  # the next look tells it again
+        is_told = any(row.finding is Finding.FAILED for row in rows)
+        return [*rows] if is_told else [*rows, WatchRow(experiment, "", Finding.FAILED, one_line(error))]
     return [
         WatchRow(
             row.experiment,

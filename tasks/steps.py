@@ -22,13 +22,13 @@ def task_for(step: Callable[P, R], name: str, run_name: str | None = None) -> Ca
     Args:
         step: function of the core.
         name: of the task.
-        run_name: of its runs, with parameters in braces.
+        run_name: of its runs, with parameters in braces (default the same).
     """
 
     def declare(function: Callable[P, R]) -> Task[P, R]:
-        declared: Task[P, R] = task(name=name, task_run_name=run_name, cache_policy=NO_CACHE, **RETRY_TRANSIENT)(
-            function
-        )
+        declared: Task[P, R] = task(
+            name=name, task_run_name=run_name or name, cache_policy=NO_CACHE, **RETRY_TRANSIENT
+        )(function)
         _tasks[step] = declared
         return declared
 

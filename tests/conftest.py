@@ -101,6 +101,14 @@ def prefect_server() -> str:
     return address.read_text()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _worker_processes_have_torch() -> None:
+    """Workers are forked from one template for the whole session: without torch in it, each would load torch anew."""
+    from rlhfblender_core.workers.processes import start_fork_server
+
+    start_fork_server(trained=True)
+
+
 @pytest.fixture
 def prefect(prefect_server: str) -> Iterator[None]:
     """Flows called in this process talk to the session's server, and say nothing."""

@@ -40,6 +40,9 @@ class CommandParser(argparse.ArgumentParser):
     def _meant(self, words: str) -> str:
         """What flags may have been meant by these words, as a sentence."""
         wrong = [word.partition("=")[0] for word in words.split() if word.startswith("-")]
+        for place in (action.metavar or action.dest.upper() for action in self._get_positional_actions()):
+            if f"--{place}".lower() in wrong:
+                return f"{place} is given without a flag. "
         close = [name for word in wrong for name in get_close_matches(word, self._option_string_actions, 1)]
         return f"Did you mean {' and '.join(close)}? " if close else ""
 

@@ -42,9 +42,9 @@ class StateTaker:
     def take(self) -> Any:
         """The state, on its own: what the environment does later doesn't change it. Can be pickled.
 
-        MuJoCo: ``{"qpos", "qvel"}``; ALE: its state with the random numbers to come; MiniGrid: ``{"grid", "carrying",
-        "agent_pos", "agent_dir", "mission"}``; LunarLander: the dictionary of the server's own wrapper; what
-        ``get_state()`` gives; else an object with the environment's attributes, which the server sets one by one.
+        MuJoCo: ``{"qpos", "qvel", "qval"}``; ALE: its state with the random numbers to come; MiniGrid: ``{"grid",
+        "carrying", "agent_pos", "agent_dir", "mission"}``; LunarLander: the dictionary of the server's own wrapper;
+        what ``get_state()`` gives; else an object with the environment's attributes, which the server sets one by one.
         """
         return self._attributes() if self._take is None else self._take(self._inner)
 
@@ -82,7 +82,7 @@ def _is_copyable(value: object) -> bool:
 def _taker(env: gym.Env[Any, Any]) -> Callable[[Any], Any] | None:
     inner = env.unwrapped
     kinds: dict[Callable[[Any], Any], bool] = {
-        lambda env: {"qpos": env.data.qpos.copy(), "qvel": env.data.qvel.copy()}: _is_mujoco(inner),
+        _mujoco_state: _is_mujoco(inner),
         lambda env: env.clone_state(include_rng=True): _is_atari(inner),
         lambda env: copy.deepcopy({name: getattr(env, name) for name in _MINIGRID}): _is_minigrid(inner),
         _lander_state: _is_lander(env),
@@ -95,7 +95,7 @@ def put_back(env: gym.Env[Any, Any], state: Any) -> None:
     """Puts a state into an environment that has been reset."""
     inner: Any = env.unwrapped
     if _is_mujoco(inner):
-        inner.set_state(state["qpos"], state["qvel"])
+        inner.set_state(state["qpos"], state["qvel"] if "qvel" in state else state["qval"])
     elif _is_atari(inner):
         inner.restore_state(state)
     elif _is_minigrid(inner):
@@ -108,6 +108,18 @@ def put_back(env: gym.Env[Any, Any], state: Any) -> None:
     else:
         for name, value in vars(state).items():
             setattr(inner, name, value)
+
+
+def hides_state(env: gym.Env[Any, Any]) -> bool:
+    """Whether something is known to decide how it goes on that no state holds: the action that a sticky ALE repeats."""
+    inner: Any = env.unwrapped
+    return _is_atari(inner) and _has(inner, "ale") and inner.ale.getFloat("repeat_action_probability") > 0
+
+
+def random_state(env: gym.Env[Any, Any]) -> bytes:
+    """How far the random generator has got from which an environment draws; empty where it has none."""
+    generator = getattr(env.unwrapped, "_np_random", None)
+    return b"" if generator is None else pickle.dumps(generator.bit_generator.state)
 
 
 def _has(value: object, *names: str) -> bool:
@@ -133,6 +145,12 @@ def _is_lander(env: gym.Env[Any, Any]) -> bool:
 
 def _has_own(inner: object) -> bool:
     return _has(inner, "get_state", "set_state")
+
+
+def _mujoco_state(inner: Any) -> dict[str, Any]:
+    """Velocities by both names: the server took ``qval`` until it took ``qvel``."""
+    velocities = inner.data.qvel.copy()
+    return {"qpos": inner.data.qpos.copy(), "qvel": velocities, "qval": velocities}
 
 
 def _lander_state(inner: Any) -> dict[str, Any]:

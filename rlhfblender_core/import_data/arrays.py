@@ -13,12 +13,14 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from rlhfblender_core.dataset.state_texts import state_text
 from rlhfblender_core.errors import DataNotUsableError, RLHFBlenderError, one_line
 from rlhfblender_core.untrusted.archives import RefusedArchiveError, open_archive
 from rlhfblender_core.untrusted.limits import MAX_WHOLE_BYTES
 from rlhfblender_core.untrusted.npy import ArrayHeader, DamagedArrayError, parse_npy, read_npy_header
 from rlhfblender_core.untrusted.pickles import DamagedPickleError, RefusedPickleError
-from rlhfblender_core.untrusted.plain_values import read_objects
+from rlhfblender_core.untrusted.placeholders import resolved
+from rlhfblender_core.untrusted.plain_values import read_objects, read_state_objects
 
 _COPY_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\- ]{0,100}")
@@ -116,6 +118,13 @@ class Members:
             read_npy_header(stream)
             return read_objects(stream.read(), self._archive.getinfo(f"{name}.npy").compress_size)
 
+    def states(self, name: str) -> list[Any]:
+        """The elements of an array of the environment's states, as :func:`read_states` gives them."""
+        self._check_whole(name)
+        with self._archive.open(f"{name}.npy") as stream:
+            read_npy_header(stream)
+            return _states(stream.read(), self._archive.getinfo(f"{name}.npy").compress_size)
+
     def _check_whole(self, name: str) -> None:
         size = self._archive.getinfo(f"{name}.npy").file_size
         if size > MAX_WHOLE_BYTES:
@@ -183,7 +192,7 @@ def read_numbers(file: Path, shown: str) -> NDArray[np.float64]:
 
 
 def read_states(file: Path) -> list[Any]:
-    """The elements of ``env_states_<n>.npy``, as plain values.
+    """The elements of ``env_states_<n>.npy``: plain values, or states that are texts (:mod:`.dataset.state_texts`).
 
     Raises:
         FaultError, RefusedPickleError, DamagedPickleError: it holds something else.
@@ -193,7 +202,21 @@ def read_states(file: Path) -> list[Any]:
     with file.open("rb") as stream:
         if not _header(stream, None).dtype.hasobject:
             raise FaultError("are no array of objects")
-        return read_objects(stream.read())
+        return _states(stream.read())
+
+
+def _states(content: bytes, packed: int | None = None) -> list[Any]:
+    try:
+        return read_objects(content, packed)
+    except RefusedPickleError:
+        return [_with_text(row) for row in read_state_objects(content, packed)]
+
+
+def _with_text(row: Any) -> Any:
+    if not isinstance(row, dict) or row.get("state") is None:
+        return row
+    elapsed = {name: resolved(row[name]) for name in ("elapsed_steps",) if name in row}
+    return {"state": state_text(row["state"]), **elapsed}
 
 
 def is_column_name(name: str) -> bool:

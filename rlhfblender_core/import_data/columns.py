@@ -126,7 +126,7 @@ def _converted(members: Members, spool_folder: Path, columns: dict[str, Column])
 def _add_states(columns: dict[str, Column], members: Members, given: Sequence[Any] | None, length: int) -> list[str]:
     """Adds the environment's states; gives what a person should know of those that stay out."""
     try:
-        states = members.objects(STATES) if given is None and STATES in members else given
+        states = members.states(STATES) if given is None and STATES in members else given
         _add(columns, _state_columns(states, length) if states else {})
     except (FaultError, RefusedPickleError, DamagedPickleError) as error:
         return [f"its states of the environment are left out: {str(error)[:200]}"]

@@ -103,7 +103,7 @@ def experiment_conflict(
     if replace_settings:
         return None
     difference = _replaceable_difference(registered, wanted)
-    advice = "Use another name for the experiment, ask for what is registered, or replace it with --overwrite."
+    advice = "Use another --exp, ask for what is registered, or replace it with generate.py --overwrite."
     return _experiment_line(registered, difference, advice) if difference else None
 
 

@@ -97,9 +97,14 @@ def open_existing_registry(url: str, *, reached_before: bool = False) -> "Regist
 
 
 @contextmanager
-def registry_if_any(url: str) -> Iterator["Registry | None"]:
-    """The registry at a database URL while the context lasts; None, and nothing made, if there is none."""
-    registry = open_existing_registry(url)
+def registry_if_any(url: str, *, reached_before: bool = False) -> Iterator["Registry | None"]:
+    """The registry at a database URL while the context lasts; None, and nothing made, if there is none.
+
+    Args:
+        url: as for :func:`open_registry`.
+        reached_before: likewise.
+    """
+    registry = open_existing_registry(url, reached_before=reached_before)
     if registry is None:
         yield None
     else:
@@ -362,6 +367,11 @@ class Registry(ClaimsStore):
             if len(page) < _PAGE:
                 return
             first = page[-1].number + 1
+
+    def each_number(self, experiment: str, checkpoint: str) -> Iterator[int]:
+        """Numbers of a checkpoint's episodes that have a row, ascending."""
+        with self._read() as session:
+            yield from queries.each_number(session, experiment, checkpoint)
 
     def find_indexed(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> set[int]:
         """Those among the episodes that have a row."""

@@ -96,9 +96,7 @@ class _Plot:
         self._top, self._bottom = top, _PLOT_SIZE[1] - bottom
         low = min(point.mean - _finite(point.std) for point in points)
         high = max(point.mean + _finite(point.std) for point in points)
-        self._step = _nice_step((high - low) or max(abs(high), 1.0))
-        self._low = math.floor(low / self._step) * self._step
-        self._high = max(math.ceil(high / self._step) * self._step, self._low + self._step)
+        self._low, self._high, self._step = round_axis(low, high)
 
     def _x(self, index: int) -> float:
         return self._left + (index + 0.5) * (self._right - self._left) / len(self._points)
@@ -129,6 +127,13 @@ class _Plot:
             for end in (top, bottom):
                 self.draw.line((x - 4, end, x + 4, end), _ACCENT)
             self.draw.ellipse((x - 4, y - 4, x + 4, y + 4), _ACCENT)
+
+
+def round_axis(low: float, high: float) -> tuple[float, float, float]:
+    """The ends of an axis that holds these values, and the step between its lines, all of them round numbers."""
+    step = _nice_step((high - low) or max(abs(high), 1.0))
+    start = math.floor(low / step) * step
+    return start, max(math.ceil(high / step) * step, start + step), step
 
 
 def _nice_step(span: float) -> float:

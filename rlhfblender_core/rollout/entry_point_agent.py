@@ -87,7 +87,7 @@ class EntryPointAgent:
             return OwnPolicy(make, stage.action_space, self.entry_point, deterministic=options.deterministic)
         except RLHFBlenderError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CheckpointNotUsableError(f"{_FLAG} {self.entry_point} fails: {one_line(error)}") from error
 
     def __str__(self) -> str:
@@ -120,7 +120,8 @@ def load_agent_factory(entry_point: str) -> Any:
         RequestError: it isn't written ``module:name``, can't be imported, or isn't callable.
     """
     module_name, colon, attribute = entry_point.partition(":")
-    if not (colon and module_name and attribute.isidentifier()):
+    names = [*module_name.replace("-", "_").split("."), attribute]  # a hyphen is explained where it is imported
+    if not (colon and all(name.isidentifier() for name in names)):
         raise InvalidParameterError(
             f"{_FLAG} is written module:factory, not {entry_point!r}. Example: my_package.agents:make"
         )

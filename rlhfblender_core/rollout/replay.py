@@ -19,17 +19,19 @@ from numpy.typing import NDArray
 
 from rlhfblender_core.dataset.layout import ELAPSED_STEPS, ENV_STATE
 from rlhfblender_core.dataset.manifests import Manifest, PolicyRecord
+from rlhfblender_core.dataset.state_texts import is_state_text, state_of
 from rlhfblender_core.environments import (
     EnvironmentSpec,
     Trust,
     close_environment,
     flatten_observation,
+    free_closed_environments,
     make_environment,
 )
 from rlhfblender_core.environments.contained import contained, is_interrupt
 from rlhfblender_core.environments.observations import ROOT
 from rlhfblender_core.environments.quiet import quiet_output
-from rlhfblender_core.environments.states import StateTaker, put_back
+from rlhfblender_core.environments.states import StateTaker, hides_state, put_back, random_state
 from rlhfblender_core.errors import DataNotUsableError, RLHFBlenderError, one_line
 from rlhfblender_core.rollout.episode import RawRecorder
 from rlhfblender_core.rollout.seeding import SeededGlobals, episode_seed, seed_spaces
@@ -37,8 +39,8 @@ from rlhfblender_core.untrusted.limits import MAX_STATES_BYTES
 from rlhfblender_core.untrusted.npz import Arrays, open_arrays
 from rlhfblender_core.wrappers import WrapperSpec, wrap_environment
 
-#: RLHF-Blender's server resets its environment from this seed before it puts a state back.
-_SERVER_SEED = 42
+#: RLHF-Blender's server resets its environment from the first of these before it puts a state back; it mustn't matter.
+_RESET_SEEDS = (42, 43)
 #: Steps taken from a state that was put back. Physics that is put back without its solver's guesses drifts apart later.
 _PROOF_STEPS = 20
 #: Of observations that are floats: the solver of MuJoCo starts from other guesses.
@@ -206,7 +208,9 @@ def stored_states(arrays: Arrays) -> NDArray[np.object_]:
     states = np.empty((len(elapsed), 1), dtype=object)
     for step, steps in enumerate(elapsed):
         row = {name: column[step] for name, column in columns.items()}
-        states[step, 0] = {"state": row.get("", _nested(row)), "observation": None, "elapsed_steps": steps}
+        state = row.get("", _nested(row))
+        state = state_of(state) if is_state_text(state) else state
+        states[step, 0] = {"state": state, "observation": None, "elapsed_steps": steps}
     return states
 
 
@@ -304,28 +308,48 @@ def _observations(arrays: Arrays) -> Iterator[dict[str, NDArray[Any]]]:
         yield {name: arrays[f"final_{name}"] for name in names}
 
 
-def _starts(length: int) -> set[int]:
+def _starts(length: int) -> list[int]:
     """The steps whose states are tried out."""
-    return {0, length // 2, length - 1}
+    return sorted({0, length // 2, length - 1})
 
 
 def _is_proved(replay: Replay, states: NDArray[np.object_], recorded: _Recorded) -> bool:
-    """Whether what the server does with the states gives the recorded observations."""
-    length = len(states)
+    """Whether what the server does with the states gives the recorded observations, and not by luck.
+
+    Short episodes go on as recorded by luck where chance decides: a state that doesn't bring the random generator back
+    is no proof if steps draw from it.
+    """
     with _staged(replay) as (recorder, env):
-        for start in sorted(_starts(length)):
-            env.reset(seed=_SERVER_SEED)
-            put_back(recorder, pickle.loads(pickle.dumps(states[start, 0]["state"])))  # noqa: S301 (our own, of now)
-            for step in range(start, min(start + _PROOF_STEPS, length)):
-                env.step(recorded.actions[step])
-                found = flatten_observation(recorder.observation_space, recorder.observation)
-                if not all(_are_close(found[name], row) for name, row in recorded.observed.get(step + 1, {}).items()):
-                    return False
+        if hides_state(recorder):
+            return False
+        for start in _starts(len(states)):
+            drawn = [_goes_on(recorder, env, seed, states[start, 0]["state"], start, recorded) for seed in _RESET_SEEDS]
+            if None in drawn or (len(set(drawn)) > 1 and any(before != after for before, after in filter(None, drawn))):
+                return False
     return True
+
+
+def _goes_on(
+    recorder: RawRecorder, env: gym.Env[Any, Any], seed: int, state: Any, start: int, recorded: _Recorded
+) -> tuple[bytes, bytes] | None:
+    """The random generator before and after the steps from a state that is put back; None where they differ."""
+    env.reset(seed=seed)
+    put_back(recorder, pickle.loads(pickle.dumps(state)))  # noqa: S301 (our own, of now)
+    before = random_state(recorder)
+    for step, action in enumerate(recorded.actions[start : start + _PROOF_STEPS], start + 1):
+        env.step(action)
+        found = flatten_observation(recorder.observation_space, recorder.observation)
+        expected = recorded.observed.get(step, {})
+        if expected.keys() == {ROOT} != found.keys():  # imported from where dictionaries are one row of numbers
+            found = {ROOT: np.concatenate([np.ravel(part) for part in found.values() if part.dtype.kind in "biuf"])}
+        if not all(name in found and _are_close(found[name], row) for name, row in expected.items()):
+            return None
+    return before, random_state(recorder)
 
 
 @contextmanager
 def _staged(replay: Replay) -> Iterator[tuple[RawRecorder, gym.Env[Any, Any]]]:
+    free_closed_environments()  # of earlier episodes
     with SeededGlobals(episode_seed(replay.run_seed, 0)):
         recorder = RawRecorder(make_environment(replay.environment, render=replay.render))
     try:

@@ -18,8 +18,8 @@ from rlhfblender_core.errors import EnvironmentNotUsableError, InvalidParameterE
 from rlhfblender_core.untrusted.yaml import DamagedYamlError, Tag, parse_yaml
 from rlhfblender_core.wording import did_you_mean
 
-#: Names of RL Zoo's files, where they aren't the algorithm's name in lower case.
-_FILES = {Algorithm.RECURRENT_PPO: "ppo_lstm"}
+#: RL Zoo's names of algorithms and their files, where they aren't those of the classes in lower case.
+_ZOO_NAMES = {Algorithm.RECURRENT_PPO: "ppo_lstm"}
 #: Which environments a section without a name of its own is for.
 _ATARI, _DEFAULT = "atari", "default"
 _EXTRA = "pip install 'rlhfblender-data[train]'"
@@ -37,6 +37,11 @@ class Hyperparameters:
 
     values: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+
+
+def zoo_name(algorithm: Algorithm) -> str:
+    """RL Zoo's name for an algorithm."""
+    return _ZOO_NAMES.get(algorithm, algorithm.lower())
 
 
 def find_hyperparameters(
@@ -63,7 +68,7 @@ def _tuned(algorithm: Algorithm, spec: EnvironmentSpec) -> Hyperparameters:
         return Hyperparameters(
             {}, f"{algorithm} with Stable-Baselines3's defaults; for RL Zoo's tuned hyperparameters: {_EXTRA}"
         )
-    file = Path(zoo.origin).parent / "hyperparams" / f"{_FILES.get(algorithm, algorithm.lower())}.yml"
+    file = Path(zoo.origin).parent / "hyperparams" / f"{zoo_name(algorithm)}.yml"
     name, values = _section(_read(file), spec) if file.is_file() else (None, {})
     if name in (None, _DEFAULT):
         return Hyperparameters(

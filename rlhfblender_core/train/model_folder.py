@@ -24,7 +24,8 @@ import yaml
 from rlhfblender_core.checkpoints.resumed import MAX_RECORD_BYTES, TRAINING_RECORD
 from rlhfblender_core.errors import CheckpointNotUsableError
 from rlhfblender_core.names import path_segment
-from rlhfblender_core.storage import DataRoot, list_sizes, publish_files, publish_many_bytes, read_many, remove_files
+from rlhfblender_core.storage import DataRoot, list_sizes, publish_files, read_many, remove_files
+from rlhfblender_core.train.hyperparameters import zoo_name
 from rlhfblender_core.train.job import CurvePoint, TrainingJob
 from rlhfblender_core.untrusted.json_values import DamagedJsonError, parse_json
 
@@ -113,19 +114,24 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def write_record(folder: DataRoot, record: TrainingRecord) -> None:
-    """Writes it, whole or not at all."""
+def write_record(folder: DataRoot, record: TrainingRecord, staging: Path) -> None:
+    """Writes it, whole or not at all; ``staging`` is the run's own folder, which goes with it when it is killed."""
     held = asdict(record) | {
         "resumed_at": list(record.resumed_at)[-_MAX_RESUMED:],
         "curve": [[point.step, point.mean_return, point.loss] for point in record.curve],
     }
-    publish_many_bytes(folder, {TRAINING_RECORD: json.dumps(held, indent=1).encode()})
+    _publish_texts(folder, {TRAINING_RECORD: json.dumps(held, indent=1)}, staging)
 
 
-def write_settings(job: TrainingJob) -> None:
-    """RL Zoo's two files of settings, by which anybody's loader knows what the agent was trained in."""
+def write_settings(job: TrainingJob, staging: Path) -> None:
+    """RL Zoo's two files of settings, by which anybody's loader knows what the agent was trained in.
+
+    Args:
+        job: what is trained.
+        staging: see :func:`write_record`.
+    """
     args = {
-        "algo": str(job.algorithm).lower(),
+        "algo": zoo_name(job.algorithm),
         "env": job.spec.env_id,
         "env_kwargs": dict(job.spec.kwargs) or None,
         "n_timesteps": job.total_timesteps,
@@ -136,9 +142,15 @@ def write_settings(job: TrainingJob) -> None:
     subfolder = path_segment(job.spec.env_id)
     # RL Zoo's own form, a list of pairs with a tag.
     texts = {f"{subfolder}/args.yml": args, f"{subfolder}/config.yml": config}
-    publish_many_bytes(
-        job.folder, {path: yaml.dump(OrderedDict(sorted(values.items()))).encode() for path, values in texts.items()}
-    )
+    dumped = {path: yaml.dump(OrderedDict(sorted(values.items()))) for path, values in texts.items()}
+    _publish_texts(job.folder, dumped, staging)
+
+
+def _publish_texts(folder: DataRoot, texts: Mapping[str, str], staging: Path) -> None:
+    files = {path: staging / Path(path).name for path in texts}
+    for path, file in files.items():
+        file.write_text(texts[path], encoding="utf-8")
+    publish_files(folder, files)
 
 
 def checkpoint_steps(folder: DataRoot) -> list[int]:

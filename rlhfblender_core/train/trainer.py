@@ -70,8 +70,8 @@ def train_agent(job: TrainingJob, record: TrainingRecord, tell: Tell) -> None:
                 record = _resumed(job, record, agent, steps[-1], run.folder)
             else:
                 record = replace(record, curve=(), checkpoints={}, resumed_at=())
-            write_settings(job)
-            write_record(job.folder, record)
+            write_settings(job, run.folder)
+            write_record(job.folder, record, run.folder)
             tell(Started(agent.num_timesteps, tuple(record.curve)))
             _Training(job, record, tell, run.folder).run(agent)
     finally:
@@ -189,7 +189,7 @@ class _Training(BaseCallback):
         self._written = step
         checkpoints = {**self._record.checkpoints, str(step): digest}
         self._record = replace(self._record, checkpoints=checkpoints, curve=list(self._curve))
-        write_record(folder, self._record)
+        write_record(folder, self._record, self._staging)
         self._tell(CheckpointWritten(step))
 
 

@@ -181,13 +181,19 @@ def resolved(value: Any) -> Any:
         RefusedPickleError: an array isn't one of numbers.
     """
     if isinstance(value, Scalar):
-        return _array(value.parts()).item()
+        return numbers_of(value.parts()).item()
     if isinstance(value, Array | BufferArray):
-        return _array(value.parts())
+        return numbers_of(value.parts())
     return value.resolve() if isinstance(value, Dtype) else value
 
 
-def _array(parts: ArrayParts) -> npt.NDArray[Any]:
+def numbers_of(parts: ArrayParts) -> npt.NDArray[Any]:
+    """The array of numbers that has these parts.
+
+    Raises:
+        DamagedPickleError: they don't fit together.
+        RefusedPickleError: it isn't one of numbers.
+    """
     if not isinstance(parts.content, bytes | bytearray) or not isinstance(parts.dtype, Dtype):
         raise DamagedPickleError("an array whose contents are no bytes")
     real = parts.dtype.resolve()

@@ -57,7 +57,8 @@ def start_at(env: gymnasium.Env[Any, Any], loaded: Any, step: int) -> None:
     state = loaded[step][0]["state"]
     inner: Any = env.unwrapped
     if hasattr(inner, "data") and hasattr(inner.data, "qpos") and hasattr(inner, "set_state"):
-        inner.set_state(state["qpos"], state.get("qvel", state.get("qval")))
+        assert np.array_equal(state["qvel"], state["qval"])  # the newest takes the one, those before the other
+        inner.set_state(state["qpos"], state["qval"])
     elif hasattr(inner, "clone_state") and hasattr(inner, "restore_state"):
         inner.restore_state(state)
     elif all(hasattr(inner, name) for name in ("grid", "carrying", "agent_pos", "agent_dir", "mission")):

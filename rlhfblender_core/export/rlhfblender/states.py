@@ -86,8 +86,9 @@ class StateWriter:
             replay = replay_of(manifest, self._plan.trust)
             return self._workers.run(write_states, replay, arrays, file)
         except (RequestError, WorkerLostError) as error:
+            reason = "the process died that played it again" if isinstance(error, WorkerLostError) else one_line(error)
             is_asked_for = self._plan.wanted is not None
-            return ReplayedStates(written=False, proved=False, obstacle=one_line(error) if is_asked_for else None)
+            return ReplayedStates(written=False, proved=False, obstacle=reason if is_asked_for else None)
 
     def _admitted(self, manifest: Manifest) -> EnvironmentSpec | None:
         """What the states may be put back into; None where that may not be made."""

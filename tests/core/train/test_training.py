@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from rlhfblender_core.checkpoints.algorithms import Algorithm
+from rlhfblender_core.dataset.layout import RUNS
 from rlhfblender_core.dataset.manifests import ResumedTraining, parse_manifest
 from rlhfblender_core.environments.spec import EnvironmentSpec
 from rlhfblender_core.errors import CheckpointNotUsableError, InvalidParameterError, SpacesDifferError
@@ -140,6 +141,22 @@ def test_training_goes_on_with_weights_optimisers_and_counters_and_plays_as_stab
     assert [entry["step"] for entry in record.resumed_at][-1] == own.num_timesteps
     assert len(list(tmp_path.glob("*replay_buffer*"))) <= 1
     assert not (tmp_path / ".runs").exists()
+
+
+def test_unfinished_files_lie_in_the_runs_own_folder_which_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[str] = set()
+    flush = os.fsync
+
+    def watched(descriptor: int) -> None:
+        seen.update(file.name for file in tmp_path.rglob("*") if file.is_file() and RUNS not in file.parts)
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    run(job_of("recurrent", tmp_path, 60))
+    assert seen == {"training.json", "args.yml", "config.yml", "rl_model_60_steps.zip"}
+    assert "ppo_lstm" in (tmp_path / "CartPole-v1" / "args.yml").read_text()  # RL Zoo's name
 
 
 def _equal(left: Any, right: Any) -> bool:

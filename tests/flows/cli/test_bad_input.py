@@ -289,3 +289,7 @@ def test_a_mistyped_flag_gets_the_one_that_may_have_been_meant(refused: Callable
         *RANDOM, "--num-episode=3"
     )
     assert "Did you mean" not in refused(*RANDOM, "--xyzzyx", "3")
+
+
+def test_a_flag_for_what_is_given_without_one_is_told_so(command_line: Callable[..., Any]) -> None:
+    assert "--out. OUT is given without a flag. See --help." in command_line("export", "--out", "there").err

@@ -1,6 +1,7 @@
 """Agents as users bring them: of PyTorch, plain functions, objects with predict, with and without memory."""
 
 import random
+import sys
 
 import numpy as np
 import torch
@@ -75,6 +76,14 @@ class Predicting:
 
 def wrong_action():
     return lambda observation: 7
+
+
+def leaving():
+    sys.exit(3)
+
+
+def leaving_as_it_acts():
+    return lambda observation: sys.exit(3)
 
 
 def no_agent():
