@@ -145,7 +145,9 @@ class OwnPolicy:
     def _copied(self, step: PolicyStep) -> PolicyStep:
         """The step with arrays of its own: an agent may change its own in the next one."""
         said = {name: getattr(step, name) for name in _SAID}
-        copies = {name: np.array(value, np.float32) for name, value in said.items() if value is not None}
+        copies: dict[str, Any] = {
+            name: np.array(value, np.float32) for name, value in said.items() if value is not None
+        }
         shapes = {name: value.shape for name, value in copies.items()}
         self._shapes = shapes if self._shapes is None else self._shapes
         if shapes != self._shapes:
