@@ -5,6 +5,7 @@ This is the public surface; the modules beside it are details.
 
 from rlhfblender_core.environments.actions import action_dimensions, check_action_names
 from rlhfblender_core.environments.describe import EnvironmentDescription, describe_environment, fps_of
+from rlhfblender_core.environments.freed import free_closed_environments
 from rlhfblender_core.environments.headless import prepare_headless, render_failure
 from rlhfblender_core.environments.make import Environment, check_kwargs, close_environment, make_environment
 from rlhfblender_core.environments.observations import (
@@ -44,6 +45,7 @@ __all__ = [
     "describe_space",
     "flatten_observation",
     "fps_of",
+    "free_closed_environments",
     "make_environment",
     "observation_columns",
     "parse_env_kwargs",

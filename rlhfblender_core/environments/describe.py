@@ -15,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from rlhfblender_core.dataset.video import frame_fault
 from rlhfblender_core.environments.api import NeverWorksError, checked_reset
 from rlhfblender_core.environments.contained import contained
+from rlhfblender_core.environments.freed import free_closed_environments
 from rlhfblender_core.environments.headless import render_failure
 from rlhfblender_core.environments.make import Environment, close_environment, make_environment
 from rlhfblender_core.environments.observations import flatten_observation
@@ -71,6 +72,12 @@ def describe_environment(
         EnvironmentNotUsableError: it can't be made (see :func:`make_environment`), or not be reset or rendered as
             asked.
     """
+    description = _described_once(spec, render=render, try_out=try_out)
+    free_closed_environments()
+    return description
+
+
+def _described_once(spec: EnvironmentSpec, *, render: bool, try_out: bool) -> EnvironmentDescription:
     with contained():  # some change to the folder of their files; ours are meant from here
         env = make_environment(spec, render=render)
         try:

@@ -13,6 +13,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, registry
 
 from rlhfblender_core.environments.contained import contained
+from rlhfblender_core.environments.freed import watch_closed
 from rlhfblender_core.environments.headless import check_mujoco_rendering, prepare_headless
 from rlhfblender_core.environments.packages import install_name, package_of, quoted
 from rlhfblender_core.environments.quiet import quiet_output, silence_native_loggers
@@ -84,6 +85,7 @@ def _make(spec: EnvironmentSpec, *, render: bool) -> Environment:
 
 def close_environment(env: Environment) -> None:
     """Frees what the environment holds; what was made with it stays good, whatever its ``close()`` raises."""
+    watch_closed(env)
     with contained(), contextlib.suppress(Exception, SystemExit, GeneratorExit):
         env.close()
 

@@ -25,6 +25,7 @@ from rlhfblender_core.environments import (
     Trust,
     close_environment,
     flatten_observation,
+    free_closed_environments,
     make_environment,
 )
 from rlhfblender_core.environments.contained import contained, is_interrupt
@@ -348,6 +349,7 @@ def _goes_on(
 
 @contextmanager
 def _staged(replay: Replay) -> Iterator[tuple[RawRecorder, gym.Env[Any, Any]]]:
+    free_closed_environments()  # of earlier episodes
     with SeededGlobals(episode_seed(replay.run_seed, 0)):
         recorder = RawRecorder(make_environment(replay.environment, render=replay.render))
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rlhfblender_core.dataset.episode_writer import EpisodeFiles, discard_staged
 from rlhfblender_core.dataset.layout import CheckpointKey, EpisodeKey
 from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
-from rlhfblender_core.environments import close_environment, make_environment
+from rlhfblender_core.environments import close_environment, free_closed_environments, make_environment
 from rlhfblender_core.environments.describe import DEFAULT_FPS
 from rlhfblender_core.errors import (
     CheckpointNotUsableError,
@@ -88,6 +88,7 @@ def roll_out_shard(shard: Shard, staging: Path) -> StagedShard:
             staged.append(_stage_episode(shard, episode, staging))
         except EpisodeError as error:
             failures[episode], traces[episode] = str(error), error.trace
+        free_closed_environments()
         count_progress(episodes=1)
     return StagedShard(shard.name, shard.key, tuple(staged), failures, traces, time.perf_counter() - started)
 
@@ -233,6 +234,8 @@ def check_agent(settings: RolloutSettings) -> RolloutSettings:
     with _session.acting(settings, 0) as agent:
         if settings.agent.is_trained:
             _act_once(agent, settings)
+    del agent
+    free_closed_environments()
     return replace(settings, reproducible=reproducible)
 
 

@@ -4,6 +4,7 @@ No episode is made in them. They are made one after the other, because some envi
 """
 
 import json
+import time
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -11,7 +12,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rlhfblender_core.environments import EnvironmentSpec, close_environment, flatten_observation, make_environment
+from rlhfblender_core.environments import (
+    EnvironmentSpec,
+    close_environment,
+    flatten_observation,
+    free_closed_environments,
+    make_environment,
+)
 from rlhfblender_core.environments.api import NeverWorksError, checked_reset, checked_step
 from rlhfblender_core.environments.contained import contained, is_interrupt
 from rlhfblender_core.environments.quiet import quiet_output
@@ -22,8 +29,9 @@ from rlhfblender_core.policies.random_policy import RandomPolicy
 from rlhfblender_core.rollout.seeding import SeededGlobals, is_torch_loaded, seed_spaces
 from rlhfblender_core.wrappers import action_mask_source
 
-#: Few, because highway-env's take up to 150 ms.
-_STEPS = 3
+#: Few, because highway-env's take up to 150 ms; where they are cheap, as many more as take so many seconds:
+#: what a class or a module keeps may change with the end of an episode only.
+_STEPS, _MORE_S = 3, 0.02
 _SEED = 0
 
 
@@ -53,7 +61,7 @@ def _tried_out(spec: EnvironmentSpec, _text: str, render: bool) -> bool | None: 
         first = _first_steps(spec, render=render)
     if first is None:
         return None
-    second = _first_steps(spec, render=render)
+    second = _first_steps(spec, render=render, moments=len(first))
     return None if second is None else _same(first, second)
 
 
@@ -62,33 +70,50 @@ def forget_trials() -> None:
     _tried_out.cache_clear()
 
 
-def _first_steps(spec: EnvironmentSpec, *, render: bool) -> list[Any] | None:
-    """What the environment gives at the start of an episode; None where it fails, which is an episode's own matter."""
+def _first_steps(spec: EnvironmentSpec, *, render: bool, moments: int | None = None) -> list[Any] | None:
+    """What the environment gives at the start of an episode; None where it fails, which is an episode's own matter.
+
+    Args:
+        spec: the environment.
+        render: whether it is made to draw frames.
+        moments: how many observations to make; None for as many as time allows.
+    """
+    given = _played_in_another(spec, render=render, moments=moments)
+    free_closed_environments()
+    return given
+
+
+def _played_in_another(spec: EnvironmentSpec, *, render: bool, moments: int | None) -> list[Any] | None:
     with contained(), quiet_output(), SeededGlobals(_SEED):
         env = make_environment(spec, render=render)
+        given: list[Any] = []
         try:
             seed_spaces(env, _SEED)
-            return _played(env, spec.env_id)
-        except NeverWorksError:
-            raise
+            _play(env, spec.env_id, given, moments)
         except BaseException as error:  # somebody's environment, and the actions are random
-            if is_interrupt(error):
+            if len(given) > _STEPS and not is_interrupt(error):
+                return given
+            if isinstance(error, NeverWorksError) or is_interrupt(error):
                 raise
             return None
         finally:
             close_environment(env)
+        return given
 
 
-def _played(env: gym.Env[Any, Any], env_id: str) -> list[Any]:
+def _play(env: gym.Env[Any, Any], env_id: str, given: list[Any], moments: int | None) -> None:
+    """Fills ``given`` until the episode ends, the number of moments is reached or the time is up."""
     policy = _policy(env)
     policy.reset(_SEED)
-    given: list[Any] = [_copied(env, checked_reset(env, env_id, _SEED))]
-    for _ in range(_STEPS):
+    started = time.perf_counter()
+    given.append(_copied(env, checked_reset(env, env_id, _SEED)))
+    while len(given) <= _STEPS or (
+        time.perf_counter() - started < _MORE_S if moments is None else len(given) < moments
+    ):
         observation, reward, terminated, truncated = checked_step(env, env_id, policy.act(None).action)
         given.append((_copied(env, observation), float(np.asarray(reward).item()), bool(terminated), bool(truncated)))
         if terminated or truncated:
             break
-    return given
 
 
 def _policy(env: gym.Env[Any, Any]) -> Policy:

@@ -33,6 +33,9 @@ _PRELOAD = ("rlhfblender_core.workers.forkserver_preload", "rlhfblender_core.rol
 _END_S = 5.0
 #: Sockets have short names: 107 bytes, of which multiprocessing needs 18.
 _LONGEST_FOLDER = 89
+#: Of Python's hashes of texts, which decide the order of sets: environments that go through one would differ between
+#: two runs. Dask starts its workers with this seed, too.
+_HASH_SEED = "6640"
 _PRELOAD_TRAINED = (*_PRELOAD, "torch", "stable_baselines3", "sb3_contrib", "rlhfblender_core.policies.actor_critic")
 
 
@@ -117,7 +120,7 @@ _main_module_is_hidden = threading.Lock()
 
 @contextlib.contextmanager
 def starting_processes() -> Iterator[None]:
-    """Has processes that are started inside hear no signals yet, and not import the main module.
+    """Has processes that are started inside hear no signals yet, hash texts alike, and not import the main module.
 
     multiprocessing has each worker import the file that was started, for functions that are defined in it. Ours come
     from modules; a script without ``if __name__ == "__main__"`` would run again in every worker.
@@ -126,10 +129,15 @@ def starting_processes() -> Iterator[None]:
     with _main_module_is_hidden, interrupts_blocked():
         kept: dict[str, object] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
         main["__spec__"] = None
+        seed = os.environ.get("PYTHONHASHSEED")
+        os.environ["PYTHONHASHSEED"] = _HASH_SEED
         try:
             yield
         finally:
             main.update(kept)
+            del os.environ["PYTHONHASHSEED"]
+            if seed is not None:
+                os.environ["PYTHONHASHSEED"] = seed
 
 
 @contextlib.contextmanager

@@ -28,7 +28,16 @@ SEEDED = (
     "DrawingFromAll",
     "ObservingNaN",
 )
-UNSEEDED = ("Unseeded", "UnseededLater", "RewardingByChance", "CountingInstances", "WatchingTheClock")
+UNSEEDED = (
+    "Unseeded",
+    "UnseededLater",
+    "RewardingByChance",
+    "CountingInstances",
+    "WatchingTheClock",
+    "GrowingHarder",
+    "SharingAGenerator",
+    "ExploringTogether",
+)
 KEY = CheckpointKey("exp", "random")
 Maker = Callable[[Shard, Path], list[Manifest]]
 

@@ -204,6 +204,18 @@ def test_workers_have_the_environment_variables_of_the_moment(tmp_path: Path, mo
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each worker loads by itself")
+def test_workers_of_all_runs_hash_texts_alike(tmp_path: Path) -> None:
+    """The order of sets of texts follows from it, and is part of what some environments do."""
+    before = os.environ.get("PYTHONHASHSEED")
+    with Workers(1, tmp_path) as workers:
+        found = workers.run(hash, "a text")
+    environment = {**os.environ, "PYTHONHASHSEED": "6640"}
+    command = [sys.executable, "-S", "-c", "print(hash('a text'))"]
+    other = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert found == int(other.stdout)
+    assert os.environ.get("PYTHONHASHSEED") == before
+
+
 @pytest.mark.parametrize("trained", [False, True])
 def test_workers_are_born_with_what_their_agents_need(trained: bool, tmp_path: Path) -> None:
     script = (

@@ -3,6 +3,7 @@
 import itertools
 import random
 import time
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -150,3 +151,44 @@ class WatchingTheClock(_Showing):
 class ObservingNaN(_Showing):
     def _shown(self):
         return float("nan")
+
+
+class GrowingHarder(_Showing):
+    """What its class keeps changes when an episode ends, and shows at the end of the next."""
+
+    level = 0
+
+    def step(self, action):
+        observation, reward, terminated, *rest = super().step(action)
+        if terminated:
+            reward += GrowingHarder.level
+            GrowingHarder.level += 1
+        return observation, reward, terminated, *rest
+
+    def _shown(self):
+        return 0.0
+
+
+class SharingAGenerator(_Showing):
+    """Draws from a generator of its module, which is seeded when that is imported."""
+
+    def _shown(self):
+        return _generator.random()
+
+
+class ExploringTogether(_Showing):
+    """Rewards what no environment of its class has seen."""
+
+    seen: ClassVar[set] = set()
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        is_new = self.count not in self.seen
+        self.seen.add(self.count)
+        return observation, float(is_new), *rest
+
+    def _shown(self):
+        return 0.0
+
+
+_generator = np.random.default_rng(0)

@@ -340,3 +340,24 @@ class BoundToAThread(Counting):
     def render(self):
         self.renderer.note("used")
         return super().render()
+
+
+class BoundInACycle(BoundToAThread):
+    """Its renderer refers back to it, or to another part of its own, so that only the garbage collector frees both."""
+
+    def __init__(self, log, cycle="env", **kwargs):
+        super().__init__(log, **kwargs)
+        self.renderer.drawn = self if cycle == "env" else self.renderer
+
+
+class Table:
+    """What all environments of a class share."""
+
+
+_TABLE = Table()
+
+
+class SharingATable(Counting):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.table = _TABLE
