@@ -185,7 +185,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder = (given.data or Path(temporary)).absolute()
             for shape in SHAPES:
-                if any(sizes := getattr(given, shape)):
+                if all(sizes := getattr(given, shape)):
                     grow(shape, sizes, folder, given)
 
 
