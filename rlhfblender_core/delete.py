@@ -18,6 +18,7 @@ from rlhfblender_core.dataset.layout import (
     manifest_folder,
     manifest_path,
     parse_episode_number,
+    parse_episode_path,
 )
 from rlhfblender_core.dataset.listings import find_keys
 from rlhfblender_core.dataset.manifests import parse_manifest
@@ -214,7 +215,9 @@ def _plan_checkpoint(
 ) -> CheckpointDeletion:
     is_chosen = _chooser(root, registry, key, selection)
     sizes = {folder: list_sizes(root, folder) for folder in _folders(key)}
-    chosen = {folder: [size for name, size in own.items() if is_chosen(name)] for folder, own in sizes.items()}
+    chosen = {
+        folder: [size for name, size in own.items() if is_chosen(f"{folder}/{name}")] for folder, own in sizes.items()
+    }
     size = sum(map(sum, chosen.values()))
     episodes = len(chosen.pop(manifest_folder(key)))
     return CheckpointDeletion(key, selection, episodes, sum(map(len, chosen.values())), size)
@@ -227,16 +230,27 @@ def _folders(key: CheckpointKey) -> list[str]:
 def _chooser(
     root: DataRoot, registry: Registry | None, key: CheckpointKey, selection: EpisodeSelection
 ) -> Callable[[str], bool]:
-    """Whether a file of the checkpoint, by its name, goes."""
-    if selection.is_everything:
-        return lambda _: True
+    """Whether a file of the checkpoint, by its path, goes: what was laid there by hand stays."""
     numbers = None if selection.where is None else _matching(root, registry, key, selection)
+    known = None if registry is None else _known_numbers(root, registry, key)
 
-    def is_chosen(name: str) -> bool:
-        number = parse_episode_number(name, f".{name.rpartition('.')[2]}")
-        return number is not None and (selection.may_have(number) if numbers is None else number in numbers)
+    def is_chosen(path: str) -> bool:
+        parsed = parse_episode_path(path)
+        number = parsed and parsed[1].episode
+        if number is None or (known is not None and number not in known):
+            return False
+        return selection.may_have(number) if numbers is None else number in numbers
 
     return is_chosen
+
+
+def _known_numbers(root: DataRoot, registry: Registry, key: CheckpointKey) -> frozenset[int]:
+    """Episodes that runs made: those with a manifest, a row (a deletion that was killed), or a dead run's claim."""
+    names = list_names(root, manifest_folder(key))
+    committed = (number for name in names if (number := parse_episode_number(name, ".json")) is not None)
+    indexed = (row.number for row in registry.each_episode(key.experiment, key.checkpoint))
+    claimed = (claims.get(key.checkpoint, ()) for claims in registry.list_claims(key.experiment).values())
+    return frozenset(itertools.chain(committed, indexed, *claimed))
 
 
 def _matching(
@@ -268,7 +282,7 @@ def delete_checkpoint(root: DataRoot, registry: Registry | None, deletion: Check
     is_chosen = _chooser(root, registry, key, deletion.selection)
     numbers: set[int] = set()
     for folder in _folders(key):  # manifests come first
-        doomed = [name for name in list_names(root, folder) if is_chosen(name)]
+        doomed = [name for name in list_names(root, folder) if is_chosen(f"{folder}/{name}")]
         remove_files(root, [f"{folder}/{name}" for name in doomed])
         if not deletion.selection.is_everything:
             parsed = (parse_episode_number(name, f".{name.rpartition('.')[2]}") for name in doomed)
