@@ -26,8 +26,9 @@ azurite: $(VENV)/.installed-dev ## Azure's emulator, without which the tests of 
 soak: $(VENV)/.installed-dev ## the tests that take long: many kills, many episodes
 	$(BIN)/python -m pytest -m soak -n $(JOBS) --timeout 7200
 
-bench: $(VENV)/.installed-dev ## measure against a bare loop and an empty Prefect flow
+bench: $(VENV)/.installed-dev ## measure against a bare loop and an empty Prefect flow, and how costs grow
 	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/growth.py --no-render --episodes 400 4000 --checkpoints 20 80 --experiments 20 80
 
 # Prefect's server, as the command lines and workers find it. Elsewhere: make deploy worker PREFECT_API_URL=http://…/api
 PREFECT_API_URL ?= http://127.0.0.1:4200/api

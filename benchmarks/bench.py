@@ -27,7 +27,7 @@ from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import Shard, roll_out_shard
 from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.storage import DataRoot
-from rlhfblender_core.workers.pool import Workers, available_cores
+from rlhfblender_core.workers.pool import Workers
 
 HERE = Path(__file__).parent
 GENERATE = HERE.parent / "flows" / "generate.py"
@@ -173,23 +173,19 @@ def memory(folder: Path, environment: dict[str, str], trained: tuple[str, ...]) 
 
 
 def orchestration(folder: Path, environment: dict[str, str]) -> None:
-    """What Prefect and the registry add per shard: a job of many short episodes, against the same without them."""
-    short = ("--env", "CartPole-v1", "--random", "--no-render", "--max-steps-per-episode", 20)
-    few = median_seconds(lambda: generate(folder, *short, "--num-episodes", 2), environment)
-    many = median_seconds(lambda: generate(folder, *short, "--num-episodes", 2000), environment, times=1)
-    settings = settings_of("CartPole-v1", None, 20, render=False)
-    processes = available_cores()
-    shards = [Shard(KEY, settings, part) for part in even_shards(2000, processes)]
-    bare, _ = roll_out(shards, processes)
-    cost = 1000 * (many - few - bare) / len(shards)
-    print(f"2,000 episodes of 20 steps, --no-render: {many:.1f} s, {len(shards)} shards", flush=True)
-    print(f"orchestration: {cost:.0f} ms per shard; with it / without: ratio {(many - few) / bare:.2f}", flush=True)
-
-
-def even_shards(episodes: int, processes: int) -> list[tuple[int, ...]]:
-    """About as many as a run makes of short episodes."""
-    size = max(1, episodes // (6 * processes))
-    return [tuple(range(start, min(start + size, episodes))) for start in range(0, episodes, size)]
+    """What Prefect adds to a job of many short episodes: the library does the same without it, registry and all."""
+    seconds = {}
+    for episodes in (2, 2000):
+        short = {"env": "CartPole-v1", "random": True, "no_render": True, "max_steps_per_episode": 20}
+        asked = {**short, "num_episodes": episodes}
+        words = [word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value)]
+        command = generate(folder, *(word for word in words if word is not True))
+        asked["data_root"] = tempfile.mkdtemp(dir=folder)
+        library = [sys.executable, "-c", f"import rlhfblender_core as core; core.generate(**{asked!r})"]
+        seconds[episodes] = [median_seconds(each, environment, times=1) for each in (command, library)]
+    with_prefect, without = (many - few for few, many in zip(*seconds.values(), strict=True))
+    print(f"2,000 episodes of 20 steps, --no-render: {seconds[2000][0]:.1f} s", flush=True)
+    print(f"Prefect's share beyond its start: {1 - without / with_prefect:.0%}", flush=True)
 
 
 def generate(folder: Path, *arguments: object) -> list[object]:

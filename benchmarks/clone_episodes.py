@@ -98,7 +98,7 @@ def clone_episodes(
         render: whether the real episodes have videos and thumbnails.
     """
     locations = locate(str(root), state_folder=root.with_name(f"{root.name}-state"))
-    models = _models(root.with_name(f"{root.name}-models"), checkpoints) if checkpoints > 1 else None
+    models = clone_models(root, checkpoints) if checkpoints > 1 else None
     names = tuple(f"clones-{number}" for number in range(experiments))
     cloned = Cloned(root, episodes, names, models, render)
     sources: list[Manifest] = []
@@ -107,8 +107,9 @@ def clone_episodes(
     return cloned
 
 
-def _models(folder: Path, count: int) -> Path:
-    """A folder of checkpoints, all of them the same model."""
+def clone_models(root: Path, count: int) -> Path:
+    """A folder of checkpoints beside the data root, all of them the same model."""
+    folder = root.with_name(f"{root.name}-models")
     first = folder / "rl_model_1000_steps.zip"
     if not first.exists():
         from stable_baselines3 import PPO

@@ -6,11 +6,12 @@ experiments and the environment stay as they are.
 
 import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from rlhfblender_core.dataset.layout import (
+    EXTENSIONS,
     ArtifactKind,
     CheckpointKey,
     EpisodeKey,
@@ -18,7 +19,6 @@ from rlhfblender_core.dataset.layout import (
     manifest_folder,
     manifest_path,
     parse_episode_number,
-    parse_episode_path,
 )
 from rlhfblender_core.dataset.listings import find_keys
 from rlhfblender_core.dataset.manifests import parse_manifest
@@ -31,11 +31,21 @@ from rlhfblender_core.registry import Registry, registry_if_any
 from rlhfblender_core.runs.claims import DELETED, live_runs, open_claims
 from rlhfblender_core.runs.folders import open_run, remove_unfinished
 from rlhfblender_core.step_runner import LocalRunner, StepRunner
-from rlhfblender_core.storage import DataRoot, list_names, list_sizes, read_many, remove_files, storage_errors
+from rlhfblender_core.storage import (
+    DataRoot,
+    list_names,
+    list_sizes,
+    read_many,
+    remove_files,
+    sizes_of,
+    storage_errors,
+)
 from rlhfblender_core.wording import counted
 
 #: Manifests that are read at once to see whether a condition is met.
 _AT_ONCE = 500
+#: So many episodes are asked for by the names of their files, however many there are besides; of more, all are listed.
+_ASKED_BY_NAME = 30
 
 
 @dataclass(frozen=True)
@@ -213,44 +223,61 @@ def plan_deletion(
 def _plan_checkpoint(
     root: DataRoot, registry: Registry | None, key: CheckpointKey, selection: EpisodeSelection
 ) -> CheckpointDeletion:
-    is_chosen = _chooser(root, registry, key, selection)
-    sizes = {folder: list_sizes(root, folder) for folder in _folders(key)}
-    chosen = {
-        folder: [size for name, size in own.items() if is_chosen(f"{folder}/{name}")] for folder, own in sizes.items()
-    }
-    size = sum(map(sum, chosen.values()))
-    episodes = len(chosen.pop(manifest_folder(key)))
-    return CheckpointDeletion(key, selection, episodes, sum(map(len, chosen.values())), size)
+    numbers = _chosen_numbers(root, registry, key, selection)
+    chosen = [
+        [size for name, size in _sizes(root, folder, extension, numbers).items() if _goes(name, extension, numbers)]
+        for folder, extension in _folders(key).items()
+    ]
+    episodes, *files = map(len, chosen)
+    return CheckpointDeletion(key, selection, episodes, sum(files), sum(map(sum, chosen)))
 
 
-def _folders(key: CheckpointKey) -> list[str]:
-    return [manifest_folder(key), *(artifact_folder(kind, key) for kind in ArtifactKind)]
+def _folders(key: CheckpointKey) -> dict[str, str]:
+    """Folders of the checkpoint's files, with the extension of these: that of manifests, which go first, and others."""
+    return {manifest_folder(key): ".json", **{artifact_folder(kind, key): EXTENSIONS[kind] for kind in ArtifactKind}}
 
 
-def _chooser(
+def _chosen_numbers(
     root: DataRoot, registry: Registry | None, key: CheckpointKey, selection: EpisodeSelection
-) -> Callable[[str], bool]:
-    """Whether a file of the checkpoint, by its path, goes: what was laid there by hand stays."""
-    numbers = None if selection.where is None else _matching(root, registry, key, selection)
-    known = None if registry is None else _known_numbers(root, registry, key)
+) -> Container[int] | None:
+    """Numbers of the episodes that go: a set where they are known, which may be of episodes that aren't there.
 
-    def is_chosen(path: str) -> bool:
-        parsed = parse_episode_path(path)
-        number = parsed and parsed[1].episode
-        if number is None or (known is not None and number not in known):
-            return False
-        return selection.may_have(number) if numbers is None else number in numbers
-
-    return is_chosen
+    None for all, where no registry tells them from what was laid there by hand.
+    """
+    if selection.where is not None:
+        return _matching(root, registry, key, selection)
+    episodes = selection.episodes
+    if episodes is not None and episodes.count <= _ASKED_BY_NAME:
+        return frozenset(episodes)
+    if registry is None:
+        return episodes
+    return frozenset(number for number in _known_numbers(root, registry, key) if selection.may_have(number))
 
 
 def _known_numbers(root: DataRoot, registry: Registry, key: CheckpointKey) -> frozenset[int]:
     """Episodes that runs made: those with a manifest, a row (a deletion that was killed), or a dead run's claim."""
     names = list_names(root, manifest_folder(key))
     committed = (number for name in names if (number := parse_episode_number(name, ".json")) is not None)
-    indexed = (row.number for row in registry.each_episode(key.experiment, key.checkpoint))
+    indexed = registry.each_number(key.experiment, key.checkpoint)
     claimed = (claims.get(key.checkpoint, ()) for claims in registry.list_claims(key.experiment).values())
     return frozenset(itertools.chain(committed, indexed, *claimed))
+
+
+def _are_few(numbers: Container[int] | None) -> TypeGuard[frozenset[int]]:
+    return isinstance(numbers, frozenset) and len(numbers) <= _ASKED_BY_NAME
+
+
+def _sizes(root: DataRoot, folder: str, extension: str, numbers: Container[int] | None) -> Mapping[str, int]:
+    """Bytes of the files in the folder, or of those alone that go."""
+    if not _are_few(numbers):
+        return list_sizes(root, folder)
+    paths = {f"{folder}/{number}{extension}": f"{number}{extension}" for number in numbers}
+    return {paths[path]: size for path, size in sizes_of(root, paths).items()}
+
+
+def _goes(name: str, extension: str, numbers: Container[int] | None) -> bool:
+    number = parse_episode_number(name, extension)
+    return number is not None and (numbers is None or number in numbers)
 
 
 def _matching(
@@ -278,25 +305,25 @@ def _matching(
 
 def delete_checkpoint(root: DataRoot, registry: Registry | None, deletion: CheckpointDeletion) -> None:
     """Removes a checkpoint's manifests, then its files, then its rows; may be repeated."""
-    key = deletion.key
-    is_chosen = _chooser(root, registry, key, deletion.selection)
-    numbers: set[int] = set()
-    for folder in _folders(key):  # manifests come first
-        doomed = [name for name in list_names(root, folder) if is_chosen(f"{folder}/{name}")]
-        remove_files(root, [f"{folder}/{name}" for name in doomed])
-        if not deletion.selection.is_everything:
-            parsed = (parse_episode_number(name, f".{name.rpartition('.')[2]}") for name in doomed)
-            numbers.update(number for number in parsed if number is not None)
+    key, selection = deletion.key, deletion.selection
+    numbers = _chosen_numbers(root, registry, key, selection)
+    for folder, extension in _folders(key).items():  # manifests come first
+        if _are_few(numbers):
+            names = [f"{number}{extension}" for number in sorted(numbers)]
+        else:
+            names = [name for name in list_names(root, folder) if _goes(name, extension, numbers)]
+        remove_files(root, [f"{folder}/{name}" for name in names])
     if root.is_local:
         _remove_empty_folders(root, key)
     if registry is None:
         return
-    if deletion.selection.is_everything:
+    if selection.is_everything or numbers is None:
         registry.forget_checkpoint(key.experiment, key.checkpoint)
-        return
-    rows = registry.each_episode(key.experiment, key.checkpoint)
-    numbers.update([row.number for row in rows if deletion.selection.matches(row)])
-    registry.forget_episodes(key.experiment, key.checkpoint, numbers)
+    elif isinstance(numbers, frozenset):
+        registry.forget_episodes(key.experiment, key.checkpoint, numbers)
+    else:
+        rows = [number for number in registry.each_number(key.experiment, key.checkpoint) if number in numbers]
+        registry.forget_episodes(key.experiment, key.checkpoint, rows)
 
 
 def finish_deletion(registry: Registry | None, deletion: Deletion) -> None:

@@ -268,7 +268,7 @@ def _list_checkpoint(key: CheckpointKey, locations: Locations) -> CheckpointList
         return list_checkpoint(
             root,
             key,
-            {row.number for row in registry.each_episode(key.experiment, key.checkpoint)},
+            set(registry.each_number(key.experiment, key.checkpoint)),
             in_progress=bool(live_runs(registry, key.experiment)),
             left_over=dead_claims(registry, key.experiment).get(key.checkpoint, frozenset()),
         )

@@ -53,7 +53,8 @@ def next_steps(report: Report, shown: Callable[[str], str] = str) -> Iterator[st
     elif report.failed:
         yield "Where the cause is mended, the same command makes the episodes that failed, and no others."
     elif report.checkpoints:
-        example = f"{report.experiment}/{report.checkpoints[0].checkpoint}/0"
+        # The last is, as a rule, the one that was trained longest.
+        example = f"{report.experiment}/{report.checkpoints[-1].checkpoint}/0"
         if report.has_videos:
             yield f"Watch: {shlex.quote(shown(f'{report.data_root}/renders/{example}.mp4'))}"
         yield f"Load: import rlhfblender_core; data = rlhfblender_core.open_data_set({shown(report.data_root)!r})"

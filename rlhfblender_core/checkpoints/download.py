@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.checkpoints.listing import is_local, open_filesystem, storage_errors
-from rlhfblender_core.untrusted.model_zip import DATA, VARIABLES, VERSION, WEIGHTS, refusal
+from rlhfblender_core.untrusted.file_kinds import HEAD_BYTES, is_pointer
+from rlhfblender_core.untrusted.model_zip import DATA, POINTER_PROBLEM, VARIABLES, VERSION, WEIGHTS, refusal
 
 _MEMBERS = (DATA, VARIABLES, WEIGHTS, VERSION)
 
@@ -84,8 +85,11 @@ def _zipped(filesystem: Any, inner: str, url: str, cache: Path, limit: int) -> t
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
             for name in held:
                 with filesystem.open(f"{inner}/{name}", "rb") as member:
-                    # Without a time of its own each member gets that of 1980: the same members give the same bytes.
-                    archive.writestr(zipfile.ZipInfo(name), member.read())
+                    content = member.read()
+                if is_pointer(content[:HEAD_BYTES]):
+                    raise refusal(f"{url}/{name}", POINTER_PROBLEM)
+                # Without a time of its own each member gets that of 1980: the same members give the same bytes.
+                archive.writestr(zipfile.ZipInfo(name), content)
         return _in_cache(part, cache, ".zip")
 
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from rlhfblender_core.checkpoints.algorithms import Algorithm
 from rlhfblender_core.dataset.layout import BEST, FINAL, RANDOM
 from rlhfblender_core.errors import CheckpointNotUsableError, InvalidParameterError
 from rlhfblender_core.names import checked_name, path_segment
@@ -19,17 +20,21 @@ BEST_MODEL = "best_model"
 STEP_FIELD = "{step}"
 
 _STEPS = re.compile(r"(?P<prefix>.*?)_?(?P<step>\d{1,15})_steps")
-#: 10_000, 1e6, 10000, 500k, 1.5M.
+#: 10_000, 1e6, 10000, 500k, 1.5M; 0.99, which is no number of steps.
 _NUMBER = re.compile(
     r"(?<!\d)(?<!\d[_,])(?P<grouped>\d{1,3}(?:[_,]000)+)(?!\d)"
     r"|(?<![A-Za-z0-9.])(?P<power>\d+(?:\.\d+)?[eE]\+?\d{1,2})(?![A-Za-z0-9])"
-    r"|(?P<digits>\d+(?:\.\d+(?=[kKmM](?![A-Za-z0-9])))?)(?P<unit>[kKmM](?![A-Za-z0-9]))?"
+    r"|(?P<digits>\d+(?:\.\d+)?)(?P<unit>[kKmM](?![A-Za-z0-9]))?"
 )
 _UNITS = {"k": 10**3, "m": 10**6}
 _STEPS_BEFORE = re.compile(r"(?i)(?:^|[^a-z])(?:time)?steps?[ _=-]*$")
 _STEPS_AFTER = re.compile(r"(?i)[ _-]*(?:time)?steps?(?![a-z])")
-#: A day, where nothing says that it is a number of steps: ppo_20240105.zip.
-_DAY = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
+#: A day, and the time of day after it: 2024-01-05, 20240105_123000. Seconds since 1970, too.
+_DAY = re.compile(r"(?<!\d)(?:(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])|1[4-9]\d{8})(?!\d)")
+_TIME = re.compile(_DAY.pattern + r"(?:[-_T ]+(?:[01]\d|2[0-3])([-_.:]?)[0-5]\d\2[0-5]\d(?!\d))?")
+#: What is before a number of a seed, or in the name of a folder before that of a run.
+_SEED_BEFORE = re.compile(r"(?i)(?:^|[^a-z])(?:seed|rank)[ _=-]*$")
+_RUN_BEFORE = re.compile(rf"(?i)(?:^|[^a-z])(?:run|trial|exp|experiment|{'|'.join(Algorithm)})[ _=-]*$")
 _EXTENSION = re.compile(r"(?i)\.(zip|pkl|pth?)$")
 _VERSION = re.compile(r"-v\d+$")
 _MOST_DIGITS = 15
@@ -124,7 +129,7 @@ def _steps(models: list[str], pattern: str | None) -> dict[str, int]:
         }
         return {name: int(match[1]) for name, match in found.items() if match}
     steps: dict[str, int] = {}
-    families: dict[str, dict[str, list[int]]] = defaultdict(dict)
+    families: dict[str, dict[str, list[int | None]]] = defaultdict(dict)
     for name in models:
         stem = stem_of(name)
         if conventional := callback_step(stem):
@@ -144,11 +149,11 @@ def _lone_step(name: str) -> dict[str, int]:
         return {name: int(alone[0])} if len(alone[0]) <= _MOST_DIGITS else {}
     told = _called_steps(stem)
     if told is not None:
-        return {name: _numbers(stem)[told]} if _numbers(stem) else {}
-    apart = [number for number in _NUMBER.finditer(stem) if not _touches_letters(stem, number)]
-    large = [
-        value for number in apart if (value := _value(number)) >= _LEAST_LONE_STEP and not _DAY.fullmatch(number[0])
-    ]
+        numbers = _numbers(stem)
+        return {name: step} if numbers and (step := numbers[told]) is not None else {}
+    timeless = _TIME.sub(" ", stem)
+    apart = [_value(number) for number in _NUMBER.finditer(timeless) if not _touches_letters(timeless, number)]
+    large = [value for value in apart if value is not None and value >= _LEAST_LONE_STEP]
     return {name: large[0]} if len(large) == 1 else {}
 
 
@@ -171,30 +176,42 @@ def _touches_letters(stem: str, number: re.Match[str]) -> bool:
     return before.isalnum() or after.isalnum()
 
 
-def _varying_number(family: Mapping[str, list[int]]) -> dict[str, int]:
-    """The one number in which these names differ.
+def _varying_number(family: Mapping[str, list[int | None]]) -> dict[str, int]:
+    """The one number in which these names differ, if it can be a number of steps.
 
     Raises:
         CheckpointNotUsableError: they differ in several.
     """
     columns = list(zip(*family.values(), strict=True))
-    varying = [column for column in columns if len(set(column)) > 1]
-    if len(varying) > 1:
-        told = _called_steps(stem_of(next(iter(family))))
-        if told is not None:
-            return dict(zip(family, columns[told], strict=True))
+    varying = [n for n, column in enumerate(columns) if len(set(column)) > 1]
+    # Names that differ in how a number is written (007 and 7) have none that varies; their labels clash later.
+    found = [n for n in varying or [len(columns) - 1] if None not in columns[n]]
+    first = stem_of(next(iter(family)))
+    told = _called_steps(first)
+    if len(found) > 1 and told in found:
+        found = [told]
+    if len(found) > 1:
         some = " and ".join(repr(name) for name in sorted(family)[:2])
         raise CheckpointNotUsableError(
             f"The names {some} differ in {len(varying)} numbers: which are the training steps? Say it with "
             f"--checkpoint-pattern, for example {example_pattern(sorted(family)[0])!r}."
         )
-    # Names that differ in how a number is written (007 and 7) have no column that varies; their labels clash later.
-    return dict(zip(family, varying[0] if varying else columns[-1], strict=True))
+    steps = zip(family, columns[found[0]], strict=True) if found and not _is_something_else(first, found[0]) else ()
+    return {name: step for name, step in steps if step is not None}
+
+
+def _is_something_else(stem: str, place: int) -> bool:
+    """Whether a name's number is that of a seed, of a run's folder, or a part of a day."""
+    number = list(_NUMBER.finditer(stem))[place]
+    before, after = stem[: number.start()], stem[number.end() :]
+    is_run = after.startswith("/") and _RUN_BEFORE.search(before)
+    is_day = any(day.start() <= number.start() < day.end() for day in _DAY.finditer(stem))
+    return bool(is_run or is_day or _SEED_BEFORE.search(before))
 
 
 def example_pattern(name: str) -> str:
     """A pattern that the last number of a name would be the steps of."""
-    numbers = list(_NUMBER.finditer(stem_of(name)))
+    numbers = [number for number in _NUMBER.finditer(stem_of(name)) if _value(number) is not None]
     if not numbers:
         return STEP_FIELD
     last = numbers[-1]
@@ -219,19 +236,20 @@ def step_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"{before}(?<!\d)(\d{{1,{_MOST_DIGITS}}})(?!\d){after}")
 
 
-def _numbers(stem: str) -> list[int]:
+def _numbers(stem: str) -> list[int | None]:
     found = list(_NUMBER.finditer(stem))
     return [_value(number) for number in found] if all(len(number[0]) <= _MOST_DIGITS for number in found) else []
 
 
-def _value(number: re.Match[str]) -> int:
+def _value(number: re.Match[str]) -> int | None:
+    """The number; None for one that isn't whole."""
     if number["grouped"] is not None:
         return int(re.sub("[_,]", "", number["grouped"]))
     if number["power"] is not None:
         return round(float(number["power"]))
-    if number["unit"] is None:
+    if "." not in number["digits"] and number["unit"] is None:
         return int(number["digits"])
-    return round(float(number["digits"]) * _UNITS[number["unit"].lower()])
+    return None if number["unit"] is None else round(float(number["digits"]) * _UNITS[number["unit"].lower()])
 
 
 def _word(name: str) -> str | None:

@@ -102,6 +102,8 @@ class _Comparison:
 
     def __init__(self, files: Mapping[str, Mapping[int, int]]) -> None:
         self._files = {folder: files[folder] for folder in sorted(files)}
+        #: Those that have any, as JSON begins with them: this is asked for every episode.
+        self._named = [(f'"{folder}":', own) for folder, own in self._files.items() if own]
         self._manifests = files[MANIFESTS]
         self._complete: set[int] = set()
         self._digests: dict[str, set[int]] = {}
@@ -128,8 +130,8 @@ class _Comparison:
 
     def _as_text(self, number: int) -> str:
         """What a row would say of the files that are there."""
-        sizes = (f'"{folder}":{files[number]}' for folder, files in self._files.items() if number in files)
-        return f"{{{','.join(sizes)}}}"
+        sizes = [(name, files.get(number)) for name, files in self._named]
+        return f"{{{','.join([f'{name}{size}' for name, size in sizes if size is not None])}}}"
 
     def add_row(self, number: int, request: str, recorded: Mapping[str, int]) -> None:
         """Adds an episode whose manifest names files of these sizes."""
@@ -142,7 +144,8 @@ class _Comparison:
 
     def unread(self) -> set[int]:
         """Numbers of the episodes whose manifests tell what no row does."""
-        return self._manifests.keys() - set().union(*self._digests.values())
+        known = self._digests.values()
+        return {number for number in self._manifests if not any(number in numbers for numbers in known)}
 
     def result(self, key: CheckpointKey, sample: Manifest | None, unindexed: Iterable[EpisodeRecord]) -> Existing:
         committed = frozenset[int]().union(*self._digests.values())
@@ -150,7 +153,10 @@ class _Comparison:
             key,
             committed,
             frozenset(self._complete),
-            {kind: frozenset(self._unnamed[kind] | (self._files[kind].keys() - committed)) for kind in ArtifactKind},
+            {
+                kind: frozenset(self._unnamed[kind]).union(n for n in self._files[kind] if n not in committed)
+                for kind in ArtifactKind
+            },
             {request: frozenset(numbers) for request, numbers in self._digests.items()},
             sample,
             tuple(unindexed),

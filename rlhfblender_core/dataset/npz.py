@@ -1,6 +1,6 @@
 """Columns that grow by one row per step without growing in memory, and the ``.npz`` they end up in.
 
-A column keeps a small buffer and spills to a temporary file, so that a 100,000-step episode of images costs the same
+A column spills to a temporary file, so that a 100,000-step episode of images costs the same
 memory as a short one. The archive is byte for byte reproducible: fixed timestamps, fixed order, fixed compression.
 What the keys mean is in :mod:`rlhfblender_core.dataset.episode_writer`.
 
@@ -11,7 +11,7 @@ import io
 import math
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -19,10 +19,6 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import DTypeLike, NDArray
 
-#: A column's rows are handed on once they fill this many bytes …
-_BUFFER_BYTES = 1 << 18
-#: … or this many rows.
-_BUFFER_ROWS = 512
 #: What a column holds in memory before it goes to disk.
 _SPOOL_BYTES = 1 << 20
 _COPY_BYTES = 1 << 20
@@ -56,27 +52,26 @@ class ArrayColumn:
     def __init__(self, dtype: DTypeLike, shape: tuple[int, ...], spool_folder: Path) -> None:
         self.dtype = np.dtype(dtype)
         self.shape = shape
-        row_bytes = max(1, self.dtype.itemsize * math.prod(shape))
-        rows = max(1, min(_BUFFER_ROWS, _BUFFER_BYTES // row_bytes))
-        self._buffer: NDArray[Any] = np.empty((rows, *shape), self.dtype)
-        self._used = 0
-        self._flushed = 0
+        #: At least 1.
+        self.row_bytes = max(1, self.dtype.itemsize * math.prod(shape))
+        self._length = 0
         self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=str(spool_folder))  # noqa: SIM115 (closed by close)
 
     def __len__(self) -> int:
-        return self._flushed + self._used
+        return self._length
 
-    def append(self, row: Any) -> None:
-        """Adds one row; its values are copied."""
-        if self._used == len(self._buffer):
-            self._flush()
-        self._buffer[self._used] = row
-        self._used += 1
+    def extend(self, rows: Sequence[Any] | NDArray[Any]) -> None:
+        """Adds rows.
 
-    def _flush(self) -> None:
-        self._spool.write(self._buffer[: self._used].tobytes())
-        self._flushed += self._used
-        self._used = 0
+        Raises:
+            ValueError: they are of another shape.
+            TypeError: they are no numbers.
+        """
+        block = np.array(rows, self.dtype)
+        if block.shape[1:] != self.shape:
+            raise ValueError(f"rows of shape {self.shape} were expected, not {block.shape[1:]}")
+        self._spool.write(block.tobytes())
+        self._length += len(block)
 
     def header(self) -> dict[str, Any]:
         """See :class:`Column`."""
@@ -85,7 +80,6 @@ class ArrayColumn:
 
     def chunks(self) -> Iterator[bytes]:
         """See :class:`Column`."""
-        self._flush()
         yield from _read_through(self._spool)
 
     def close(self) -> None:
@@ -108,12 +102,12 @@ class TextColumn:
     def __len__(self) -> int:
         return len(self._lengths)
 
-    def append(self, text: str) -> None:
-        """Adds one text."""
-        encoded = text.encode("utf-32-le", errors="surrogatepass")
-        self._spool.write(encoded)
-        self._lengths.append(len(encoded))
-        self._width = max(self._width, len(encoded) // 4)
+    def extend(self, texts: Sequence[str]) -> None:
+        """Adds texts."""
+        encoded = [text.encode("utf-32-le", errors="surrogatepass") for text in texts]
+        self._spool.write(b"".join(encoded))
+        self._lengths.extend(map(len, encoded))
+        self._width = max(self._width, max(map(len, encoded), default=0) // 4)
 
     def header(self) -> dict[str, Any]:
         """See :class:`Column`."""
@@ -122,8 +116,10 @@ class TextColumn:
     def chunks(self) -> Iterator[bytes]:
         """See :class:`Column`."""
         self._spool.seek(0)
-        for length in self._lengths:
-            yield self._spool.read(length).ljust(4 * self._width, b"\0")
+        rows = max(1, _COPY_BYTES // (4 * self._width))
+        for start in range(0, len(self), rows):
+            lengths = self._lengths[start : start + rows]
+            yield b"".join(self._spool.read(length).ljust(4 * self._width, b"\0") for length in lengths)
 
     def close(self) -> None:
         """See :class:`Column`."""

@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rlhfblender_core.dataset.where import Where, parse_where
@@ -24,9 +24,21 @@ class EpisodeNumbers:
     text: str
     spans: tuple[tuple[int, int], ...]
 
-    def __contains__(self, number: int) -> bool:
+    def __contains__(self, number: object) -> bool:
+        if not isinstance(number, int):
+            return False
         place = bisect_right(self.spans, number, key=lambda span: span[0])
         return place > 0 and number <= self.spans[place - 1][1]
+
+    def __iter__(self) -> Iterator[int]:
+        """Them all, ascending."""
+        for first, last in self.spans:
+            yield from range(first, last + 1)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(last + 1 - first for first, last in self.spans)
 
 
 @dataclass(frozen=True)

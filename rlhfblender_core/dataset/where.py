@@ -231,6 +231,8 @@ class _Compiler:
     def _compared(self, left: ast.expr, op: ast.cmpop, right: ast.expr, depth: int) -> _Term:
         if isinstance(op, ast.In | ast.NotIn):
             choices = right.elts if isinstance(right, ast.Tuple | ast.List) else [right]
+            if not isinstance(right, ast.Tuple | ast.List | ast.Constant):
+                _fail(self._text, f"{self._words(right)} is no list of choices; write them as in 'number in (1, 2)'.")
             equal = [self._compared(left, ast.Eq(), choice, depth) for choice in choices]
             found = self._all_or_any(ast.Or(), equal)
             return found if isinstance(op, ast.In) else _negated(found)

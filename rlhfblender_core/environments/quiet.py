@@ -14,18 +14,8 @@ from collections.abc import Iterator
 #: Gymnasium's logger prefixes every message so, in yellow.
 _GYMNASIUM_WARNING = r"(\x1b\[\d+m)?WARN: "
 
-#: Modules whose deprecation notices are meant for their authors (regular expressions, matched at the start).
-_NOISY_MODULES = (
-    "ale_py",
-    "Box2D",
-    "glfw",
-    "gymnasium",
-    "highway_env",
-    "minigrid",
-    "mujoco",
-    "pkg_resources",
-    "pygame",
-)
+#: Modules whose deprecation notices are meant for their authors (a regular expression, matched at the start).
+_NOISY_MODULES = "ale_py|Box2D|glfw|gymnasium|highway_env|minigrid|mujoco|pkg_resources|pygame"
 
 #: Raised while packages are imported or start their engines, in nobody's module.
 _ENGINE_WARNINGS = (
@@ -46,9 +36,8 @@ def quiet_libraries() -> Iterator[None]:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=_GYMNASIUM_WARNING)
-        for module in _NOISY_MODULES:
-            for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
-                warnings.filterwarnings("ignore", category=category, module=module)
+        for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", category=category, module=_NOISY_MODULES)
         for message in _ENGINE_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         yield

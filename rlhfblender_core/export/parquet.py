@@ -67,6 +67,7 @@ class ParquetFiles:
         self._pattern = pattern
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
+        self._waiting_rows = self._waiting_bytes = 0
         self._bytes = 0
         self.number = 0
 
@@ -77,8 +78,11 @@ class ParquetFiles:
             self.number, self._bytes = self.next_number, 0
         table = pa.table(dict(columns))
         self._waiting.append(table)
-        self._bytes += table.nbytes
-        if sum(map(len, self._waiting)) >= _GROUP_ROWS or sum(t.nbytes for t in self._waiting) >= _GROUP_BYTES:
+        size = table.nbytes
+        self._bytes += size
+        self._waiting_bytes += size
+        self._waiting_rows += len(table)
+        if self._waiting_rows >= _GROUP_ROWS or self._waiting_bytes >= _GROUP_BYTES:
             self._flush()
         return self.number
 
@@ -90,7 +94,7 @@ class ParquetFiles:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 self._writer = pq.ParquetWriter(file, table.schema, compression="zstd")
             self._writer.write_table(table)
-            self._waiting = []
+            self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
 
     @property
     def next_number(self) -> int:

@@ -109,10 +109,10 @@ class CheckpointSource:
         place = bisect_left(self.numbers, number)
         return place < len(self.numbers) and self.numbers[place] == number
 
-    def blocks(self) -> Iterator[list[SourceEpisode]]:
+    def blocks(self, size: int = _BLOCK) -> Iterator[list[SourceEpisode]]:
         """The chosen episodes in order, some at a time; those that are gone by now are left out."""
-        for start in range(0, len(self.numbers), _BLOCK):
-            numbers = [number for number in self.numbers[start : start + _BLOCK] if self.selection.may_have(number)]
+        for start in range(0, len(self.numbers), size):
+            numbers = [number for number in self.numbers[start : start + size] if self.selection.may_have(number)]
             keys = {number: EpisodeKey(self.key.experiment, self.key.checkpoint, number) for number in numbers}
             paths = {number: manifest_path(key) for number, key in keys.items()}
             contents = read_many(self.root, paths.values())

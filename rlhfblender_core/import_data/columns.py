@@ -277,8 +277,7 @@ def _check_keys(info: Any, step: int) -> None:
 
 def _text_column(infos: list[Info] | None, length: int, spool_folder: Path) -> Column:
     column = TextColumn(spool_folder)
-    for info in infos if infos is not None else [{}] * length:
-        column.append(info_to_json(info))
+    column.extend([info_to_json(info) for info in infos] if infos is not None else ["{}"] * length)
     size = np.dtype(column.header()["descr"]).itemsize * length
     if size > MAX_TEXTS_BYTES:  # each row is as wide as the longest
         column.close()

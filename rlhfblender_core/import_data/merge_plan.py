@@ -39,7 +39,7 @@ from rlhfblender_core.registry import (
 from rlhfblender_core.storage import (
     DataRoot,
     list_folders,
-    list_sizes,
+    list_names,
     read_many,
 )
 from rlhfblender_core.verification.remakes import experiment_of, known_environment
@@ -193,7 +193,7 @@ def _first(root: DataRoot, key: CheckpointKey) -> Manifest | None:
 
 def episode_numbers(root: DataRoot, key: CheckpointKey) -> list[int]:
     """Of a checkpoint's episodes, ascending."""
-    numbers = (parse_episode_number(name, ".json") for name in list_sizes(root, manifest_folder(key)))
+    numbers = (parse_episode_number(name, ".json") for name in list_names(root, manifest_folder(key)))
     return sorted(number for number in numbers if number is not None)
 
 

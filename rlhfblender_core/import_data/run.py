@@ -4,6 +4,7 @@ A data set of this project's own layout is merged (:mod:`rlhfblender_core.import
 """
 
 import contextlib
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,9 @@ from typing import Any
 
 from fsspec.utils import get_protocol
 
-from rlhfblender_core.dataset.layout import MANIFESTS, CheckpointKey
-from rlhfblender_core.dataset.manifests import canonical_digest
+from rlhfblender_core.dataset.layout import MANIFESTS, CheckpointKey, EpisodeKey, manifest_path
+from rlhfblender_core.dataset.manifests import Manifest, canonical_digest, parse_manifest
 from rlhfblender_core.dataset.publish import episode_record
-from rlhfblender_core.dataset.published import read_some
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.import_data.episodes import ImportedBatch, ImportTarget, import_episodes
 from rlhfblender_core.import_data.labels import import_action_labels
@@ -35,7 +35,7 @@ from rlhfblender_core.runs.claims import RunClaims, open_claims, this_machine
 from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.step_runner import LocalRunner, StepRunner, concurrency_for
 from rlhfblender_core.steps import register_environment, register_experiment
-from rlhfblender_core.storage import DataRoot, check_writable, open_data_root
+from rlhfblender_core.storage import DataRoot, check_writable, open_data_root, read_many
 from rlhfblender_core.wording import counted
 from rlhfblender_core.workers.pool import available_cores
 
@@ -340,5 +340,15 @@ def _index(episodes: Iterable[tuple[CheckpointKey, Sequence[int]]], locations: L
     with open_registry(locations.database_url) as registry:
         for key, own in episodes:
             for numbers in batched(own, _INDEXED_AT_ONCE):
-                manifests = read_some(root, key, numbers).manifests.values()
+                manifests = _unindexed(root, registry, key, numbers)
                 registry.record_episodes([episode_record(manifest) for manifest in manifests])
+
+
+def _unindexed(root: DataRoot, registry: Registry, key: CheckpointKey, numbers: Sequence[int]) -> Iterator[Manifest]:
+    """Those manifests that the registry's rows weren't made from; ascending numbers are given."""
+    known = registry.list_figures(key.experiment, key.checkpoint, numbers[0], numbers[-1])
+    paths = {manifest_path(EpisodeKey(key.experiment, key.checkpoint, number)): number for number in numbers}
+    for path, content in read_many(root, paths).items():
+        sha256, *_ = known.get(paths[path], (None,))
+        if sha256 != hashlib.sha256(content).hexdigest():
+            yield parse_manifest(content, path)

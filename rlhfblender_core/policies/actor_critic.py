@@ -6,15 +6,25 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.distributions import CategoricalDistribution
-from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
+from stable_baselines3.common.torch_layers import MlpExtractor
 from torch.distributions import Bernoulli, Categorical
 
 from rlhfblender_core.policies.checkpoint_policy import CheckpointPolicy, Observation, floats
-from rlhfblender_core.policies.operators import choose, operator_of
+from rlhfblender_core.policies.distributions import (
+    Floats,
+    are_finite,
+    choose,
+    drawn_from_normal,
+    log_probabilities,
+    normal_log_prob,
+)
+from rlhfblender_core.policies.operators import features_of, operator_of, takes_rows
 from rlhfblender_core.policies.protocol import PolicyStep, UncertaintyKind
 from rlhfblender_core.wrappers.masks import ActionMasks
+
+#: sb3-contrib's logit of an action that isn't allowed.
+FORBIDDEN = np.float32(-1e8)
 
 
 class ActorCriticPolicy(CheckpointPolicy):
@@ -22,75 +32,84 @@ class ActorCriticPolicy(CheckpointPolicy):
 
     uncertainty_kind = UncertaintyKind.ENTROPY
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def _start(self) -> None:
         network = self.network
         layers = network.mlp_extractor
         is_known = type(layers) is MlpExtractor
         self._actor = operator_of(layers.policy_net) if is_known else layers.forward_actor
         self._critic = operator_of(layers.value_net) if is_known else layers.forward_critic
-        self._value = operator_of(network.value_net)
+        self._head, self._value = operator_of(network.action_net), operator_of(network.value_net)
+        self._features = features_of(network) if takes_rows(network) else network.extract_features
         self._is_categorical = type(network.action_dist) is CategoricalDistribution
-        self._is_flat = _takes_rows(network)
-
-    def _start(self) -> None:
-        # Anew for each episode: whoever wants to see what the head is given has hooked it meanwhile.
-        self._head = operator_of(self.network.action_net)
-        if getattr(self.network, "use_sde", False):
+        self._is_gaussian = type(network.action_dist) is DiagGaussianDistribution
+        if self._is_gaussian:
+            # The same in all states.
+            self._std = network.log_std.exp()
+            self._log_std = self._std.log().numpy()
+            self._entropy = float(network.action_dist.proba_distribution(self._std[None], network.log_std).entropy())
+        if getattr(network, "use_sde", False):
             # Exploration noise is a function of the state, drawn once per episode.
-            self.network.reset_noise()
+            network.reset_noise()
 
     def _decide(self, observation: Observation) -> PolicyStep:
-        network = self.network
         latent_actor, latent_critic = self._latents(observation)
-        if self._is_categorical:
-            return self._choose(self._head(latent_actor), self._value(latent_critic))
+        step = self._act(observation, latent_actor)
+        step.value = self._value(latent_critic).item()
+        return step
+
+    def _act(self, observation: Observation, latent: torch.Tensor) -> PolicyStep:
+        """The step without the critic's value."""
+        network = self.network
+        if self._is_categorical or self._is_gaussian:
+            output = self._head(latent).numpy()[0]
+            if are_finite(output):
+                return self._choice(output) if self._is_categorical else self._gaussian(output)
         if getattr(network, "use_sde", False) and hasattr(network, "sde_features_extractor"):
             noise = network.sde_features_extractor(network.extract_features(observation))
-            mean = network.action_net(latent_actor)
-            distribution = network.action_dist.proba_distribution(mean, network.log_std, noise)
-        else:
-            # Stable-Baselines3 gives actions, or the distribution: both in one pass only by this method.
-            distribution = network._get_action_dist_from_latent(latent_actor)  # noqa: SLF001
-        return self._step(distribution, self._value(latent_critic))
+            mean = network.action_net(latent)
+            return self._step(network.action_dist.proba_distribution(mean, network.log_std, noise))
+        # Stable-Baselines3 gives actions, or the distribution: both in one pass only by this method.
+        return self._step(network._get_action_dist_from_latent(latent))  # noqa: SLF001
 
     def _latents(self, observation: Observation) -> tuple[torch.Tensor, torch.Tensor]:
-        actor, critic = self._features(observation)
+        actor, critic = self._both_features(observation)
         return self._actor(actor), self._critic(critic)
 
-    def _features(self, observation: Observation) -> tuple[torch.Tensor, torch.Tensor]:
+    def _both_features(self, observation: Observation) -> tuple[torch.Tensor, torch.Tensor]:
         """What the layers of the actor and of the critic get, which may be the same."""
-        if self._is_flat:
-            rows = observation.float().flatten(1)
-            return rows, rows
-        features = self.network.extract_features(observation)
+        features = self._features(observation)
         return features if isinstance(features, tuple) else (features, features)
 
-    def _choose(self, logits: torch.Tensor, value: torch.Tensor) -> PolicyStep:
-        chosen = choose(logits, deterministic=self._deterministic)
-        if math.isnan(chosen.log_prob):
-            return self._step(self.network.action_dist.proba_distribution(action_logits=logits), value)
+    def _choice(self, logits: Floats) -> PolicyStep:
+        step = choose(logits, deterministic=self._deterministic)
         space: Any = self._action_space
+        step.action = space.dtype.type(step.action + space.start)
+        return step
+
+    def _gaussian(self, mean: Floats) -> PolicyStep:
+        std = self._std.numpy()
+        action = mean if self._deterministic else drawn_from_normal(mean, std)
+        shape = self._action_space.shape or ()
         return PolicyStep(
-            action=space.dtype.type(chosen.action + space.start),
-            probs=chosen.probs.numpy()[0],
-            log_prob=chosen.log_prob,
-            entropy=chosen.entropy,
-            value=value.item(),
-            uncertainty=chosen.entropy,
+            action=self._environment_action(action),
+            action_mean=mean.reshape(shape),
+            action_std=std.reshape(shape),
+            log_prob=normal_log_prob(action, mean, std, self._log_std),
+            entropy=self._entropy,
+            uncertainty=self._entropy,
         )
 
-    def _step(self, distribution: Any, values: torch.Tensor) -> PolicyStep:
+    def _step(self, distribution: Any) -> PolicyStep:
+        """What one of Stable-Baselines3's distributions says."""
         action = distribution.get_actions(deterministic=self._deterministic)
         entropy = distribution.entropy()
         known = PolicyStep(
-            action=self._environment_action(action),
+            action=self._environment_action(action.numpy()),
             log_prob=float(distribution.log_prob(action)),
             # Squashed gSDE has no entropy in closed form.
             entropy=None if entropy is None else float(entropy),
-            value=float(values),
         )
-        known.uncertainty = float("nan") if known.entropy is None else known.entropy
+        known.uncertainty = math.nan if known.entropy is None else known.entropy
         _describe(distribution, known, self._action_space)
         return known
 
@@ -102,12 +121,24 @@ class MaskableActorCriticPolicy(ActorCriticPolicy):
         super().__init__(*args, **kwargs)
         self._action_masks = action_masks
 
-    def _decide(self, observation: Observation) -> PolicyStep:
-        latent_actor, latent_critic = self._latents(observation)
-        distribution = self.network._get_action_dist_from_latent(latent_actor)  # noqa: SLF001
-        if self._action_masks is not None:
-            distribution.apply_masking(self._action_masks())
-        return self._step(distribution, self.network.value_net(latent_critic))
+    def _start(self) -> None:
+        from sb3_contrib.common.maskable.distributions import MaskableCategoricalDistribution
+
+        super()._start()
+        self._is_categorical = type(self.network.action_dist) is MaskableCategoricalDistribution
+
+    def _act(self, observation: Observation, latent: torch.Tensor) -> PolicyStep:  # noqa: ARG002 (of the family)
+        masks = None if self._action_masks is None else self._action_masks()
+        if self._is_categorical:
+            logits = self._head(latent).numpy()[0]
+            if are_finite(logits):
+                # sb3-contrib makes a distribution first, and that of the allowed actions of it.
+                logits = log_probabilities(logits)
+                return self._choice(logits if masks is None else np.where(masks, logits, FORBIDDEN))
+        distribution = self.network._get_action_dist_from_latent(latent)  # noqa: SLF001
+        if masks is not None:
+            distribution.apply_masking(masks)
+        return self._step(distribution)
 
 
 class RecurrentActorCriticPolicy(ActorCriticPolicy):
@@ -121,7 +152,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
     def _latents(self, observation: Observation) -> tuple[torch.Tensor, torch.Tensor]:
         network = self.network
-        actor, critic = self._features(observation)
+        actor, critic = self._both_features(observation)
         actor, self._actor_state = _through(network.lstm_actor, actor, self._actor_state)
         if network.lstm_critic is not None:
             critic, self._critic_state = _through(network.lstm_critic, critic, self._critic_state)
@@ -130,13 +161,6 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         else:
             critic = network.critic(critic)
         return self._actor(actor), self._critic(critic)
-
-
-def _takes_rows(network: Any) -> bool:
-    """Whether the network's layers get the observations as they are, one row each: no pictures, no Dicts."""
-    space = network.observation_space
-    is_plain = type(network.features_extractor) is FlattenExtractor and isinstance(space, spaces.Box)
-    return is_plain and not is_image_space(space)
 
 
 State = tuple[torch.Tensor, torch.Tensor]

@@ -55,29 +55,36 @@ class CheckpointPolicy(ABC):
         self._action_space = action_space
         self._deterministic = deterministic
         self._random = np.random.default_rng(0)
+        # One for all decisions: to make it costs as much as three operators.
+        self._without_autograd = torch.inference_mode()
 
     def reset(self, seed: int) -> None:
         """Seeds all sampling with numbers that derive from ``seed`` alone, and clears what was remembered."""
-        torch.manual_seed(derived_seed(seed, _TORCH_STREAM))
+        # The processor's generator alone: torch.manual_seed looks for all kinds of devices, and takes a traceback.
+        torch.default_generator.manual_seed(derived_seed(seed, _TORCH_STREAM))
         self._random = np.random.default_rng(derived_seed(seed, _NUMPY_STREAM))
         self._pipeline.reset()
-        with torch.inference_mode():
+        with self._without_autograd:
             self._start()
 
     def act(self, observation: Any) -> PolicyStep:
         """One forward pass, without autograd: the action and all that is known about it."""
         seen = self._pipeline(observation)
-        with torch.inference_mode():
+        with self._without_autograd:
             return self._decide(_batched(seen))
 
-    def _start(self) -> None:  # noqa: B027 - most families have nothing to do
-        """What a family does at the start of an episode, after seeding."""
+    @abstractmethod
+    def _start(self) -> None:
+        """What a family does at the start of an episode, after seeding.
+
+        Operators are found here: whoever wants to see what a layer is given has hooked it meanwhile.
+        """
 
     @abstractmethod
     def _decide(self, observation: Observation) -> PolicyStep:
         """The family's forward pass for a batch of one."""
 
-    def _environment_action(self, action: torch.Tensor) -> Any:
+    def _environment_action(self, action: npt.NDArray[Any]) -> Any:
         """What the environment gets for a policy's action: unscaled or clipped, with the space's shape and dtype.
 
         Stable-Baselines3 counts choices from 0, whatever the space's ``start``: an agent that learned in such a space
@@ -85,13 +92,13 @@ class CheckpointPolicy(ABC):
         (:func:`rlhfblender_core.checkpoints.match.check_spaces`).
         """
         space = self._action_space
-        values = action.numpy().reshape(space.shape or ())
+        values = action.reshape(space.shape or ())
         if isinstance(space, spaces.Box):
             low, high = self._bounds or (space.low, space.high)
             values = low + 0.5 * (values + 1.0) * (high - low) if self.network.squash_output else values
-            values = np.clip(values, low, high) if self._bounds or not self.network.squash_output else values
+            values = values.clip(low, high) if self._bounds or not self.network.squash_output else values
             if self._bounds:
-                values = np.clip(values, space.low, space.high)
+                values = values.clip(space.low, space.high)
             # Stable-Baselines3 gives fractions where an environment wants whole numbers, in training too.
             return values.astype(space.dtype, copy=False) if space.dtype.kind == "f" else values
         if isinstance(space, spaces.Discrete):

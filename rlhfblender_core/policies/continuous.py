@@ -1,10 +1,14 @@
 """Policies for continuous actions with Q-functions (SAC, TQC, CrossQ, TD3, DDPG), and ARS, which has none."""
 
+import math
 from typing import Any
 
 import torch
+from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 
 from rlhfblender_core.policies.checkpoint_policy import CheckpointPolicy, Observation, floats
+from rlhfblender_core.policies.distributions import are_finite, drawn_from_normal, squashed_log_prob
+from rlhfblender_core.policies.operators import features_of, operator_of
 from rlhfblender_core.policies.protocol import PolicyStep, UncertaintyKind
 
 
@@ -18,32 +22,63 @@ class DeterministicActorPolicy(CheckpointPolicy):
         if len(self.network.critic.q_networks) == 1:
             self.uncertainty_kind = UncertaintyKind.NONE
 
+    def _start(self) -> None:
+        actor, critic = self.network.actor, self.network.critic
+        self._features, self._critic_features = features_of(actor), features_of(critic)
+        self._mean = operator_of(actor.mu)
+        self._critics = [operator_of(q_network) for q_network in critic.q_networks]
+
     def _decide(self, observation: Observation) -> PolicyStep:
-        return self._judged(observation, self.network.actor(observation))
+        return self._judged(observation, self._mean(self._features(observation)))
 
     def _judged(self, observation: Observation, action: torch.Tensor) -> PolicyStep:
         """The step for an action in [-1, 1], with the critics' opinion of it."""
-        q_values = self._q_values(observation, action)
-        alone = len(q_values) == 1
+        asked = torch.cat([self._critic_features(observation), action], dim=1)
+        q_values = self._q_values([critic(asked) for critic in self._critics]).numpy()
+        lowest = q_values.min()
         return PolicyStep(
-            action=self._environment_action(action),
-            q_values=floats(q_values),
-            value=float(q_values.min()),
-            uncertainty=float("nan") if alone else float(q_values.max() - q_values.min()),
+            action=self._environment_action(action.numpy()),
+            q_values=q_values,
+            value=float(lowest),
+            uncertainty=math.nan if len(q_values) == 1 else float(q_values.max() - lowest),
         )
 
-    def _q_values(self, observation: Observation, action: torch.Tensor) -> torch.Tensor:
-        return torch.cat(self.network.critic(observation, action)).reshape(-1)
+    def _q_values(self, said: list[torch.Tensor]) -> torch.Tensor:
+        """The value of each critic, (critics,), of what they say, (1, k) each."""
+        return torch.cat(said).reshape(-1)
 
 
 class SquashedGaussianPolicy(DeterministicActorPolicy):
     """SAC and CrossQ: a Gaussian, squashed by tanh. Its entropy has no closed form."""
 
     def _start(self) -> None:
-        if self.network.actor.use_sde:
-            self.network.actor.reset_noise()
+        super()._start()
+        actor = self.network.actor
+        if actor.use_sde:
+            actor.reset_noise()
+        else:
+            self._latent, self._log_std = operator_of(actor.latent_pi), operator_of(actor.log_std)
 
     def _decide(self, observation: Observation) -> PolicyStep:
+        if not self.network.actor.use_sde:
+            latent = self._latent(self._features(observation))
+            mean, log_std = self._mean(latent), self._log_std(latent).clamp(LOG_STD_MIN, LOG_STD_MAX)
+            if are_finite(mean.numpy()[0]):
+                return self._squashed(observation, mean, log_std.exp())
+        return self._said(observation)
+
+    def _squashed(self, observation: Observation, means: torch.Tensor, stds: torch.Tensor) -> PolicyStep:
+        mean, std = means.numpy()[0], stds.numpy()[0]
+        drawn = means if self._deterministic else torch.from_numpy(drawn_from_normal(mean, std)[None])
+        action = torch.tanh(drawn)
+        step = self._judged(observation, action)
+        step.log_prob = squashed_log_prob(action.numpy()[0], mean, std)
+        shape = self._action_space.shape or ()
+        step.action_mean, step.action_std = mean.reshape(shape), std.reshape(shape)
+        return step
+
+    def _said(self, observation: Observation) -> PolicyStep:
+        """The step by Stable-Baselines3's own distribution."""
         actor = self.network.actor
         mean, log_std, latent = actor.get_action_dist_params(observation)
         if (
@@ -64,13 +99,15 @@ class SquashedGaussianPolicy(DeterministicActorPolicy):
 class QuantileCriticPolicy(SquashedGaussianPolicy):
     """TQC: each critic gives quantiles of the return; its value is their mean."""
 
-    def _q_values(self, observation: Observation, action: torch.Tensor) -> torch.Tensor:
-        quantiles: torch.Tensor = self.network.critic(observation, action)
-        return quantiles.mean(dim=2).reshape(-1)
+    def _q_values(self, said: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(said, dim=1).mean(dim=2).reshape(-1)
 
 
 class BareActionPolicy(CheckpointPolicy):
     """ARS: an action and nothing else."""
 
+    def _start(self) -> None:
+        """Nothing to find."""
+
     def _decide(self, observation: Observation) -> PolicyStep:
-        return PolicyStep(action=self._environment_action(self.network(observation)))
+        return PolicyStep(action=self._environment_action(self.network(observation).numpy()))

@@ -1,4 +1,4 @@
-"""A small network's operators, called without the modules and distributions around them.
+"""A small network's layers, called without the modules around them.
 
 For one observation, torch's kernels take a fraction of a forward pass: what costs is the Python between them. Here
 the same kernels get the same numbers, so that all bits are the same; what isn't known is called as it is.
@@ -8,18 +8,40 @@ Imports torch, as the policies from checkpoints do.
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
-
-#: Stands for the logarithm of 0, as in ``Categorical.entropy``.
-_LOWEST = torch.finfo(torch.float32).min
 
 Operator = Callable[[torch.Tensor], torch.Tensor]
 
 #: Activations that Stable-Baselines3's policies have; they follow a layer whose output nobody else holds.
 _ACTIVATIONS: dict[type[nn.Module], Operator] = {nn.Tanh: torch.tanh_, nn.ReLU: torch.relu_}
+
+
+def features_of(network: Any) -> Callable[[Any], Any]:
+    """What the layers of a network of Stable-Baselines3's get of an observation in a batch of one.
+
+    Args:
+        network: with an observation space and an extractor of features: a policy, an actor, a critic.
+    """
+    if takes_rows(network):
+        space = network.observation_space
+        if space.dtype == np.float32 and len(space.shape) == 1:
+            return lambda observation: observation
+        return lambda observation: observation.float().flatten(1)
+    return lambda observation: network.extract_features(observation, network.features_extractor)
+
+
+def takes_rows(network: Any) -> bool:
+    """Whether the network's layers get the observations as they are, one row each: no pictures, no Dicts."""
+    space = network.observation_space
+    is_plain = type(network.features_extractor) is FlattenExtractor and isinstance(space, spaces.Box)
+    return is_plain and not is_image_space(space)
 
 
 def operator_of(network: nn.Module) -> Operator:
@@ -50,35 +72,3 @@ def _layer(layer: nn.Module) -> Operator:
 
 def _is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_pre_hooks or module._forward_hooks)  # noqa: SLF001 (torch tells nowhere else)
-
-
-class Choice(NamedTuple):
-    """An action among several, and the distribution it comes from.
-
-    Attributes:
-        action: from 0 on.
-        log_prob: of it, in nats.
-        entropy: of the distribution, in nats.
-        probs: float32 (1, n).
-    """
-
-    action: int
-    log_prob: float
-    entropy: float
-    probs: torch.Tensor
-
-
-def choose(logits: torch.Tensor, *, deterministic: bool) -> Choice:
-    """What ``torch.distributions.Categorical`` says of one row of logits, (1, n), by the operators that it uses.
-
-    Where logits are no distribution the log-probability is NaN: ask ``Categorical``, which raises or doesn't. The
-    generator is drawn from as by ``torch.multinomial``, which divides by exponential numbers and takes the largest
-    (ATen/native/Distributions.cpp); what it checks before costs half of its time.
-    """
-    highest = logits.amax(-1, keepdim=True)
-    logs = logits - (logits - highest).exp_().sum(-1, keepdim=True).log_().add_(highest)
-    probs = logs.softmax(-1)
-    drawn = probs if deterministic else probs / torch.empty_like(probs).exponential_()
-    action = int(drawn.argmax().item())
-    log_prob = logs.tolist()[0][action]
-    return Choice(action, log_prob, -logs.clamp_(min=_LOWEST).mul_(probs).sum().item(), probs)

@@ -7,6 +7,7 @@ functions of the observation. The user's code runs here; whether it may is decid
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from rlhfblender_core.policies.protocol import PolicyStep, UncertaintyKind
 #: Parameters of a factory that are filled in where it has them.
 _OBSERVATION_SPACE, _ACTION_SPACE = "observation_space", "action_space"
 _SHOWN = 80
+#: What a decision may say of itself, besides the action and its uncertainty.
+_SAID = ("probs", "action_mean", "action_std", "log_prob", "entropy", "value", "q_values", "features")
 
 
 def make_own_agent(target: Any, name: str, given: Mapping[str, Any], env_spaces: Mapping[str, Any]) -> Any:
@@ -85,6 +88,7 @@ class OwnPolicy:
     def __init__(self, make: Callable[[], Any], action_space: spaces.Space[Any], name: str, *, deterministic: bool):
         self._make, self._space, self._name, self._deterministic = make, action_space, name, deterministic
         self._has_uncertainty = False
+        self._shapes: dict[str, tuple[int, ...]] | None = None
         self._agent = make()
         self._act = self._actor()
         said = getattr(self._agent, "uncertainty_kind", None)
@@ -103,6 +107,7 @@ class OwnPolicy:
     def reset(self, seed: int) -> None:
         """Starts an episode."""
         self._has_uncertainty = False
+        self._shapes = None
         reset = getattr(self._agent, "reset", None)
         if not callable(reset):
             self._agent = self._make()
@@ -119,7 +124,7 @@ class OwnPolicy:
             ValueError: the action isn't in the action space.
         """
         decision = self._act(observation)
-        step = decision if isinstance(decision, PolicyStep) else PolicyStep(decision)
+        step = self._copied(decision) if isinstance(decision, PolicyStep) else PolicyStep(decision)
         step.action = self._checked(step.action)
         self._has_uncertainty = self._has_uncertainty or not math.isnan(step.uncertainty)
         return step
@@ -136,6 +141,18 @@ class OwnPolicy:
             f"--agent {self._name} returned {type(agent).__name__}, which is no agent: it has neither act() nor "
             "predict(), and is no function of the observation."
         )
+
+    def _copied(self, step: PolicyStep) -> PolicyStep:
+        """The step with arrays of its own: an agent may change its own in the next one."""
+        said = {name: getattr(step, name) for name in _SAID}
+        copies: dict[str, Any] = {
+            name: np.array(value, np.float32) for name, value in said.items() if value is not None
+        }
+        shapes = {name: value.shape for name, value in copies.items()}
+        self._shapes = shapes if self._shapes is None else self._shapes
+        if shapes != self._shapes:
+            raise ValueError(f"--agent {self._name} said {self._shapes} in the episode's first step, and {shapes} now")
+        return replace(step, **copies)
 
     def _checked(self, chosen: Any) -> Any:
         action = chosen

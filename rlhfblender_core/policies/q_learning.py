@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlhfblender_core.policies.checkpoint_policy import CheckpointPolicy, Observation, floats
+from rlhfblender_core.policies.checkpoint_policy import CheckpointPolicy, Observation
+from rlhfblender_core.policies.operators import features_of, operator_of
 from rlhfblender_core.policies.protocol import PolicyStep, UncertaintyKind
 
 
@@ -22,26 +23,30 @@ class QPolicy(CheckpointPolicy):
         super().__init__(*args, **kwargs)
         self._exploration_rate = 0.0 if self._deterministic else exploration_rate
 
+    def _start(self) -> None:
+        network = self.network.q_net
+        self._features, self._layers = features_of(network), operator_of(network.q_net)
+
     def _decide(self, observation: Observation) -> PolicyStep:
-        return self._step(self.network.q_net(observation)[0])
+        return self._step(self._layers(self._features(observation))[0])
 
     def _step(self, q_values: torch.Tensor) -> PolicyStep:
-        best = int(q_values.argmax())
-        action = best
-        # Two draws per step, whatever comes of the first: a step's draws don't depend on those before.
-        explores, other = self._random.random(), int(self._random.integers(len(q_values)))
-        if explores < self._exploration_rate:
-            action = other
+        values = q_values.numpy()
+        best = action = int(values.argmax())
+        if self._exploration_rate:
+            # Two draws per step, whatever comes of the first: a step's draws don't depend on those before.
+            explores, other = self._random.random(), int(self._random.integers(len(values)))
+            action = other if explores < self._exploration_rate else best
         return PolicyStep(
-            action=self._environment_action(torch.as_tensor(action)),
-            q_values=floats(q_values),
-            value=float(q_values[best]),
+            action=self._environment_action(np.array(action)),
+            q_values=values,
+            value=values.item(best),
             uncertainty=self._uncertainty(q_values, action),
         )
 
     def _uncertainty(self, q_values: torch.Tensor, action: int) -> float:  # noqa: ARG002
         logs = torch.log_softmax(q_values, dim=0)
-        return float(-(logs.exp() * logs).sum())
+        return -(logs.exp() * logs).sum().item()
 
 
 class QuantilePolicy(QPolicy):
@@ -49,9 +54,14 @@ class QuantilePolicy(QPolicy):
 
     uncertainty_kind = UncertaintyKind.QUANTILE_SPREAD
 
+    def _start(self) -> None:
+        network = self.network.quantile_net
+        self._features, self._layers = features_of(network), operator_of(network.quantile_net)
+        self._shape = (network.n_quantiles, -1)
+
     def _decide(self, observation: Observation) -> PolicyStep:
-        self._quantiles = self.network.quantile_net(observation)[0]
+        self._quantiles = self._layers(self._features(observation)).view(self._shape)
         return self._step(self._quantiles.mean(dim=0))
 
     def _uncertainty(self, q_values: torch.Tensor, action: int) -> float:  # noqa: ARG002
-        return float(np.std(self._quantiles[:, action].numpy(), dtype=np.float64))
+        return float(np.std(self._quantiles.numpy()[:, action], dtype=np.float64))

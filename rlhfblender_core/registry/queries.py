@@ -130,6 +130,13 @@ def find_indexed(session: Session, experiment: str, checkpoint: str, numbers: It
     return {number for part in in_parts(numbers) for number in session.scalars(query.where(Episode.number.in_(part)))}
 
 
+def each_number(session: Session, experiment: str, checkpoint: str) -> Iterator[int]:
+    """Of all of a checkpoint's episodes, ascending."""
+    query = select(Episode.number).join(Checkpoint).join(Experiment)
+    query = query.where(Experiment.name == experiment, Checkpoint.label == checkpoint).order_by(Episode.number)
+    yield from session.scalars(query.execution_options(yield_per=_ROWS_AT_ONCE))
+
+
 def iterate_index(
     session: Session, experiment: str, checkpoint: str
 ) -> Iterator[tuple[int, str, str | None, str | None]]:

@@ -368,6 +368,11 @@ class Registry(ClaimsStore):
                 return
             first = page[-1].number + 1
 
+    def each_number(self, experiment: str, checkpoint: str) -> Iterator[int]:
+        """Numbers of a checkpoint's episodes that have a row, ascending."""
+        with self._read() as session:
+            yield from queries.each_number(session, experiment, checkpoint)
+
     def find_indexed(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> set[int]:
         """Those among the episodes that have a row."""
         with self._read() as session:

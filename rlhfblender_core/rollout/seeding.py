@@ -10,6 +10,7 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import gymnasium as gym
@@ -84,7 +85,15 @@ def _put(states: _States) -> None:
 
 def _seed_torch(seed: int) -> None:
     if is_torch_loaded():
-        sys.modules["torch"].manual_seed(derived_seed(seed, _GLOBAL_TORCH_STREAM))
+        # Seeding all kinds of devices, of which most machines have none, takes tracebacks: half a millisecond.
+        generators = sys.modules["torch"] if _has_accelerator() else sys.modules["torch"].default_generator
+        generators.manual_seed(derived_seed(seed, _GLOBAL_TORCH_STREAM))
+
+
+@cache
+def _has_accelerator() -> bool:
+    torch = sys.modules["torch"]
+    return any(kind.is_available() for kind in (torch.cuda, torch.backends.mps, torch.xpu))
 
 
 def seed_spaces(env: gym.Env[Any, Any], seed: int) -> None:

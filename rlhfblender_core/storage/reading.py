@@ -5,14 +5,18 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from rlhfblender_core.errors import StorageNotUsableError
 from rlhfblender_core.storage.failures import cause_of, storage_errors
 from rlhfblender_core.storage.objects import object_sizes, read_objects, side_by_side
 from rlhfblender_core.storage.root import DataRoot
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 def check_writable(root: DataRoot) -> None:
@@ -114,12 +118,9 @@ def list_entries(root: DataRoot, folder: str) -> Entries:
     return Entries(sizes, tuple(sorted(folders)))
 
 
-def list_many(root: DataRoot, folders: Iterable[str]) -> dict[str, Entries]:
-    """What lies right in each of the folders, by folder; asked for side by side on object storage."""
-    folders = list(folders)
-    each = (list_entries(root, folder) for folder in folders)
-    listed = each if root.is_local else side_by_side(lambda folder: list_entries(root, folder), folders)
-    return dict(zip(folders, listed, strict=True))
+def each_listed(root: DataRoot, listed: Callable[[A], R], folders: Iterable[A]) -> Iterator[R]:
+    """What a function that lists gives for each of the folders, in order; asked for side by side on object storage."""
+    return map(listed, folders) if root.is_local else iter(side_by_side(listed, folders))
 
 
 def list_sizes(root: DataRoot, folder: str) -> Mapping[str, int]:

@@ -105,8 +105,12 @@ def _no_model(path: Path, names: set[str]) -> CheckpointNotUsableError:
         missing = sorted({DATA, WEIGHTS} - names) or [DATA]
         found = ", ".join(sorted(name[:40] for name in names)[:6]) or "nothing"
         problem = f"is no Stable-Baselines3 model: {' and '.join(missing)} missing, it holds {found}"
-        inner = sorted(name[:80] for name in names if name.endswith(".zip"))
-        problem += f"; unpack it and give the path of {inner[0]}" if inner else ""
+        models = [name.removesuffix(f"/{WEIGHTS}") for name in names if name.endswith(f"/{WEIGHTS}")]
+        inner = [name for name in names if name.endswith(".zip")] + [f for f in models if f"{f}/{DATA}" in names]
+        if inner:
+            problem += f"; unpack it and give the path of {min(inner)[:80]}"
+        elif any("\\" in name for name in names):
+            problem += "; its folders are written with backslashes, zip it again with another program"
     return refusal(path, problem)
 
 

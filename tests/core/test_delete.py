@@ -187,3 +187,22 @@ def test_what_a_killed_run_left_is_gone_even_if_nothing_is_left_to_delete(root: 
     ):
         plan_deletion(root, registry, "G")
     assert not (root.local_folder / ".runs").exists()
+
+
+@pytest.mark.parametrize("more", ["", ",1000-2000"])
+def test_deleting_a_few_episodes_lists_no_folder_and_many_do_the_same(
+    more: str, root: DataRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate(root, database(root), request(5))
+    (root.local_folder / "renders/E/random/3.txt").write_bytes(b"somebody's")
+    module = importlib.import_module("rlhfblender_core.delete")
+    listed: list[str] = []
+    for name in ("list_sizes", "list_names"):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda at, folder, do=function: listed.append(folder) or do(at, folder))
+    deletion = plan(root, episodes=f"1,3-4{more}")
+    assert (deletion.checkpoints[0].episodes, deletion.checkpoints[0].files) == (3, 15)
+    carry_out(root, deletion)
+    assert bool(listed) is bool(more)
+    assert numbers_left(root) == ({"0", "2", "3"}, [0, 2])
+    assert [path.name for path in root.local_folder.glob("*/E/random/3.*")] == ["3.txt"]

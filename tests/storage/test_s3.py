@@ -12,6 +12,8 @@ import pytest
 
 from rlhfblender_core.checkpoints.find import find_checkpoints
 from rlhfblender_core.dataset.published import read_published
+from rlhfblender_core.dataset.selection import parse_selection
+from rlhfblender_core.delete import delete_all
 from rlhfblender_core.errors import StorageNotUsableError, StorageUnavailableError, TransientError
 from rlhfblender_core.import_data.run import import_all, import_request
 from rlhfblender_core.step_runner import LocalRunner
@@ -25,9 +27,10 @@ from rlhfblender_core.storage import (
     read_many,
     remove_files,
 )
+from rlhfblender_core.verify import verify_all
 from tests.support import generating
 from tests.support.fault_proxy import FaultProxy
-from tests.support.generating import KEY, generate, request
+from tests.support.generating import KEY, generate, locations_of, request
 from tests.support.verifying import problems
 
 Contents = Callable[[DataRoot], dict[str, str]]
@@ -74,6 +77,31 @@ def test_each_file_is_one_request_and_what_is_finished_costs_its_listing(
     fault_proxy.requests.clear()
     assert generate(root, database, request(episodes + 10)) == 10
     assert len(fault_proxy.requests) <= 10 * 6 + listing + 1
+
+
+def test_what_repeats_costs_listings_and_what_is_new(s3_root: DataRoot, database: str, fault_proxy: FaultProxy) -> None:
+    """Nothing grows with the number of episodes that are there but a check that reads each manifest."""
+    root = open_data_root(s3_root.url, {"endpoint_url": fault_proxy.url})
+    locations = locations_of(root, database)
+    here, quietly, episodes = "E", {"max_steps_per_episode": 3, "no_render": True}, 4
+    for name in (here, "F"):
+        generate(root, database, request(episodes, exp=name, **quietly))
+
+    def requests_of(work: Callable[[], object]) -> Counter[str]:
+        fault_proxy.requests.clear()
+        work()
+        return Counter("LIST" if "list-type" in path else method for method, path in fault_proxy.requests)
+
+    # Of a folder that isn't there, two: this request has no videos and no thumbnails.
+    listing = 4 + 2 * 2
+    for name in (here, "F"):
+        again = requests_of(lambda name=name: generate(root, database, request(episodes, exp=name, **quietly)))
+        assert again == {"LIST": listing, "GET": 1}
+    checked = requests_of(lambda: verify_all(None, LocalRunner(), locations, quick=True))
+    assert checked["GET"] == 2 * episodes
+    assert set(checked) == {"LIST", "GET"}
+    gone = requests_of(lambda: delete_all(here, [], LocalRunner(), locations, parse_selection("0-1")))
+    assert (gone["HEAD"], gone["DELETE"], gone["PUT"], gone["GET"]) == (2 * 6, 2 * 6, 0, 0)
 
 
 def test_files_are_read_and_written_side_by_side(s3_root: DataRoot, fault_proxy: FaultProxy) -> None:

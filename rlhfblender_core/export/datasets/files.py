@@ -22,8 +22,8 @@ from rlhfblender_core.export.data_sets import Build
 from rlhfblender_core.export.parquet import ParquetFiles, arrow_last, arrow_rows
 from rlhfblender_core.export.statistics import FeatureStatistics, as_json
 
-#: Bytes of episodes that wait until they are written as one batch.
-_BATCH_BYTES = 32 << 20
+#: Episodes, or bytes of them, that wait until they are written as one batch.
+_BATCH_EPISODES, _BATCH_BYTES = 1000, 32 << 20
 #: What jsonpickle, with which imitation reads infos, would take for an object to be made.
 _OBJECT_MARK = "py/"
 
@@ -98,6 +98,7 @@ class _Trajectories:
         self._folder = folder
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
         self._waiting: list[pa.Table] = []
+        self._waiting_bytes = 0
 
     def add(self, columns: EpisodeColumns) -> None:
         observations = columns.observations.get("")
@@ -111,8 +112,10 @@ class _Trajectories:
             "terminal": pa.array([bool(columns.terminated[-1])]),
             "rews": _one_list(pa.array(columns.rewards)),
         }
-        self._waiting.append(pa.table(row))
-        if sum(table.nbytes for table in self._waiting) >= _BATCH_BYTES:
+        table = pa.table(row)
+        self._waiting.append(table)
+        self._waiting_bytes += table.nbytes
+        if len(self._waiting) >= _BATCH_EPISODES or self._waiting_bytes >= _BATCH_BYTES:
             self._flush()
 
     def _flush(self) -> None:
@@ -123,7 +126,7 @@ class _Trajectories:
             self._folder.mkdir(parents=True)
             self._writer = pa.ipc.new_stream(self._folder / _ARROW, table.schema)
         self._writer.write_table(table)
-        self._waiting = []
+        self._waiting, self._waiting_bytes = [], 0
 
     def close(self) -> None:
         self._flush()

@@ -121,7 +121,7 @@ def export_server_checkpoint(
 def _state_writer(source: CheckpointSource, checkpoint: ServerCheckpoint, stack: ExitStack) -> StateWriter | None:
     """Who writes states; None where none are wanted."""
     plan = checkpoint.states
-    first = next((episode for block in source.blocks() for episode in block), None) if plan else None
+    first = next((episode for block in source.blocks(1) for episode in block), None) if plan else None
     with contextlib.suppress(DataNotUsableError):  # a damaged manifest is told when its episode is met
         if plan is not None and first is not None and plan.is_wanted(first.manifest):
             return stack.enter_context(open_state_writer(plan))

@@ -106,6 +106,31 @@ def test_zipped_folders_and_unzipped_models_load_like_the_model(trained, tmp_pat
     assert labels(tmp_path / "a_100") == ["100"]
 
 
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [(("a/", "b/"), "unpack it and give the path of a"), (("a\\",), "backslashes, zip it again")],
+)
+def test_zips_of_folders_that_hold_no_one_model_say_what_to_do(folders, message, trained, tmp_path):
+    with zipfile.ZipFile(trained("PPO").path) as archive, zipfile.ZipFile(tmp_path / "m.zip", "w") as again:
+        for folder in folders:
+            for name in archive.namelist():
+                entry = zipfile.ZipInfo("named below, where separators stay")
+                entry.filename = folder + name
+                again.writestr(entry, archive.read(name))
+    (found,) = find_checkpoints(str(tmp_path / "m.zip"), ENV)
+    with pytest.raises(CheckpointNotUsableError, match=message):
+        fetch_checkpoint(found, tmp_path / "cache")
+
+
+def test_unzipped_models_of_pointers_name_the_command_that_fetches_them(trained, tmp_path):
+    with zipfile.ZipFile(trained("PPO").path) as archive:
+        archive.extractall(tmp_path / "m")
+    (tmp_path / "m/policy.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 99\n")
+    (found,) = find_checkpoints(str(tmp_path / "m"), ENV)
+    with pytest.raises(CheckpointNotUsableError, match=r"m/policy\.pth.*git lfs pull"):
+        fetch_checkpoint(found, tmp_path / "cache")
+
+
 def test_model_zipped_and_unzipped_side_by_side_is_one(trained, tmp_path):
     shutil.copy(trained("PPO").path, tmp_path / "ppo-CartPole-v1.zip")
     with zipfile.ZipFile(trained("PPO").path) as archive:

@@ -63,6 +63,21 @@ def found_in(path: object, **kwargs: object) -> dict[str, str]:
         # A day isn't a number of steps.
         (["ppo_20240105.zip"], ["final"]),
         (["ppo_20240105_5000.zip", "ppo_20240105_6000.zip"], ["5000", "6000"]),
+        (["2024-01-05_12-30-00/model.zip"], ["final"]),
+        (["ppo_20240105_123000.zip"], ["final"]),
+        (["CartPole-v1__ppo__1__1700000000/agent.zip"], ["final"]),
+        (["2024-01-05/m.zip", "2024-01-06/m.zip"], ["2024-01-05-m", "2024-01-06-m"]),
+        (["20240105/5000.zip", "20240105/6000.zip"], ["5000", "6000"]),
+        # Nor is a seed, a run's number, or one that isn't whole.
+        (["seed_0/agent.zip", "seed_1/agent.zip"], ["seed_0-agent", "seed_1-agent"]),
+        (["ppo_seed=3.zip", "ppo_seed=4.zip"], ["ppo_seed=3", "ppo_seed=4"]),
+        (["PPO_1/agent.zip", "PPO_2/agent.zip"], ["PPO_1-agent", "PPO_2-agent"]),
+        (["run1/1000.zip", "run2/1000.zip"], ["run1-1000", "run2-1000"]),
+        (["ppo_CartPole-v1_run_1.zip", "ppo_CartPole-v1_run_2.zip"], ["1", "2"]),
+        (["gamma0.99.zip", "gamma0.995.zip"], ["gamma0.99", "gamma0.995"]),
+        (["ppo_0.9999.zip"], ["final"]),
+        (["m_1000_rew9.5.zip", "m_2000_rew12.25.zip", "m_3000_rew20.zip"], ["1000", "2000", "3000"]),
+        (["m_0.5M.zip", "m_1M.zip"], ["500000", "1000000"]),
         # Names that say nothing are labels themselves.
         (["alice.zip", "bob.zip"], ["alice", "bob"]),
         (["model.zip", "model (1).zip", "10000.zip"], ["10000", "model", "model (1)"]),

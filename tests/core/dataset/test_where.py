@@ -91,6 +91,7 @@ def test_the_best_checkpoint_is_neither_before_nor_after_a_step() -> None:
         ("checkpoint == best", "texts are quoted"),
         ("return = 3", "write '==' instead of '='"),
         ("return > 3 & length < 5", "write 'and' instead of '&'"),
+        ("'keep' not in checkpoint", "'checkpoint' is no list of choices"),
         ("return > 3 || length < 5", "write 'or' instead of '||'"),
         ("!truncated", "write 'not' instead of '!'"),
         ("return", "is no condition"),

@@ -10,6 +10,7 @@ from rlhfblender_core.dataset.video import count_frames, read_frames
 from rlhfblender_core.errors import DataNotUsableError, RequestError
 from rlhfblender_core.gallery.clip import ClipRequest, write_clip
 from rlhfblender_core.locations import Locations, locate
+from rlhfblender_core.storage import open_data_root
 from tests.support.synthetic import FPS, HEIGHT, WIDTH, Synthetic
 
 #: The synthetic pictures are enlarged to twice their size; above them is a line of text.
@@ -55,6 +56,21 @@ def test_a_part_of_one_episode(locations: Locations, tmp_path: Path) -> None:
     request = ClipRequest(str(file), ("A (b) = c",), ("100000",), 1, "5-14")
     assert "episode 1 of A (b) = c at 1 checkpoint, steps 5 to 14 of 30" in write_clip(request, locations)
     np.testing.assert_allclose(bars(file, 10), [step / 29 for step in range(5, 15)], atol=0.03)
+
+
+def test_a_clip_of_a_data_set_that_isn_t_local_is_the_same(
+    locations: Locations, data_root: Path, tmp_path: Path
+) -> None:
+    root = open_data_root(f"memory://{tmp_path.name}")
+    for file in data_root.rglob("*"):
+        if file.is_file():
+            root.fs.pipe_file(root.full_path(str(file.relative_to(data_root))), file.read_bytes())
+    remote = locate(root.url, state_folder=tmp_path / "state")
+    clips = []
+    for name, where in (("here.mp4", locations), ("there.mp4", remote)):
+        write_clip(ClipRequest(str(tmp_path / name), ("A (b) = c",), ("random", "final"), steps="2-6"), where)
+        clips.append((tmp_path / name).read_bytes())
+    assert clips[0] == clips[1]
 
 
 def test_a_gif_moves_and_repeats(locations: Locations, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The bits of a policy's decision are those of torch's own modules and distributions."""
+"""The bits of a small network's layers and of its distributions are those of torch's own."""
 
 import itertools
 import math
@@ -15,7 +15,16 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402 (where torch is installed)
 from torch.distributions import Categorical  # noqa: E402 (likewise)
 
-from rlhfblender_core.policies.operators import choose, operator_of  # noqa: E402 (likewise)
+from rlhfblender_core.policies.actor_critic import FORBIDDEN  # noqa: E402 (likewise)
+from rlhfblender_core.policies.distributions import (  # noqa: E402 (likewise)
+    are_finite,
+    choose,
+    drawn_from_normal,
+    log_probabilities,
+    normal_log_prob,
+    squashed_log_prob,
+)
+from rlhfblender_core.policies.operators import operator_of  # noqa: E402 (likewise)
 
 
 @pytest.fixture(autouse=True)
@@ -76,24 +85,57 @@ def check_choices(logits: Any, *, deterministic: bool) -> None:
     state = torch.get_rng_state()
     torch.manual_seed(1)
     for row, known in zip(logits, expected, strict=True):
-        chosen = choose(row, deterministic=deterministic)
-        assert (chosen.action, *bits(chosen.log_prob, chosen.entropy, chosen.probs.numpy())) == known
+        chosen = choose(row.numpy()[0], deterministic=deterministic)
+        assert (chosen.action, *bits(chosen.log_prob, chosen.entropy, chosen.probs)) == known
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("size", [1, 2, 3, 6, 18, 64, 1000])
 def test_choices_are_those_of_torchs_distribution(size: int, *, deterministic: bool) -> None:
-    logits = rows(300, size)
-    logits[::3, :, 1::2] = -math.inf  # actions that are never taken
-    check_choices(logits, deterministic=deterministic)
+    check_choices(rows(300, size), deterministic=deterministic)
 
 
-@pytest.mark.parametrize("wrong", [math.nan, math.inf])
-def test_what_is_no_distribution_is_told_by_a_nan(wrong: float) -> None:
-    for deterministic in (True, False):
-        assert math.isnan(choose(torch.tensor([[0.0, wrong, 1.0]]), deterministic=deterministic).log_prob)
-    assert math.isnan(choose(torch.full((1, 3), -math.inf), deterministic=True).log_prob)
+@pytest.mark.parametrize("masked", [True, False])
+def test_choices_among_allowed_actions_are_those_of_sb3_contrib(*, masked: bool) -> None:
+    from sb3_contrib.common.maskable.distributions import MaskableCategorical
+
+    for row in rows(300, 7):
+        allowed = np.random.default_rng(0).random(7) < 0.5 if masked else None
+        distribution = MaskableCategorical(logits=row)
+        distribution.apply_masking(allowed)
+        action = distribution.probs.argmax(dim=1)
+        logits = log_probabilities(row.numpy()[0])
+        chosen = choose(logits if allowed is None else np.where(allowed, logits, FORBIDDEN), deterministic=True)
+        known = bits(distribution.log_prob(action).item(), distribution.entropy().item(), distribution.probs.numpy())
+        assert (chosen.action, bits(chosen.log_prob, chosen.entropy, chosen.probs)) == (int(action), known)
+
+
+@pytest.mark.parametrize("size", [1, 2, 6, 17, 40])
+def test_densities_and_samples_are_those_of_stable_baselines3(size: int) -> None:
+    from stable_baselines3.common.distributions import DiagGaussianDistribution, SquashedDiagGaussianDistribution
+
+    for mean, log_std in zip(rows(200, size) / 100, rows(200, size) / 1e4, strict=True):
+        std = log_std.exp()
+        means, stds, log_stds = mean.numpy()[0], std.numpy()[0], std.log().numpy()[0]
+        for kind in (DiagGaussianDistribution(size), SquashedDiagGaussianDistribution(size)):
+            torch.manual_seed(1)
+            distribution = kind.proba_distribution(mean, log_std)
+            action = distribution.sample()
+            torch.manual_seed(1)
+            drawn = drawn_from_normal(means, stds)
+            if isinstance(kind, SquashedDiagGaussianDistribution):
+                drawn = torch.tanh(torch.from_numpy(drawn)).numpy()
+                found = squashed_log_prob(drawn, means, stds)
+            else:
+                found = normal_log_prob(drawn, means, stds, log_stds)
+            assert bits(drawn, found) == bits(action.numpy()[0], distribution.log_prob(action).item())
+
+
+@pytest.mark.parametrize("wrong", [[0.0, math.nan, 1.0], [math.inf], [1e38, -1e38], [-math.inf] * 3])
+def test_what_nothing_can_be_computed_of_is_told(wrong: list[float]) -> None:
+    assert not are_finite(np.array(wrong, np.float32))
+    assert are_finite(np.array([-1e8, 1e8], np.float32))
 
 
 @pytest.mark.soak

@@ -55,7 +55,7 @@ def test_a_renderer_in_a_cycle_is_freed_before_another_thread_looks_for_garbage(
 
 def test_what_outlives_every_environment_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = EnvironmentSpec("Sharing-v0", f"{COUNTING}:SharingATable")
-    settings = RolloutSettings(spec, RandomAgent(), RolloutOptions(fps=20.0, render=False))
+    settings = RolloutSettings(spec, RandomAgent(), RolloutOptions(fps=20.0))
     collected = []
     monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
     staged = roll_out_shard(Shard(CheckpointKey("exp", "random"), settings, tuple(range(5))), tmp_path)
