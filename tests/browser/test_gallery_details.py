@@ -218,3 +218,11 @@ def test_rewards_that_add_up_to_no_number_are_shown(open_page: OpenPage, tmp_pat
         page.wait_for_selector(".plot")
         said = readings(page)
     assert float(said["reward"]) == pytest.approx(dict(np.load(tmp_path / "episodes/E/demo/0.npz"))["rewards"][0], 0.01)
+
+
+def test_the_curves_of_a_single_step_are_seen(open_page: OpenPage, tmp_path: Path) -> None:
+    write_gallery(Synthetic(tmp_path, "E", "demo", 1, 1, mean_length=1).publish())
+    page = open_page(tmp_path)
+    page.click(".card >> nth=0")
+    page.wait_for_selector(".plot-picture circle")
+    assert page.locator(".plot", has_text="Value").locator("circle").count() == 1

@@ -20,8 +20,9 @@ Command = Callable[..., Any]
 Snapshot = Callable[[Path], dict[str, str]]
 ENV = ("--env", "Mine-v0", "--env-gym-entrypoint", "tests.support.environments_for_tests.counting:Counting")
 COUNTING = (*ENV, "--random", "--exp", "study")
-#: Steps in throw-away environments, by the worker that tries an agent out before a run makes its episodes.
-TRIED = 2 * 3
+#: Steps in two throw-away environments, by the worker that tries an agent out before a run makes its episodes: three
+#: at least, an episode at most.
+TRIED = range(2 * 3, 2 * 5 + 1)
 EVENTS = "ENVIRONMENTS_FOR_TESTS_EVENTS"
 
 
@@ -75,14 +76,14 @@ def test_a_second_run_writes_nothing_and_takes_no_step(
     generate: Command, data_root: Path, step_count: Callable[[], int], snapshot: Snapshot
 ) -> None:
     succeeded(generate(*COUNTING, "--num-episodes", 4))
-    assert step_count() == TRIED + 4 * 5
+    assert step_count() - 4 * 5 in TRIED
     before = (
         snapshot(data_root),
         {path: path.stat().st_mtime_ns for path in data_root.rglob("*.*") if "db" not in path.name},
     )
     assert row(succeeded(generate(*COUNTING, "--num-episodes", 4))) == ["0", "4", "0"]
     assert row(succeeded(generate("--exp", "study", "--num-episodes", 2))) == ["0", "2", "0"]
-    assert step_count() == TRIED + 4 * 5
+    assert step_count() - 4 * 5 in TRIED
     after = (
         snapshot(data_root),
         {path: path.stat().st_mtime_ns for path in data_root.rglob("*.*") if "db" not in path.name},
@@ -99,7 +100,7 @@ def test_a_deleted_file_is_made_again_byte_for_byte_and_nothing_else_is(
     (file,) = (data_root / folder / "study/random").glob("2.*")
     file.unlink()
     assert row(succeeded(generate(*COUNTING, "--num-episodes", 4))) == ["1", "3", "0"]
-    assert step_count() == TRIED + 5 * 5
+    assert step_count() - 5 * 5 in TRIED
     assert snapshot(data_root) == before
 
 
@@ -108,7 +109,7 @@ def test_asking_for_more_makes_only_the_new_ones_as_if_asked_at_once(
 ) -> None:
     succeeded(generate(*COUNTING, "--num-episodes", 10))
     assert row(succeeded(generate(*COUNTING, "--num-episodes", 20))) == ["10", "10", "0"]
-    assert step_count() == TRIED + 20 * 5
+    assert step_count() - 20 * 5 in TRIED
     succeeded(generate(*COUNTING, "--num-episodes", 20, "--data-root", tmp_path / "at-once"))
     assert snapshot(data_root) == snapshot(tmp_path / "at-once")
 

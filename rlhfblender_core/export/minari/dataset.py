@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.dataset.layout import IMPORTED, ArtifactKind, CheckpointKey
-from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.dataset.selection import EVERYTHING, EpisodeSelection
 from rlhfblender_core.environments import ONLY_DECLARED, EnvironmentSpec, Space, Trust, space_from_description
 from rlhfblender_core.environments.registration import entry_point_text, find_registration
@@ -117,13 +116,16 @@ def export_minari_checkpoint(
     source = CheckpointSource(root, checkpoint.key, selection)
     before = _read_source(target, checkpoint)
     left_out: Counter[str] = Counter()
-    digests = {str(episode.number): episode.sha256 for episode in _episodes(source, left_out)}
-    if digests and before != {"recipe": _RECIPE, "episodes": digests}:
-        _build(target, checkpoint, source, digests)
     earlier = (before or {}).get("episodes", {})
-    existing = sum(earlier.get(number) == digest for number, digest in digests.items())
+    count = existing = 0
+    for episode in _episodes(source, left_out):
+        count += 1
+        existing += earlier.get(str(episode.number)) == episode.sha256
+    is_current = before == {"recipe": _RECIPE, "episodes": earlier} and count == existing == len(earlier)
+    if count and not is_current:
+        _build(target, checkpoint, source)
     return CheckpointExport(
-        checkpoint.key, len(digests) - existing, existing, left_out=dict(left_out), place=checkpoint.dataset_id
+        checkpoint.key, count - existing, existing, left_out=dict(left_out), place=checkpoint.dataset_id
     )
 
 
@@ -161,19 +163,19 @@ def _read_source(target: DataRoot, checkpoint: MinariCheckpoint) -> dict[str, An
     return source if (file.parent / "main_data.hdf5").exists() else {}
 
 
-def _build(target: DataRoot, checkpoint: MinariCheckpoint, source: CheckpointSource, digests: dict[str, str]) -> None:
+def _build(target: DataRoot, checkpoint: MinariCheckpoint, source: CheckpointSource) -> None:
     place = target.local_folder / checkpoint.dataset_id
     with staging_folder(target) as staging:
         new, old = staging / "new", staging / "old"
         new.mkdir()
-        _write(new / "data", checkpoint, source, digests)
+        _write(new / "data", checkpoint, source)
         _make_namespaces(target, checkpoint.dataset_id, staging)
         if place.exists():
             place.rename(old)
         new.rename(place)
 
 
-def _write(folder: Path, checkpoint: MinariCheckpoint, source: CheckpointSource, digests: dict[str, str]) -> None:
+def _write(folder: Path, checkpoint: MinariCheckpoint, source: CheckpointSource) -> None:
     minari = _import_minari()
     from gymnasium.envs.registration import EnvSpec
     from minari.dataset.minari_storage import MinariStorage
@@ -203,7 +205,8 @@ def _write(folder: Path, checkpoint: MinariCheckpoint, source: CheckpointSource,
         }
     )
     storage.update_episodes(_buffers(source, space, folder.parent.parent))
-    storage.update_episode_metadata(_episode_metadata(e.manifest) for e in _episodes(source, Counter()))
+    digests: dict[str, str] = {}
+    storage.update_episode_metadata(_episode_metadata(episode, digests) for episode in _episodes(source, Counter()))
     storage.update_metadata({_SOURCE: {"recipe": _RECIPE, "episodes": digests}})
 
 
@@ -227,7 +230,9 @@ def _buffers(source: CheckpointSource, space: Space, scratch: Path) -> Iterator[
             file.unlink()
 
 
-def _episode_metadata(manifest: Manifest) -> dict[str, Any]:
+def _episode_metadata(episode: SourceEpisode, digests: dict[str, str]) -> dict[str, Any]:
+    """What Minari keeps of an episode; its digest is noted down."""
+    manifest, digests[str(episode.number)] = episode.manifest, episode.sha256
     return {"rlhfblender_episode": manifest.episode, "rlhfblender_request": manifest.request_digest}
 
 

@@ -126,6 +126,10 @@ class Plot extends Track {
       if (band) shapes.push(this.band(band, style));
       for (const run of this.runs(values)) {
         const line = pointsOf(run);
+        if (run.length === 1) { // a line of one point isn't seen
+          shapes.push(svg("circle", { style, cx: run[0][0], cy: run[0][1], r: 3 }));
+          continue;
+        }
         if (this.series.length === 1 && !band) {
           shapes.push(svg("polygon", { style, points: `${run[0][0].toFixed(1)},${floor} ${line} ${run.at(-1)[0].toFixed(1)},${floor}` }));
         }
