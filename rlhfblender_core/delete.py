@@ -28,7 +28,7 @@ from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
 from rlhfblender_core.names import checked_name
 from rlhfblender_core.registry import Registry, registry_if_any
-from rlhfblender_core.runs.claims import DELETED, live_runs, open_claims
+from rlhfblender_core.runs.claims import DELETED, dead_claims, live_runs, open_claims
 from rlhfblender_core.runs.folders import open_run, remove_unfinished
 from rlhfblender_core.step_runner import LocalRunner, StepRunner
 from rlhfblender_core.storage import (
@@ -319,7 +319,11 @@ def delete_checkpoint(root: DataRoot, registry: Registry | None, deletion: Check
         return
     if selection.is_everything or numbers is None:
         registry.forget_checkpoint(key.experiment, key.checkpoint)
-    elif isinstance(numbers, frozenset):
+        return
+    # A dead run's claim says that files in the episode's places are ours; what is laid there from now on isn't.
+    claimed = dead_claims(registry, key.experiment).get(key.checkpoint, frozenset())
+    registry.forget_claims(key.experiment, key.checkpoint, [number for number in claimed if number in numbers])
+    if isinstance(numbers, frozenset):
         registry.forget_episodes(key.experiment, key.checkpoint, numbers)
     else:
         rows = [number for number in registry.each_number(key.experiment, key.checkpoint) if number in numbers]

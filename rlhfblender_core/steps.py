@@ -9,11 +9,9 @@ import functools
 import itertools
 import logging
 import queue
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from rlhfblender_core.dataset.publish import PublishedShard
@@ -41,7 +39,7 @@ from rlhfblender_core.rollout.make_shard import RunWorkers, make_shard, write_sh
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard
 from rlhfblender_core.runs.claims import RunClaims, open_claims
-from rlhfblender_core.runs.folders import Run, open_run
+from rlhfblender_core.runs.folders import Run, open_run, open_scratch
 from rlhfblender_core.step_runner import tried_again
 from rlhfblender_core.workers.pool import Workers, available_cores
 from rlhfblender_core.workers.processes import start_fork_server
@@ -282,9 +280,9 @@ class LocalSteps:
         if processes:
             start_fork_server(trained=trained)
         with (
-            tempfile.TemporaryDirectory(prefix="rlhfblender-") as progress,
+            open_scratch() as progress,
             open_run(self.locations.open_root()) as run,
-            Workers(processes, Path(progress)) as workers,
+            Workers(processes, progress) as workers,
         ):
             yield _LocalRun(self.locations, RunWorkers(workers, run))
 

@@ -3,16 +3,18 @@
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.checkpoints.listing import is_local, open_filesystem, storage_errors
+from rlhfblender_core.runs.folders import open_scratch
 from rlhfblender_core.untrusted.file_kinds import HEAD_BYTES, is_pointer
 from rlhfblender_core.untrusted.model_zip import DATA, POINTER_PROBLEM, VARIABLES, VERSION, WEIGHTS, refusal
 
+#: Below the cache, for what is being fetched.
+_UNFINISHED = ".unfinished"
 _MEMBERS = (DATA, VARIABLES, WEIGHTS, VERSION)
 
 
@@ -57,11 +59,11 @@ def _cached(cache: Path, identity: str, url: str) -> tuple[Path, str] | None:
 
 def _downloaded(filesystem: Any, inner: str, cache: Path, identity: str) -> tuple[Path, str]:
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as folder:
-        part = Path(folder) / "part"
+    with open_scratch(cache / _UNFINISHED) as folder:
+        part = folder / "part"
         filesystem.get_file(inner, str(part))
         path, digest = _in_cache(part, cache, Path(inner).suffix)
-        note = Path(folder) / "note"
+        note = folder / "note"
         note.write_text(json.dumps({"sha256": digest}))
         os.replace(note, cache / f"{identity}.json")  # noqa: PTH105
     return path, digest
@@ -80,8 +82,8 @@ def _zipped(filesystem: Any, inner: str, url: str, cache: Path, limit: int) -> t
     if sum(sizes[name] for name in held) > limit:
         raise refusal(url, f"has more than {limit:,} bytes")
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as folder:
-        part = Path(folder) / "part"
+    with open_scratch(cache / _UNFINISHED) as folder:
+        part = folder / "part"
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
             for name in held:
                 with filesystem.open(f"{inner}/{name}", "rb") as member:

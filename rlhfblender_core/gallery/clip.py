@@ -5,7 +5,6 @@ Above each picture stands which checkpoint it is, and the episode's return.
 
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +21,7 @@ from rlhfblender_core.gallery.collect import episode_numbers, find_experiments
 from rlhfblender_core.locations import Locations
 from rlhfblender_core.reading.data_set import DataSet, find_episodes
 from rlhfblender_core.reading.episode import Episode
+from rlhfblender_core.runs.folders import open_scratch
 from rlhfblender_core.storage import DataRoot, full_disk_errors
 from rlhfblender_core.wording import counted
 
@@ -67,10 +67,10 @@ def write_clip(request: ClipRequest, locations: Locations) -> str:
     first, last = _steps(request)
     fps = episodes[0].manifest.fps or 1.0
     most = last - first + 1 if last is not None else max(1, int(_MOST_SECONDS * fps / len(episodes)))
-    with tempfile.TemporaryDirectory(prefix="rlhfblender-") as folder:
-        video = Path(folder) / "clip.mp4"
+    with open_scratch() as folder:
+        video = folder / "clip.mp4"
         try:
-            with full_disk_errors(Path(folder)):
+            with full_disk_errors(folder):
                 _encode(video, _pictures(episodes, first, most, fps), fps)
                 made = video
                 if target.suffix.lower() == ".gif":

@@ -1,9 +1,8 @@
 """One episode to be used: its arrays, frames, rows. Each is read when it is asked for, and not kept."""
 
+import contextlib
 import io
 import json
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -19,6 +18,7 @@ from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, manifest_p
 from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
 from rlhfblender_core.dataset.video import Frame, even, read_frame, read_frames
 from rlhfblender_core.errors import DataNotUsableError
+from rlhfblender_core.runs.folders import open_scratch
 from rlhfblender_core.storage import DataRoot, fetch_file, read_bytes
 from rlhfblender_core.untrusted.npy import parse_npy
 from rlhfblender_core.untrusted.npz import Arrays, open_arrays, reading_arrays
@@ -319,9 +319,10 @@ class Episode:
     @cached_property
     def _folder(self) -> Path:
         """For a video that is fetched; it goes with the episode."""
-        folder = tempfile.mkdtemp(prefix="rlhfblender-")
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return Path(folder)
+        stack = contextlib.ExitStack()
+        folder = stack.enter_context(open_scratch())
+        weakref.finalize(self, stack.close)
+        return folder
 
 
 def has_rows(name: str) -> bool:

@@ -148,6 +148,12 @@ def release(session: Session, run_id: str, key: tuple[str, str], numbers: Iterab
         session.execute(delete(Claim).where(_of(key), Claim.number.in_(part), Claim.run_id == run_id))
 
 
+def forget(session: Session, key: tuple[str, str], numbers: Iterable[int]) -> None:
+    """Deletes all claims on the episodes, whoever holds them."""
+    for part in _parts(sorted(set(numbers))):
+        session.execute(delete(Claim).where(_of(key), Claim.number.in_(part)))
+
+
 def release_published(session: Session, run_id: str, records: Sequence[EpisodeRecord]) -> None:
     """Deletes the run's claims on these episodes."""
     numbers = defaultdict(list)

@@ -104,6 +104,11 @@ class ClaimsStore(Transactions):
         with self._write() as session:
             claims.release(session, run_id, (experiment, checkpoint), numbers)
 
+    def forget_claims(self, experiment: str, checkpoint: str, numbers: Iterable[int]) -> None:
+        """Deletes all claims on these episodes, whose files are gone. No error if there are none."""
+        with self._write() as session:
+            claims.forget(session, (experiment, checkpoint), numbers)
+
     def list_claims(self, experiment: str) -> dict[str, dict[str, frozenset[int]]]:
         """Numbers of the episodes that runs have claimed, by the run's id and the checkpoint's label."""
         with self._read() as session:

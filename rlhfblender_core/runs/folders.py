@@ -75,13 +75,16 @@ def open_run(root: DataRoot) -> Iterator[Run]:
 
 
 @contextlib.contextmanager
-def open_scratch() -> Iterator[Path]:
+def open_scratch(base: Path | None = None) -> Iterator[Path]:
     """A new folder on this machine for what nobody needs later, like :func:`open_run`: no kill leaves it for long.
+
+    Args:
+        base: what it is made in; None for the machine's temporary folder.
 
     Raises:
         StorageNotUsableError: the temporary folder is full.
     """
-    base = machine_folder()
+    base = base or machine_folder()
     with full_disk_errors(base):
         remove_dead_runs(base)
         new, lock = _make_locked_folder(base)
@@ -96,7 +99,7 @@ def _make_locked_folder(base: Path) -> tuple[Path, FileLock]:
     # Sorted by name, runs are sorted by when they started.
     new = base / f"{_NEW}{time.time_ns():020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     _make_below(base, new)
-    lock = FileLock(new / _LOCK)
+    lock = FileLock(new / _LOCK, thread_local=False)  # garbage collection lets go of it in any thread
     lock.acquire(timeout=1)
     return new, lock
 

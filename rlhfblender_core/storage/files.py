@@ -7,6 +7,7 @@ storage: one PUT, which is atomic. What the paths mean is in :mod:`rlhfblender_c
 import contextlib
 import os
 import shutil
+import socket
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,8 @@ from rlhfblender_core.storage.root import DataRoot
 
 #: Files that are flushed side by side: the disk commits them together, 10 times as fast as one after another.
 _FLUSHERS = 16
+#: Part of unfinished files' names: another machine's processes can't be asked whether they live.
+_MACHINE = socket.gethostname().replace(".", "-")
 
 
 def publish_files(root: DataRoot, files: Mapping[str, Path]) -> None:
@@ -62,10 +65,13 @@ def publish_many_bytes(root: DataRoot, contents: Mapping[str, bytes]) -> None:
     if not root.is_local:
         upload_contents(root, contents)
         return
+    folders = {(root.local_folder / path).parent for path in contents}
     with storage_errors(root):
+        for folder in folders:
+            _remove_parts_of_the_dead(folder)
         for path, content in contents.items():
             _write_local(root.local_folder / path, content)
-        _sync_all({(root.local_folder / path).parent for path in contents})
+        _sync_all(folders)
 
 
 def publish_bytes(root: DataRoot, path: str, content: bytes) -> None:
@@ -75,7 +81,7 @@ def publish_bytes(root: DataRoot, path: str, content: bytes) -> None:
 
 def _write_local(target: Path, content: bytes) -> None:
     make_folder(target.parent)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{_MACHINE}.{os.getpid()}.part")
     try:
         with part.open("wb") as stream:
             stream.write(content)
@@ -84,6 +90,26 @@ def _write_local(target: Path, content: bytes) -> None:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _remove_parts_of_the_dead(folder: Path) -> None:
+    """Removes the unfinished files of this machine's killed processes."""
+    for part in folder.glob(f".*.{_MACHINE}.*.part"):
+        number = part.name.split(".")[-2]
+        if number.isdigit() and not _is_alive(int(number)):
+            part.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":  # there is no such question: the signal would be sent
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def remove_files(root: DataRoot, paths: Iterable[str]) -> None:

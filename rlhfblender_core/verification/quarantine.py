@@ -1,11 +1,10 @@
 """Unknown files, moved out of the way by a person's own wish: nothing of theirs is deleted."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 from rlhfblender_core.locations import Locations
+from rlhfblender_core.runs.folders import open_scratch
 from rlhfblender_core.storage import (
     DataRoot,
     fetch_file,
@@ -60,8 +59,8 @@ def _move_objects(root: DataRoot, path: str, target: str) -> bool:
     """Copies, then removes: object storage knows no renaming."""
     paths = list(_below(root, path)) if path.endswith("/") else [path]
     for each in paths:
-        with tempfile.TemporaryDirectory(prefix="rlhfblender-") as folder:
-            file = fetch_file(root, each, Path(folder))
+        with open_scratch() as folder:
+            file = fetch_file(root, each, folder)
             publish_files(root, {target + each.removeprefix(path.rstrip("/")): file})
         remove_files(root, [each])
     return bool(paths)

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.dataset.selection import parse_selection
 from rlhfblender_core.delete import Deletion, delete_checkpoint, finish_deletion, plan_deletion
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.storage import DataRoot, open_data_root
-from tests.support.claiming import under_way
+from tests.support.claiming import claim_and_die, under_way
 from tests.support.generating import generate, request
-from tests.support.verifying import problems
+from tests.support.verifying import problems, repair
 
 Snapshot = Callable[[Path], dict[str, str]]
 
@@ -164,6 +165,17 @@ def test_a_deletion_by_condition_that_was_killed_is_finished_by_the_same_command
     monkeypatch.undo()
     carry_out(root, plan(root, where="number == 1"))
     assert numbers_left(root) == ({"0"}, [0])
+
+
+def test_what_is_laid_where_a_deleted_episode_was_is_nobodys_whoever_claimed_it_before(tmp_path: Path) -> None:
+    root = open_data_root(str(tmp_path / "data"))
+    generate(root, database(root), request(2))
+    claim_and_die(root, database(root), CheckpointKey("E", "random"), [1])
+    carry_out(root, plan(root, episodes="1"))
+    theirs = root.local_folder / "renders/E/random/1.mp4"
+    theirs.write_bytes(b"somebody's")
+    repair(root, database(root))
+    assert theirs.read_bytes() == b"somebody's"
 
 
 def test_nothing_is_deleted_below_a_live_run(root: DataRoot) -> None:

@@ -4,9 +4,7 @@ Feedback that people have given refers to a checkpoint by its number, so an expo
 """
 
 import logging
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.checkpoints.download import fetched
@@ -15,6 +13,7 @@ from rlhfblender_core.checkpoints.select import select_checkpoints
 from rlhfblender_core.dataset.layout import BEST, FINAL, RANDOM
 from rlhfblender_core.errors import RLHFBlenderError
 from rlhfblender_core.registry import CheckpointRecord, ExperimentRecord
+from rlhfblender_core.runs.folders import open_scratch
 from rlhfblender_core.untrusted.limits import MAX_ARCHIVE_BYTES
 from rlhfblender_core.untrusted.model_zip import read_archive
 
@@ -86,8 +85,8 @@ def read_trained_steps(
         pattern = experiment.settings.get("checkpoint_pattern")
         found = find_checkpoints(experiment.model_path, experiment.env_id, storage_options, pattern=pattern)
         (file,) = select_checkpoints(found, [label])
-        with tempfile.TemporaryDirectory() as folder:
-            path, _ = fetched(file.url, Path(folder), storage_options, MAX_ARCHIVE_BYTES)
+        with open_scratch() as folder:
+            path, _ = fetched(file.url, folder, storage_options, MAX_ARCHIVE_BYTES)
             steps = read_archive(path).data.get("num_timesteps")
     except (RLHFBlenderError, OSError) as error:
         _log.debug("No number of steps for %s of %s: %s", label, experiment.name, error)

@@ -3,7 +3,6 @@
 Episodes are played in a worker process, and only where the environment may be made at all: manifests may be somebody's.
 """
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from rlhfblender_core.rollout.replay import (
     spec_of_manifest,
     write_states,
 )
+from rlhfblender_core.runs.folders import open_scratch
 from rlhfblender_core.untrusted.npz import open_arrays
 from rlhfblender_core.workers.pool import Workers
 
@@ -109,5 +109,5 @@ def _has_states(arrays: Path) -> bool:
 def open_state_writer(plan: StatesPlan) -> Iterator[StateWriter]:
     """A writer whose worker ends with the context."""
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rlhfblender-states-")))
+        scratch = stack.enter_context(open_scratch())
         yield StateWriter(plan, stack.enter_context(Workers(1, scratch)))
