@@ -242,12 +242,25 @@ def _chosen_numbers(
 ) -> Container[int] | None:
     """Numbers of the episodes that go: a set where they are known, which may be of episodes that aren't there.
 
-    None for all, with whatever else lies in the checkpoint's folders.
+    None for all, where no registry tells them from what was laid there by hand.
     """
     if selection.where is not None:
         return _matching(root, registry, key, selection)
     episodes = selection.episodes
-    return frozenset(episodes) if episodes is not None and episodes.count <= _ASKED_BY_NAME else episodes
+    if episodes is not None and episodes.count <= _ASKED_BY_NAME:
+        return frozenset(episodes)
+    if registry is None:
+        return episodes
+    return frozenset(number for number in _known_numbers(root, registry, key) if selection.may_have(number))
+
+
+def _known_numbers(root: DataRoot, registry: Registry, key: CheckpointKey) -> frozenset[int]:
+    """Episodes that runs made: those with a manifest, a row (a deletion that was killed), or a dead run's claim."""
+    names = list_names(root, manifest_folder(key))
+    committed = (number for name in names if (number := parse_episode_number(name, ".json")) is not None)
+    indexed = registry.each_number(key.experiment, key.checkpoint)
+    claimed = (claims.get(key.checkpoint, ()) for claims in registry.list_claims(key.experiment).values())
+    return frozenset(itertools.chain(committed, indexed, *claimed))
 
 
 def _are_few(numbers: Container[int] | None) -> TypeGuard[frozenset[int]]:
@@ -263,7 +276,8 @@ def _sizes(root: DataRoot, folder: str, extension: str, numbers: Container[int] 
 
 
 def _goes(name: str, extension: str, numbers: Container[int] | None) -> bool:
-    return numbers is None or parse_episode_number(name, extension) in numbers
+    number = parse_episode_number(name, extension)
+    return number is not None and (numbers is None or number in numbers)
 
 
 def _matching(
@@ -303,7 +317,7 @@ def delete_checkpoint(root: DataRoot, registry: Registry | None, deletion: Check
         _remove_empty_folders(root, key)
     if registry is None:
         return
-    if numbers is None:
+    if selection.is_everything or numbers is None:
         registry.forget_checkpoint(key.experiment, key.checkpoint)
         return
     # A dead run's claim says that files in the episode's places are ours; what is laid there from now on isn't.

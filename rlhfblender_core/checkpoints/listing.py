@@ -17,6 +17,9 @@ from rlhfblender_core.errors import (
 )
 from rlhfblender_core.storage import install_hint, is_not_found, is_refusal, open_file_system, words_of
 
+#: File systems of fsspec that read where the files are from a file, which may say so in templates that never end.
+_RECIPES = ("reference",)
+
 
 @dataclass(frozen=True, slots=True)
 class Folder:
@@ -76,8 +79,10 @@ def open_filesystem(url: str, storage_options: Mapping[str, Any] | None = None) 
     """The fsspec filesystem of a URL, and the path in it; plain paths are local, ``~`` is the home folder.
 
     Raises:
-        StorageNotUsableError: the URL's package is missing.
+        StorageNotUsableError: the URL's package is missing, or the URL is a recipe for files (``reference``).
     """
+    if any(get_protocol(part) in _RECIPES or part in _RECIPES for part in url.split("::")):
+        raise StorageNotUsableError(f"{url!r} names a recipe for files elsewhere, not files. Give the files' own URL.")
     if "::" in url:  # a file system in another one: fsspec knows how
         filesystem, inner = fsspec.core.url_to_fs(url, **(storage_options or {}))
         return filesystem, str(inner)

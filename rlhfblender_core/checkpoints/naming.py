@@ -38,6 +38,8 @@ _RUN_BEFORE = re.compile(rf"(?i)(?:^|[^a-z])(?:run|trial|exp|experiment|{'|'.joi
 _EXTENSION = re.compile(r"(?i)\.(zip|pkl|pth?)$")
 _VERSION = re.compile(r"-v\d+$")
 _MOST_DIGITS = 15
+#: Each multiplies the ways in which a name may match; a registry's pattern is somebody else's.
+_MOST_STARS = 3
 _DEEPEST = 99
 #: Labels that mean something by themselves.
 _TAKEN = (BEST, FINAL, RANDOM, "all")
@@ -220,13 +222,15 @@ def step_pattern(pattern: str) -> re.Pattern[str]:
     """What a user's pattern matches: ``{step}`` is the number, ``*`` anything.
 
     Raises:
-        InvalidParameterError: it has not exactly one ``{step}``.
+        InvalidParameterError: it has not exactly one ``{step}``, or very many stars.
     """
     if pattern.count(STEP_FIELD) != 1:
         raise InvalidParameterError(
             f"--checkpoint-pattern needs {STEP_FIELD} once, where the training steps stand in the names, not "
             f"{pattern[:80]!r}. Example: 'ppo_vec_{STEP_FIELD}.zip'"
         )
+    if pattern.count("*") > _MOST_STARS:
+        raise InvalidParameterError(f"--checkpoint-pattern takes at most {_MOST_STARS} stars, not {pattern[:80]!r}.")
     before, after = (".*".join(map(re.escape, part.split("*"))) for part in pattern.split(STEP_FIELD))
     # The number is whole: "*{step}" doesn't leave its first digits to the star.
     return re.compile(rf"{before}(?<!\d)(\d{{1,{_MOST_DIGITS}}})(?!\d){after}")

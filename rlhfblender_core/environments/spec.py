@@ -13,6 +13,8 @@ from rlhfblender_core.errors import InvalidParameterError
 
 JSONValue: TypeAlias = "bool | int | float | str | list[JSONValue] | dict[str, JSONValue] | None"
 
+#: Python writes no integers of very many digits into JSON or a message, but raises.
+_MOST_BITS = 1024
 #: Keyword arguments that belong to Gymnasium's registration, not to the environment's constructor.
 SPEC_KWARGS = (
     "disable_env_checker",
@@ -116,6 +118,8 @@ def as_json_value(value: object, name: str) -> JSONValue:
     Raises:
         InvalidParameterError: JSON can't hold it (a set, bytes, an infinite number, a key that is no text).
     """
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise InvalidParameterError(f"The value of {name!r} is a whole number of very many digits.")
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float) and math.isfinite(value):

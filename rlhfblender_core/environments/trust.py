@@ -103,7 +103,7 @@ class Trust:
         Args:
             entry_point: ``package.module:factory``.
             kwargs: for the factory.
-            is_named: whether the user has named it just now, and not the registry alone.
+            is_named: whether the user has named it and its arguments just now, and not the registry alone.
 
         Raises:
             EnvironmentNotTrustedError: only the registry says so.
@@ -208,10 +208,6 @@ def _declared_modules() -> frozenset[str]:
 
 
 def _is_declared_entry_point(entry_point: str) -> bool:
-    module = entry_point.partition(":")[0]
-    plugins = {found.module.partition(".")[0] for found in importlib.metadata.entry_points(group=_PLUGINS)}
-    if module.partition(".")[0] in plugins and "__main__" not in module:
-        return True
     return any(_declared_maker(known) == entry_point for known in known_registrations())
 
 

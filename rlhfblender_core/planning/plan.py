@@ -254,7 +254,9 @@ def _own_agents(request: GenerationRequest, options: RolloutOptions, trust: Trus
     if options.agent is None:
         raise InvalidParameterError(f"Experiment {request.exp!r} has no --agent. Give it.")
     kwargs = dict(options.agent_kwargs or {})
-    trust.admit_agent(options.agent, kwargs, is_named=request.options.get("agent") is not None)
+    asked = request.options
+    is_named = asked.get("agent") is not None and (not kwargs or asked.get("agent_kwargs") is not None)
+    trust.admit_agent(options.agent, kwargs, is_named=is_named)
     own = entry_point_agent(options.agent, kwargs)
     return [RandomAgent() if step == RANDOM_BASELINE else own for step in dict.fromkeys(request.checkpoints)]
 

@@ -70,7 +70,12 @@ def translated_errors(url: URL, *, opening: bool = False) -> Iterator[None]:
         raise _translated(error, url, opening=opening) from error
     except sqlite3.Error as error:
         raise _translated_sqlite(error, url) from error
-    except (ValueError, TypeError) as error:  # a flipped bit in a name, a time or a column of JSON, seen by SQLAlchemy
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        RecursionError,
+    ) as error:  # a flipped bit in a name, a time or a column of JSON, seen by SQLAlchemy
         raise RegistryNotUsableError(
             f"The registry {shown_url(url)} is damaged ({_redacted(error, url)}). Restore it, or choose another one."
         ) from error

@@ -283,9 +283,11 @@ def field_names(kind: Any) -> tuple[str, ...]:
 def _store_json_form(record: object, name: str, what: str) -> None:
     """Replaces a JSON field by what reading it back will give, so that first and later runs see the same."""
     value = getattr(record, name)
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise InvalidParameterError(f"What stands for {what} is {value!r:.60}, not names with values.")
     try:
         text = json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidParameterError(
             f"A value in {what} can't be stored ({error}). Use numbers, texts, booleans, None, lists and dicts."
         ) from error

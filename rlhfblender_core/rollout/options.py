@@ -7,7 +7,8 @@ request's digest; what names an agent is part of the digest by what the agent is
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
 
 from rlhfblender_core.checkpoints.naming import step_pattern
 from rlhfblender_core.errors import InvalidParameterError
@@ -58,6 +59,10 @@ class RolloutOptions:
     features: bool = False
 
     def __post_init__(self) -> None:
+        for name, kinds in _kinds_of(RolloutOptions).items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise InvalidParameterError(f"The option {name} can't be {value!r:.60}.")
         check_at_least("--seed", self.seed, 0)
         check_at_least("--max-steps-per-episode", self.max_steps_per_episode, 1)
         if self.fps is not None and not 0 < self.fps <= _MAX_FPS:
@@ -108,6 +113,14 @@ class RolloutOptions:
     def later(self) -> dict[str, Any]:
         """Those that came later and have a value; every manifest says them, so that a lost registry gets them back."""
         return {name: value for name, value in self.to_json().items() if name not in (*_FIRST_OPTIONS, *_OF_AGENTS)}
+
+
+@cache
+def _kinds_of(options: type[Any]) -> dict[str, tuple[type[Any], ...]]:
+    """The types that each option may have; a registry's JSON can hold any."""
+    hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(options).items()}
+    kinds = {name: tuple(get_origin(part) or part for part in parts) for name, parts in hints.items()}
+    return {name: (*held, int) if float in held else held for name, held in kinds.items()}
 
 
 def check_at_least(flag: str, value: float | None, least: int) -> None:

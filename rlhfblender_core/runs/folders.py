@@ -8,6 +8,7 @@ lock can be had belongs to a run that is dead, and is removed. What runs tell ea
 
 import contextlib
 import os
+import re
 import tempfile
 import time
 import uuid
@@ -28,6 +29,7 @@ from rlhfblender_core.storage import (
 
 _LOCK = "lock"
 _NEW = ".new-"
+_OWN = re.compile(rf"({re.escape(_NEW)})?\d{{20}}-\d+-[0-9a-f]{{8}}")
 #: A folder that got no further than its first name is dead after so many seconds; that it is locked is judged sooner,
 #: but not in the moment between making and locking it.
 _NEW_FOR, _UNLOCKED_FOR = 3600.0, 5.0
@@ -160,8 +162,9 @@ def remove_dead_runs(base: Path) -> None:
 
 
 def _folders(base: Path) -> list[Path]:
+    """Folders that runs made: a data root from somebody else may hold anything there, and links to anywhere."""
     try:
-        return sorted(base.iterdir())
+        return sorted(folder for folder in base.iterdir() if _OWN.fullmatch(folder.name))
     except FileNotFoundError:
         return []
 

@@ -122,7 +122,7 @@ def _default_policy(algorithm: Algorithm, observation_space: Any) -> str:
 def _parsed(name: str, text: str) -> Any:
     try:
         return _value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:  # TypeError: a list as a key
         raise InvalidParameterError(
             f"{name} {text!r:.80} isn't understood ({error!s:.80}). Expected plain values such as "
             "dict(net_arch=[64, 64], activation_fn=nn.ReLU); nothing is evaluated."

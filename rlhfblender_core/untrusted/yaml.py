@@ -68,12 +68,21 @@ def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
     return tuple(loader.construct_sequence(node, deep=True))
 
 
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """Python writes none of very many digits out, in a message as little as in JSON: it raises instead."""
+    number = int(loader.construct_yaml_int(node))
+    if number.bit_length() > limits.MAX_INTEGER_BITS:
+        raise DamagedYamlError("holds a number of very many digits")
+    return number
+
+
 def _placeholder(loader: _Loader, suffix: str, node: yaml.Node) -> Tag:  # noqa: ARG001 - PyYAML's signature
     return Tag(f"{node.tag}".removeprefix("tag:yaml.org,2002:"))
 
 
 _Loader.add_constructor(_ORDERED_DICT, _ordered_dict)
 _Loader.add_constructor(_TUPLE, _tuple)
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 _Loader.add_multi_constructor("tag:yaml.org,2002:python/", _placeholder)
 _Loader.add_multi_constructor("!", _placeholder)
 

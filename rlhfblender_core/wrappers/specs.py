@@ -103,7 +103,7 @@ def parse_wrappers(value: object) -> tuple[WrapperSpec, ...]:
     Raises:
         ValueError: it has another form.
     """
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         return ()
     if isinstance(value, str) and value.lstrip()[0] in "[{":
         value = parse_literal(value)
@@ -124,7 +124,7 @@ def parse_literal(text: str) -> Any:
     """
     try:
         return _literal(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:  # TypeError: a list as a key
         raise ValueError(f"{text!r:.80} is no plain value such as dict(norm_obs=True)") from error
 
 

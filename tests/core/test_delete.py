@@ -131,10 +131,16 @@ def test_episodes_go_by_a_condition_on_what_their_rows_or_manifests_say(root: Da
         plan(root, where="return > 1e9")
 
 
-def test_files_of_others_stay_where_some_episodes_go(root: DataRoot) -> None:
-    strange = root.local_folder / "renders/E/random/holiday.mp4"
+@pytest.mark.parametrize("episodes", ["0-99", None])
+@pytest.mark.parametrize(
+    "name",
+    ["renders/E/random/holiday.mp4", "episodes/E/random/7.npz", "episodes/E/random/0.NPZ", "episodes/E/random/0.mp4"],
+)
+def test_files_of_others_stay_where_episodes_go(root: DataRoot, episodes: str | None, name: str) -> None:
+    strange = root.local_folder / name
     strange.write_bytes(b"?")
-    carry_out(root, plan(root, episodes="0-99"))
+    assert plan(root, episodes=episodes).checkpoints[0].files == 10
+    carry_out(root, plan(root, episodes=episodes))
     assert list(root.local_folder.glob("*/E/*/*")) == [strange]
 
 
@@ -186,7 +192,7 @@ def test_what_was_deleted_can_be_made_again(root: DataRoot) -> None:
 
 
 def test_what_a_killed_run_left_is_gone_even_if_nothing_is_left_to_delete(root: DataRoot) -> None:
-    (root.local_folder / ".runs/0-1-dead").mkdir(parents=True)
+    (root.local_folder / f".runs/{0:020d}-1-0000dead").mkdir(parents=True)
     with (
         pytest.raises(InvalidParameterError, match="There is no experiment"),
         open_registry(database(root)) as registry,

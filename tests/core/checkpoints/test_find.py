@@ -1,12 +1,14 @@
 """Checkpoints are found in RL Zoo's, SB3's and hubs' layouts, on local disks and on any fsspec storage."""
 
+import json
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from rlhfblender_core.checkpoints import fetch_checkpoint, find_checkpoints, select_checkpoints
-from rlhfblender_core.errors import CheckpointNotUsableError, StorageNotUsableError
+from rlhfblender_core.checkpoints.naming import step_pattern
+from rlhfblender_core.errors import CheckpointNotUsableError, InvalidParameterError, StorageNotUsableError
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -184,3 +186,18 @@ def test_local_checkpoint_is_used_where_it_is(trained, tmp_path):
     ref = fetch_checkpoint(find_checkpoints(str(model.path), "X-v0")[0], tmp_path / "cache")
     assert ref.path == str(model.path)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_pattern_with_very_many_stars_is_refused_before_it_is_tried():
+    with pytest.raises(InvalidParameterError, match="at most 3 stars"):
+        step_pattern("*a" * 20 + "{step}")
+    assert step_pattern("*_a*{step}*.zip").fullmatch("x_a_70_b.zip")[1] == "70"
+
+
+@pytest.mark.parametrize("url", ["reference://::{}", "reference::{}", "simplecache::reference://::{}"])
+def test_recipes_for_files_are_not_followed(tmp_path, url):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"version": 1, "templates": {"u": "x"}, "refs": {"a_5_steps.zip": ["{{u}}", 0, 9]}}))
+    assert fsspec.filesystem("reference", fo=str(recipe)).ls("", detail=False) == ["a_5_steps.zip"]  # the control
+    with pytest.raises(StorageNotUsableError, match="a recipe for files"):
+        find_checkpoints(url.format(recipe), "CartPole-v1")

@@ -169,3 +169,13 @@ def test_old_mujoco_agents_are_pointed_to_version_4(trained):
     assert successor_hint(ref, "CartPole-v1") is None
     with pytest.raises(SpacesDifferError, match="Walker2d-v4"):
         check_spaces(ref, spaces.Box(-1, 1, (9,)), spaces.Discrete(3), environment_id="Walker2d-v5")
+
+
+@pytest.mark.parametrize("text", ["env_kwargs: '{[]: 2}'", "normalize: '{{}: 2}'", "env_wrapper: [{a: '{[]: 1}'}]"])
+def test_literals_that_are_no_values_are_one_line(text):
+    with pytest.raises(CheckpointNotUsableError, match=r"config\.yml.*is no plain value"):
+        agent_settings(config(text), None, None)
+
+
+def test_a_wrapper_of_spaces_is_none():
+    assert agent_settings(config("env_wrapper: ' '"), None, None)[0].wrappers == ()

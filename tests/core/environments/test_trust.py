@@ -85,6 +85,25 @@ def test_memory_is_of_one_registry_one_environment_and_the_very_values(trust: Tr
         Trust("elsewhere", trust.memory).admit(spec)
 
 
+def test_functions_of_a_declared_package_are_not_declared_with_it(
+    trust: Trust, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declaring = tmp_path / "declaring-1.0.dist-info"
+    declaring.mkdir()
+    (declaring / "METADATA").write_text("Metadata-Version: 2.1\nName: declaring\nVersion: 1.0\n")
+    (declaring / "entry_points.txt").write_text("[gymnasium.envs]\n__root__ = declaring.environments\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EnvironmentNotTrustedError, match="--env "):
+        trust.admit(EnvironmentSpec("Foreign-v0", "declaring.tools:clean_up"))
+
+
+def test_naming_an_agent_does_not_admit_the_registrys_arguments(trust: Trust) -> None:
+    with pytest.raises(EnvironmentNotTrustedError, match="--agent-kwargs"):
+        trust.admit_agent("own:agent", {"command": "x"}, is_named=False)
+    trust.admit_agent("own:agent", {"command": "x"}, is_named=True)
+    trust.admit_agent("own:agent", {"command": "x"}, is_named=False)
+
+
 def test_naming_one_part_admits_no_other(trust: Trust) -> None:
     spec = EnvironmentSpec("Mine-v0", COUNTING, kwargs={"length": 3})
     with pytest.raises(EnvironmentNotTrustedError):

@@ -37,3 +37,10 @@ def test_an_unknown_kind_is_refused() -> None:
     kind: Any = "learned"
     with pytest.raises(InvalidParameterError, match="kind is 'random', 'trained' or 'agent', not 'learned'"):
         ExperimentRecord(name="E", env_id="A-v0", kind=kind)
+
+
+@pytest.mark.parametrize("value", ["text", [], 5, None, {1: 2}], ids=repr)
+def test_json_fields_that_are_no_names_with_values_are_refused(value: Any) -> None:
+    for name in ("settings", "env_kwargs", "observation_space"):
+        with pytest.raises(InvalidParameterError, match=f"the {name} of experiment 'E' is .*, not names with values"):
+            ExperimentRecord(name="E", env_id="A-v0", kind="random", **{name: value})

@@ -13,6 +13,8 @@ from rlhfblender_core.dataset.layout import RUNS
 from rlhfblender_core.runs.folders import is_alive, machine_folder, open_run, open_scratch, remove_dead_runs
 from rlhfblender_core.storage import open_data_root
 
+YOUNG, OLD, OTHERS = f".new-{1:020d}-1-00000000", f".new-{0:020d}-1-00000000", f"{0:020d}-1-00000000"
+
 
 def test_a_run_has_a_folder_of_its_own_which_is_gone_afterwards(tmp_path: Path) -> None:
     root = open_data_root(str(tmp_path))
@@ -45,27 +47,27 @@ def test_the_folder_of_a_run_that_was_killed_is_removed_by_the_next_one(tmp_path
 
 
 def test_a_folder_that_never_got_its_name_is_removed_once_it_is_old(tmp_path: Path) -> None:
-    for name, age in ((".new-young", 10), (".new-old", 7200)):
+    for name, age in ((YOUNG, 10), (OLD, 7200)):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     remove_dead_runs(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".new-young"]
+    assert [path.name for path in tmp_path.iterdir()] == [YOUNG]
 
 
 def test_a_folder_whose_run_died_before_it_had_its_name_is_removed_in_seconds(tmp_path: Path) -> None:
-    for name, age in ((".new-young", 1), (".new-dead", 30)):
+    for name, age in ((YOUNG, 1), (OLD, 30)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "lock").touch()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     remove_dead_runs(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".new-young"]
+    assert [path.name for path in tmp_path.iterdir()] == [YOUNG]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("mode", [0o755, 0o700])
 def test_a_run_of_another_user_is_left_alone(mode: int) -> None:
     with tempfile.TemporaryDirectory() as shared:  # pytest's own folders are closed to others
-        others = Path(shared) / RUNS / "1-others"
+        others = Path(shared) / RUNS / OTHERS
         others.mkdir(parents=True)
         (others / "lock").touch()
         for folder in (Path(shared), others.parent):
@@ -131,3 +133,15 @@ def test_many_runs_come_and_go_side_by_side(tmp_path: Path) -> None:
         thread.join()
     assert errors == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_no_run_has_made_is_not_removed_behind_a_link(tmp_path: Path) -> None:
+    """A data root from somebody else may call any folder its folder of runs."""
+    home, root = tmp_path / "home", tmp_path / "data"
+    (home / "work").mkdir(parents=True)
+    (home / OTHERS).mkdir()  # the control: what a dead run has left goes
+    root.mkdir()
+    (root / RUNS).symlink_to(home)
+    with open_run(open_data_root(str(root))):
+        assert list(home.glob("work")) == [home / "work"]
+    assert list(home.iterdir()) == [home / "work"]

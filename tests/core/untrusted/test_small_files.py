@@ -271,3 +271,11 @@ def test_methods_of_compression_that_nobody_uses_are_refused(method: int, raised
         archive.read("a.npy")
     with pytest.raises(RefusedArchiveError, match="another method than deflate"), open_archive(io.BytesIO(content)):
         pass
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 60_000, ":".join(["59"] * 20_000)], ids=["hexadecimal", "in sixties"])
+def test_yaml_number_that_python_writes_nowhere_is_refused(number: str) -> None:
+    with pytest.raises(ValueError, match="4300 digits"):  # the control: whoever names it in a message
+        str(yaml.safe_load(f"a: {number}")["a"])
+    with pytest.raises(DamagedYamlError, match="very many digits"):
+        parse_yaml(f"a: {number}".encode())
