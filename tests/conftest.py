@@ -192,6 +192,7 @@ def data_root(tmp_path: Path) -> Path:
 @pytest.fixture
 def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """Runs the command line of a flow (``"verify"``) in this process; with ``prefect``, on the session's server."""
+    import flows.ui.log_filters  # noqa: F401 (sets the core's level once; the first command's would be taken back)
     from flows.cli.process import run_command
 
     monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
