@@ -229,7 +229,8 @@ class EpisodeFiles:
         self._actions.extend([decision.action for decision in decisions])
         self._uncertainty.extend([decision.step.uncertainty for decision in decisions])
         rewards, terminated, truncated = map(np.array, zip(*outcomes, strict=True))
-        cumulative = np.add.accumulate(np.append(self._return, rewards))[1:]
+        with np.errstate(over="ignore", invalid="ignore"):  # vast rewards add up to infinity, as Python's numbers do
+            cumulative = np.add.accumulate(np.append(self._return, rewards))[1:]
         self._return = float(cumulative[-1])
         self._rewards.extend(rewards)
         self._cumulative.extend(cumulative)
