@@ -168,8 +168,8 @@ def _compact(sizes: dict[int, int]) -> Mapping[int, int]:
     return _Table(table)
 
 
-def made_meanwhile(root: DataRoot, key: CheckpointKey, digest: str, episodes: Collection[int]) -> frozenset[int]:
-    """Those among the episodes that another run has published by now, from the same request.
+def made_meanwhile(root: DataRoot, key: CheckpointKey, digest: str, episodes: Collection[int]) -> dict[int, Manifest]:
+    """Manifests of those among the episodes that another run has published by now, from the same request, by number.
 
     Args:
         root: the data root.
@@ -178,12 +178,13 @@ def made_meanwhile(root: DataRoot, key: CheckpointKey, digest: str, episodes: Co
         episodes: those that weren't there before.
     """
     paths = {manifest_path(EpisodeKey(key.experiment, key.checkpoint, number)): number for number in episodes}
-    made = set()
+    made = {}
     for path, content in read_many(root, paths).items():
         with contextlib.suppress(DataNotUsableError):  # damaged: it is made again
-            if parse_manifest(content, path).request_digest == digest:
-                made.add(paths[path])
-    return frozenset(made)
+            manifest = parse_manifest(content, path)
+            if manifest.request_digest == digest:
+                made[paths[path]] = manifest
+    return made
 
 
 def _numbers(sizes: Mapping[str, int], extension: str) -> dict[int, int]:

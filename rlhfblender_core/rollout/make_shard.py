@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 from rlhfblender_core.dataset.layout import CheckpointKey
-from rlhfblender_core.dataset.publish import PublishedShard, publish_and_index
+from rlhfblender_core.dataset.publish import PublishedShard, episode_record, publish_and_index
 from rlhfblender_core.dataset.published import made_meanwhile
 from rlhfblender_core.dataset.staged import StagedShard
 from rlhfblender_core.errors import EpisodesFailedError, OutOfReachError, RLHFBlenderError, TransientError, one_line
@@ -109,6 +109,9 @@ def _still_missing(pending: PendingShard, claimed: Claimed, locations: Locations
     # Manifests are read only where the index knows some: on object storage each costs a request.
     candidates = claimed.indexed - pending.existing
     others = made_meanwhile(locations.open_root(), shard.key, shard.settings.digest, candidates)
+    if others:  # a run that was killed in between has published them, and their rows tell of what was there before
+        with open_registry(locations.database_url, create=False, reached_before=True) as registry:
+            registry.record_episodes([episode_record(manifest) for manifest in others.values()])
     return tuple(episode for episode in claimed.free if episode not in others)
 
 
