@@ -64,16 +64,21 @@ def of_checkpoints(data: Path, size: int, formats: Sequence[str], *, render: boo
     yield "watch, nothing new", "watch", at | {"exp": [name]}
     yield "verify --quick", "verify", at | {"quick": True}
     yield "gallery", "gallery", at
-    for to in formats:
-        export = at | {"to": to, "out": str(data.with_name(f"{data.name}-{to}"))}
-        yield f"export {to}", "export", export
-        yield f"export {to} again", "export", export
+    yield from exports(data, formats)
     yield "register --list", "register --list", at
     *_, newest = sorted(clone_models(data, size + 1).iterdir(), key=lambda file: int(file.stem.split("_")[2]))
     yield "one more checkpoint", "generate", cloned.flags(name) | at
     yield "gallery after one more", "gallery", at
     newest.unlink()
     yield "delete one checkpoint", "delete", at | {"exp": name, "checkpoints": [newest.stem.split("_")[2]]}
+
+
+def exports(data: Path, formats: Sequence[str]) -> Iterator[Step]:
+    """Everything, first and again."""
+    for to in formats:
+        export = {"data_root": str(data), "to": to, "out": str(data.with_name(f"{data.name}-{to}"))}
+        yield f"export {to}", "export", export
+        yield f"export {to} again", "export", export
 
 
 def of_experiments(data: Path, size: int, formats: Sequence[str], *, render: bool) -> Iterator[Step]:
@@ -86,10 +91,7 @@ def of_experiments(data: Path, size: int, formats: Sequence[str], *, render: boo
     yield "verify --quick", "verify", at | {"quick": True}
     yield "gallery", "gallery", at
     yield "gallery again", "gallery", at
-    for to in formats:
-        export = at | {"to": to, "out": str(data.with_name(f"{data.name}-{to}"))}
-        yield f"export {to}", "export", export
-        yield f"export {to} again", "export", export
+    yield from exports(data, formats)
     yield "register --list", "register --list", at
     yield "delete one experiment", "delete", at | {"exp": name}
 
