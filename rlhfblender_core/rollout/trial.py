@@ -33,8 +33,8 @@ from rlhfblender_core.policies.random_policy import RandomPolicy
 from rlhfblender_core.rollout.seeding import SeededGlobals, is_torch_loaded, seed_spaces
 from rlhfblender_core.wrappers import action_mask_source
 
-#: Few, because highway-env's take up to 150 ms; where they are cheap, as many more as take so many seconds, of several
-#: episodes: what a class or a module keeps may change with the end of one only, and when it ends may be chance.
+#: Few, because highway-env's take up to 150 ms; where they are cheap, as many more as take so many seconds: what a class
+#: or a module keeps may change with the end of an episode only.
 _STEPS, _MORE_S = 3, 0.02
 _SEED, _OTHER_SEED = 0, 1
 #: So far the clock is put forward elsewhere: seeds may be the whole seconds of the time.
@@ -154,7 +154,10 @@ def _played_in_another(spec: EnvironmentSpec, *, render: bool, moments: int | No
 
 
 def _play(env: gym.Env[Any, Any], env_id: str, given: list[str], moments: int | None, seed: int) -> None:
-    """Fills ``given`` until the number of moments is reached or the time is up; one episode follows another."""
+    """Fills ``given`` until the episode ends, the number of moments is reached or the time is up.
+
+    Another follows one that ends at once: when it does may be chance.
+    """
     policy = _policy(env)
     policy.reset(seed)
     started = time.perf_counter()
@@ -164,6 +167,8 @@ def _play(env: gym.Env[Any, Any], env_id: str, given: list[str], moments: int | 
         time.perf_counter() - started < _MORE_S if moments is None else len(given) < moments
     ):
         if any(ended):
+            if len(given) > _STEPS:
+                return
             seed += 1
             given.append(_digest(env, checked_reset(env, env_id, seed), ()))
             ended = [False]
