@@ -20,16 +20,14 @@ _ADVISORY_LOCK = 0x524C4846426C656E
 _one_migration_per_process = threading.Lock()
 
 
-def is_older(engine: Engine) -> bool:
-    """Whether the registry's tables are of an older revision."""
-    with reading(engine).connect() as connection:
-        return not _is_current(connection)
+def revision_of(engine: Engine) -> str | None:
+    """The revision of the registry's tables; None where there are none of ours.
 
-
-def is_registry(engine: Engine) -> bool:
-    """Whether the database has our tables, of whatever revision."""
+    Raises:
+        RegistryNotUsableError: a newer version of this project made them, or the file does things by itself.
+    """
     with reading(engine).connect() as connection:
-        return _revision(connection) is not None
+        return _revision(connection)
 
 
 def ensure_schema(engine: Engine) -> None:
@@ -57,13 +55,7 @@ def ensure_schema(engine: Engine) -> None:
 
 
 def _is_current(connection: Connection) -> bool:
-    revision = _revision(connection)
-    if revision is not None and revision not in REVISIONS:
-        raise RegistryNotUsableError(
-            f"The registry {shown_url(connection.engine.url)} has revision {revision!r}, made by a newer version of "
-            f"this project (this one knows up to {HEAD!r}). Update the project, or choose another --database-url."
-        )
-    return revision == HEAD
+    return _revision(connection) == HEAD
 
 
 def _revision(connection: Connection) -> str | None:
@@ -71,6 +63,11 @@ def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 (a constant)
+    if revision is not None and revision not in REVISIONS:
+        raise RegistryNotUsableError(
+            f"The registry {shown_url(connection.engine.url)} has revision {revision!r}, made by a newer version of "
+            f"this project (this one knows up to {HEAD!r}). Update the project, or choose another --database-url."
+        )
     return None if revision is None else str(revision)
 
 
