@@ -33,8 +33,8 @@ from rlhfblender_core.policies.random_policy import RandomPolicy
 from rlhfblender_core.rollout.seeding import SeededGlobals, is_torch_loaded, seed_spaces
 from rlhfblender_core.wrappers import action_mask_source
 
-#: Few, because highway-env's take up to 150 ms; where they are cheap, as many more as take so many seconds: what a class
-#: or a module keeps may change with the end of an episode only.
+#: Few, because highway-env's take up to 150 ms; where they are cheap, as many more as take so many seconds:
+#: what a class or a module keeps may change with the end of an episode only.
 _STEPS, _MORE_S = 3, 0.02
 _SEED, _OTHER_SEED = 0, 1
 #: So far the clock is put forward elsewhere: seeds may be the whole seconds of the time.
@@ -154,30 +154,21 @@ def _played_in_another(spec: EnvironmentSpec, *, render: bool, moments: int | No
 
 
 def _play(env: gym.Env[Any, Any], env_id: str, given: list[str], moments: int | None, seed: int) -> None:
-    """Fills ``given`` until the episode ends, the number of moments is reached or the time is up.
-
-    Another follows one that ends at once: when it does may be chance.
-    """
+    """Fills ``given`` until the episode ends, the number of moments is reached or the time is up."""
     policy = _policy(env)
     policy.reset(seed)
     started = time.perf_counter()
     given.append(_digest(env, checked_reset(env, env_id, seed), ()))
-    ended = [False]
     while len(given) <= _STEPS or (
         time.perf_counter() - started < _MORE_S if moments is None else len(given) < moments
     ):
-        if any(ended):
-            if len(given) > _STEPS:
-                return
-            seed += 1
-            given.append(_digest(env, checked_reset(env, env_id, seed), ()))
-            ended = [False]
-            continue
         # One, for MuJoCo without a graphics card takes 60 ms for it.
         frame = env.render() if env.render_mode is not None and len(given) == 1 else None
         observation, reward, *ends, info = checked_step(env, env_id, policy.act(None).action)
         ended = [bool(end) for end in ends]
         given.append(_digest(env, observation, (float(np.asarray(reward).item()), *ended, info_to_json(info), frame)))
+        if any(ended):
+            break
 
 
 def _policy(env: gym.Env[Any, Any]) -> Policy:

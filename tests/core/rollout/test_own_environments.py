@@ -47,7 +47,6 @@ UNSEEDED_ELSEWHERE = (
     "InOrderOfArrival",
     "NamingSteps",
     "PaintedByChance",
-    "EndingByChance",
 )
 KEY = CheckpointKey("exp", "random")
 Maker = Callable[[Shard, Path], list[Manifest]]

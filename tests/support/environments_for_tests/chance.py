@@ -243,14 +243,6 @@ class PaintedByChance(_Showing):
         return 0.0
 
 
-class EndingByChance(Counting):
-    """Ends early with other steps each time."""
-
-    def step(self, action):
-        observation, reward, terminated, *rest = super().step(action)
-        return observation, reward, terminated or os.urandom(1)[0] < 90, *rest
-
-
 class OrderingNames(_Showing):
     """Goes through a set of texts, whose order is another in each process that hashes texts otherwise."""
 
