@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--call", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else this project is compiled at every start, and no other
     if given.call:
         call(*json.loads(given.call))
     elif given.measure:
