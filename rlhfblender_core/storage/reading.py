@@ -15,6 +15,12 @@ from rlhfblender_core.storage.failures import cause_of, storage_errors
 from rlhfblender_core.storage.objects import object_sizes, read_objects, side_by_side
 from rlhfblender_core.storage.root import DataRoot
 
+#: A manifest has some 10 kB; at most so many are read of one (:mod:`rlhfblender_core.untrusted.limits`).
+SMALL_BYTES = 2**22
+#: Pictures, and the arrays of very long episodes.
+LARGE_BYTES = 2**26
+#: Nothing there: no such file, one where a folder should be, a link to itself.
+NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -56,8 +62,15 @@ def read_bytes(root: DataRoot, path: str) -> bytes:
         return content
 
 
-def read_many(root: DataRoot, paths: Iterable[str]) -> dict[str, bytes]:
-    """The contents of those files that exist, by path; fetched side by side from object storage."""
+def read_many(root: DataRoot, paths: Iterable[str], *, most: int = SMALL_BYTES) -> dict[str, bytes]:
+    """The contents of those files that exist, by path; fetched side by side from object storage.
+
+    Args:
+        root: the data root.
+        paths: of files below it.
+        most: bytes that one of them has. What has more on a local disk is taken for empty, and so for damaged: a file
+            of somebody's with a terabyte of holes weighs nothing.
+    """
     if not root.is_local:
         return read_objects(root, paths)
     contents = {}
@@ -65,8 +78,9 @@ def read_many(root: DataRoot, paths: Iterable[str]) -> dict[str, bytes]:
         for path in paths:
             file = root.local_folder / path
             with contextlib.suppress(FileNotFoundError):
-                if _is_file(file.stat()):
-                    contents[path] = file.read_bytes()
+                status = file.stat()
+                if _is_file(status):
+                    contents[path] = file.read_bytes() if status.st_size <= most else b""
     return contents
 
 
@@ -138,10 +152,9 @@ def sizes_of(root: DataRoot, paths: Iterable[str]) -> dict[str, int]:
     sizes = {}
     with storage_errors(root):
         for path in paths:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                status = (root.local_folder / path).stat()
-                if _is_file(status):
-                    sizes[path] = status.st_size
+            status = _status((root.local_folder / path).stat)
+            if status is not None and _is_file(status):
+                sizes[path] = status.st_size
     return sizes
 
 
@@ -158,7 +171,26 @@ def list_names(root: DataRoot, folder: str) -> Iterator[str]:
         contextlib.suppress(FileNotFoundError, NotADirectoryError),
         os.scandir(root.local_folder / folder) as entries,
     ):
-        yield from (entry.name for entry in entries if entry.is_file())
+        yield from (entry.name for entry in entries if _is_regular(entry))
+
+
+def _is_regular(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno not in NOWHERE:
+            raise
+        return False
+
+
+def _status(ask: Callable[[], os.stat_result]) -> os.stat_result | None:
+    """What the system says of a file; None where there is none, or a link that leads nowhere."""
+    try:
+        return ask()
+    except OSError as error:
+        if error.errno not in NOWHERE:
+            raise
+        return None
 
 
 def list_folders(root: DataRoot, folder: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Zips of others: what their lists of members claim is checked before anything is unpacked."""
 
 import contextlib
+import stat
 import struct
 import zipfile
 import zlib
@@ -41,10 +42,12 @@ def open_archive(source: Path | IO[bytes]) -> Iterator[zipfile.ZipFile]:
 
     Raises:
         RefusedArchiveError: it has very many members, two of one name, or overlapping ones, is a zip bomb, or is
-            compressed by another method than deflate.
+            compressed by another method than deflate; or it is no file, but a folder, a pipe or a device.
         zipfile.BadZipFile: it is no zip.
     """
     with contextlib.ExitStack() as stack:
+        if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):  # opening a pipe never ends
+            raise RefusedArchiveError("is no file")
         stream = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
         size = stream.seek(0, 2)
         if size > limits.MAX_ARCHIVE_BYTES:
