@@ -86,6 +86,10 @@ def _check_reward(reward: Any, env_id: str) -> None:
         size = np.asarray(reward).size
     except ValueError:  # ragged lists
         size = 0
+    if size == 1 and np.asarray(reward).dtype.kind not in "biuf" and not isinstance(reward, Mapping):
+        raise NeverWorksError(
+            f"{env_id}: its step() returns the reward {reward!r:.60}, which is no number. Correct it."
+        )
     if isinstance(reward, Mapping) or size != 1:
         raise NeverWorksError(
             f"{env_id} rewards with {size if size > 1 else 'several'} numbers, episodes have one. Weigh them in an "

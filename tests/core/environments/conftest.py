@@ -163,6 +163,12 @@ class VectorRewards(Counting):
         return observation, np.array([1.0, 2.0]), *rest
 
 
+class NoReward(Counting):
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, None, *rest
+
+
 class NoInfo(Counting):
     observation_space = spaces.Box(0, 1, (2,), np.float32)
 
