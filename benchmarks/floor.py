@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rlhfblender_core.dataset.video import _encoder_command
+from rlhfblender_core.dataset.video import encoder_command
 from rlhfblender_core.environments import EnvironmentSpec, make_environment
 
 
@@ -53,7 +53,7 @@ def _episode(env, predict, number: int, max_steps: int, out: Path) -> int:
     for _ in range(max_steps):
         frame = env.render()
         if encoder is None:
-            command = _encoder_command(out / f"{number}.mp4", frame.shape[0], frame.shape[1], 30)
+            command = encoder_command(out / f"{number}.mp4", frame.shape[0], frame.shape[1], 30)
             encoder = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0)
         view = memoryview(np.ascontiguousarray(frame)).cast("B")
         while view:

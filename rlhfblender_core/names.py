@@ -3,6 +3,7 @@
 Only here is decided which names are allowed. Where files of a name lie is in :mod:`rlhfblender_core.dataset.layout`.
 """
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -63,6 +64,7 @@ def shorten(text: str, width: int = 40) -> str:
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
+@functools.lru_cache(256)  # few names, each in the paths of many files
 def _problem(name: str) -> str | None:
     """The first thing that is wrong with the name, as the end of a sentence."""
     if not name.strip():

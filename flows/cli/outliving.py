@@ -59,7 +59,7 @@ def go_on_in_a_fork() -> None:
 
     Does nothing where a debugger or a tracer sits in this process.
     """
-    if sys.platform != "linux" or sys.gettrace() is not None or "pydevd" in sys.modules:
+    if sys.platform != "linux" or is_traced():
         return
     _page.memory = mmap.mmap(-1, mmap.PAGESIZE)
     told = {*_FORWARDED, signal.SIGCHLD}
@@ -74,6 +74,11 @@ def go_on_in_a_fork() -> None:
         os._exit(_EXIT_FAILED)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     call_witness(_page.note_environment)
+
+
+def is_traced() -> bool:
+    """Whether a debugger or a tracer sits in this process."""
+    return sys.gettrace() is not None or "pydevd" in sys.modules
 
 
 def note_run() -> None:

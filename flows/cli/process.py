@@ -23,10 +23,11 @@ from typing import NoReturn
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
 
-from flows.cli.outliving import go_on_in_a_fork, note_leaving, note_signal
+from flows.cli.outliving import go_on_in_a_fork, is_traced, note_leaving, note_signal
 from flows.cli.temporary_server import begin_temporary_server, start_temporary_server
 from rlhfblender_core.errors import DiskFullError, OutOfReachError, RLHFBlenderError, TransientError, one_line
 from rlhfblender_core.lifelines import remember_lifelines
+from rlhfblender_core.workers import HASH_SEED
 
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST = 0, 1, 2
 #: A command that was stopped by a signal exits with this and the signal's number: 130 for Ctrl-C.
@@ -36,6 +37,8 @@ EXIT_STOPPED = 128
 core_logger = logging.getLogger("rlhfblender_core")
 _LEVEL = "PREFECT_LOGGING_LEVEL"
 
+#: Runners whose environments are tried out, or rolled out, in the command's own process.
+_HERE = ("inprocess", "dask", "ray")
 #: How long a stopped command may take to clean up, in seconds.
 _GRACE_S = 10
 _STOPPED = "Stopped. What is published stays; run the same command again to finish."
@@ -56,6 +59,7 @@ def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
     _hide_flows_folder()
     if importlib.util.find_spec("prefect") is None:
         fail("The commands need packages that the library doesn't: pip install 'rlhfblender-data[workflow]'.", 2)
+    _hash_texts_alike()
     go_on_in_a_fork()
     leave = _Leave()
     if is_flow:
@@ -68,6 +72,19 @@ def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
         leave.code = end.code if isinstance(end.code, int) else EXIT_INCOMPLETE
         threading.Thread(target=_leave_in_time, name="leave-in-time", daemon=True).start()
         raise
+
+
+def _hash_texts_alike() -> None:
+    """Starts the command again with the hash seed that worker processes have, where it tries environments out itself.
+
+    Sets of texts would have another order than in every other run. A seed that the user has set stays, and debuggers
+    keep their process; environments that depend on it are found not to be reproducible then.
+    """
+    asked = {argument.removeprefix("--runner=") for argument in sys.argv[1:]}
+    if asked.isdisjoint(_HERE) or "PYTHONHASHSEED" in os.environ or is_traced() or not sys.orig_argv[0]:
+        return
+    os.environ["PYTHONHASHSEED"] = HASH_SEED
+    os.execv(sys.executable, sys.orig_argv)  # noqa: S606 (itself)
 
 
 def _leave_in_time() -> None:

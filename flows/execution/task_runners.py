@@ -9,6 +9,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.steps import WRITERS
+from rlhfblender_core.workers import HASH_SEED
 from rlhfblender_core.workers.pool import available_cores
 
 RunnerKind = Literal["auto", "inprocess", "process", "dask", "ray"]
@@ -91,5 +92,6 @@ def _ray_runner(concurrency: int) -> TaskRunner[Any]:
     from prefect_ray.task_runners import RayTaskRunner
 
     options = {"num_cpus": concurrency, "include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
-    runner: TaskRunner[Any] = RayTaskRunner(init_kwargs=options)
+    alike = {"env_vars": {"PYTHONHASHSEED": HASH_SEED}}
+    runner: TaskRunner[Any] = RayTaskRunner(init_kwargs={**options, "runtime_env": alike})
     return runner

@@ -31,7 +31,7 @@ from rlhfblender_core.planning.plan import GenerationPlan
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.report.charts import CheckpointReturn, draw_contact_sheet, draw_returns
 from rlhfblender_core.report.summary import Report
-from rlhfblender_core.storage import DataRoot, read_many
+from rlhfblender_core.storage import LARGE_BYTES, DataRoot, read_many
 from rlhfblender_core.workers.progress import read_progress
 
 #: The server gets no more than one update of a run's progress a second.
@@ -172,7 +172,7 @@ def _thumbnails(root: DataRoot, experiment: str, labels: Sequence[str]) -> dict[
     rows = {}
     for label in labels:
         paths = [artifact_path(kind, EpisodeKey(experiment, label, number)) for number in range(_SHEET_EPISODES)]
-        contents = read_many(root, paths)
+        contents = read_many(root, paths, most=LARGE_BYTES)
         rows[label] = [contents[path] for path in paths if path in contents]
     return rows
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rlhfblender_core.dataset.layout import action_label_path
 from rlhfblender_core.errors import DataNotUsableError, InvalidNameError, InvalidParameterError
 from rlhfblender_core.names import path_segment, shorten
-from rlhfblender_core.storage import DataRoot, publish_many_bytes, read_many
+from rlhfblender_core.storage import LARGE_BYTES, DataRoot, publish_many_bytes, read_many
 from rlhfblender_core.untrusted.limits import MAX_PICTURE_BYTES
 from rlhfblender_core.untrusted.npy import DamagedArrayError, parse_npy
 from rlhfblender_core.untrusted.pictures import open_picture
@@ -168,7 +168,7 @@ def load_pictures(root: DataRoot, env_id: str, labels: Sequence[str]) -> dict[st
         path = action_label_path(env_id, label)
         if path not in paths.values():
             paths[label] = path
-    contents = read_many(root, paths.values())
+    contents = read_many(root, paths.values(), most=LARGE_BYTES)
     return {
         label: _checked(_read_array(contents[path], root.display_url(path)), root.display_url(path))
         for label, path in paths.items()

@@ -5,6 +5,8 @@ seed, or a library was upgraded, making it again gives another episode: putting 
 the loss. So an episode counts as made again only if all that is intact came out the same.
 """
 
+import contextlib
+import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,7 +41,8 @@ def keep_intact(root: DataRoot, registry: Registry | None, staged: StagedShard) 
     if not compared:
         return staged
     places = _Places(root, [_key(episode.manifest) for episode in compared])
-    kept = [episode for episode in staged.episodes if episode not in compared]
+    numbers = {episode.manifest.episode for episode in compared}
+    kept = [episode for episode in staged.episodes if episode.manifest.episode not in numbers]
     refusals: dict[int, str] = {}
     for episode in compared:
         number = episode.manifest.episode
@@ -81,9 +84,12 @@ def _existing(root: DataRoot, paths: Iterable[str]) -> dict[str, int]:
     """Sizes in bytes of what is there, a link that leads nowhere included; on object storage a request each."""
     if not root.is_local:
         return sizes_of(root, paths)
+    sizes = {}
     with storage_errors(root):
-        files = {path: root.local_folder / path for path in paths}
-        return {path: file.lstat().st_size for path, file in files.items() if file.exists() or file.is_symlink()}
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                sizes[path] = os.lstat(root.full_path(path)).st_size
+    return sizes
 
 
 @dataclass(frozen=True)

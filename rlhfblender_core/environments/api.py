@@ -41,8 +41,8 @@ def checked_reset(env: gym.Env[Any, Any], env_id: str, seed: int) -> Any:
     return result[0]
 
 
-def checked_step(env: gym.Env[Any, Any], env_id: str, action: Any) -> tuple[Any, Any, Any, Any]:
-    """What a step brings: observation, reward, terminated, truncated.
+def checked_step(env: gym.Env[Any, Any], env_id: str, action: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """What a step brings: observation, reward, terminated, truncated, info.
 
     Args:
         env: reset.
@@ -65,8 +65,8 @@ def checked_step(env: gym.Env[Any, Any], env_id: str, action: Any) -> tuple[Any,
         raise
     _check_step(result, env_id)
     _check_reward(result[1], env_id)
-    observation, reward, terminated, truncated, _ = result
-    return observation, reward, terminated, truncated
+    observation, reward, terminated, truncated, info = result
+    return observation, reward, terminated, truncated, info
 
 
 def _check_step(result: Any, env_id: str) -> None:

@@ -28,7 +28,7 @@ from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
 from rlhfblender_core.dataset.publish import episode_record
 from rlhfblender_core.dataset.published import list_numbers
 from rlhfblender_core.dataset.selection import EVERYTHING, EpisodeSelection
-from rlhfblender_core.storage import DataRoot, list_names, read_many
+from rlhfblender_core.storage import NOWHERE, DataRoot, list_names, read_many
 from rlhfblender_core.untrusted.json_values import parse_json
 from rlhfblender_core.untrusted.limits import MAX_MANIFEST_BYTES
 
@@ -163,6 +163,8 @@ def size_of(file: Path) -> int | None:
     """Bytes of a local file; None where there is none."""
     try:
         status = os.stat(file)  # noqa: PTH116 (asked a million times; half the time of Path's)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in NOWHERE:
+            raise
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None

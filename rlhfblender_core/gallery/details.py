@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path
 from rlhfblender_core.gallery.escape import JsonValue
-from rlhfblender_core.storage import DataRoot
+from rlhfblender_core.storage import DataRoot, read_many
 from rlhfblender_core.untrusted.archives import DAMAGED_ARCHIVE, RefusedArchiveError, open_archive
 
 #: Arrays that the page draws, by their names in the ``.npz``, beside ``obs`` and ``obs.<key>``.
@@ -42,8 +42,9 @@ def details(root: DataRoot, key: EpisodeKey, length: int, *, is_finite: bool = T
     """
     found: dict[str, JsonValue] = {}
     for kind in (ArtifactKind.REWARDS, ArtifactKind.UNCERTAINTY):
-        content = _read_small(root.local_folder / artifact_path(kind, key))
-        if content is not None:
+        path = artifact_path(kind, key)
+        content = read_many(root, [path], most=_MAX_CURVE_BYTES).get(path)
+        if content:
             found[kind] = [zipfile.ZIP_DEFLATED, _base64(_deflated(content))]
     if key.episode < ARRAYS_BELOW:
         arrays = _arrays(root.local_folder / artifact_path(ArtifactKind.EPISODES, key), length)
@@ -83,13 +84,6 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> JsonValue:
     name_bytes, extra_bytes = struct.unpack("<HH", stream.read(_LOCAL_HEADER_BYTES)[26:30])
     stream.seek(name_bytes + extra_bytes, 1)
     return [member.compress_type, _base64(stream.read(member.compress_size))]
-
-
-def _read_small(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes() if path.stat().st_size <= _MAX_CURVE_BYTES else None
-    except FileNotFoundError:
-        return None
 
 
 def _deflated(content: bytes) -> bytes:

@@ -15,7 +15,7 @@ from rlhfblender_core.gallery.details import details
 from rlhfblender_core.gallery.escape import JsonValue, number, script_json
 from rlhfblender_core.gallery.figures import Block, read_block
 from rlhfblender_core.gallery.sparks import spark
-from rlhfblender_core.storage import DataRoot, list_names, publish_many_bytes, read_many, remove_files
+from rlhfblender_core.storage import LARGE_BYTES, DataRoot, list_names, publish_many_bytes, read_many, remove_files
 
 _SCRIPTS = "gallery/data"
 #: Episodes whose files are in memory at the same time.
@@ -88,7 +88,7 @@ class Pieces:
         for batch in np.split(block.numbers, range(_BATCH, block.numbers.size, _BATCH)):
             keys = [EpisodeKey(checkpoint.key.experiment, checkpoint.key.checkpoint, n) for n in batch.tolist()]
             paths = [artifact_path(ArtifactKind.REWARDS, key) for key in keys]
-            contents = read_many(self._root, paths)
+            contents = read_many(self._root, paths, most=LARGE_BYTES)
             for key, path in zip(keys, paths, strict=True):
                 length, is_finite = known[key.episode]
                 arrays = details(self._root, key, length, is_finite=is_finite) if self._root.is_local else None

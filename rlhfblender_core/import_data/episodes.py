@@ -1,6 +1,7 @@
 """One source episode after the other: checked, converted, published with its manifest, or named with what is wrong."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ from rlhfblender_core.import_data.pictures import (
 from rlhfblender_core.import_data.sources import SourceCheckpoint, SourceEpisode
 from rlhfblender_core.registry import Registry
 from rlhfblender_core.storage import DataRoot, full_disk_errors, sizes_of
+from rlhfblender_core.untrusted import limits
 from rlhfblender_core.untrusted.pickles import DamagedPickleError, RefusedPickleError
 
 #: Raised whenever a conversion gives other bytes than before.
@@ -174,8 +176,17 @@ class _Importing:
         return path.exists() and path.samefile(self.episode.files[ArtifactKind.EPISODES])
 
     def _digest(self) -> str:
-        files = {kind.value: file_digest(file) for kind, file in self.episode.files.items()}
+        files = {kind.value: self._digest_of(kind, file) for kind, file in self.episode.files.items()}
         return canonical_digest({"conversion": _CONVERSION, "files": files, "environment": self.target.environment.id})
+
+    def _digest_of(self, kind: ArtifactKind, file: Path) -> str:
+        try:
+            size, most = file.stat().st_size, limits.MAX_FILE_BYTES[kind.value]
+            if size > most:
+                raise DataNotUsableError(f"{self.shown(kind)}: has {size:,} bytes, at most {most:,} are read")
+            return file_digest(file)
+        except OSError as error:
+            raise DataNotUsableError(f"{self.shown(kind)}: can't be read: {error.strerror or error}") from error
 
     def publish(self, registry: Registry | None, *, is_present: bool) -> None:
         """Converts and publishes it.
@@ -212,7 +223,7 @@ class _Importing:
         digest = self._digest()
         kind = ArtifactKind.EPISODES
         if kind not in self.episode.files:
-            raise DataNotUsableError(f"{self.shown(kind)}: is missing")
+            raise DataNotUsableError(f"{self.shown(kind)}: {self._absence(kind)}")
         with open_members(self.episode.files[kind], self.shown(kind)) as members:
             columns = convert_columns(members, folder, self._states())
             try:
@@ -259,7 +270,10 @@ class _Importing:
 
     def _note_missing(self, kind: ArtifactKind, instead: str) -> None:
         if self.episode.usual[kind] != self.episode.files[ArtifactKind.EPISODES]:  # a demonstration is one file
-            self.notes.append(f"{self.shown(kind)}: is missing; {instead}")
+            self.notes.append(f"{self.shown(kind)}: {self._absence(kind)}; {instead}")
+
+    def _absence(self, kind: ArtifactKind) -> str:
+        return "is no file" if os.path.lexists(self.episode.usual[kind]) else "is missing"
 
     def _check_length(self, kind: ArtifactKind, found: int, length: int) -> None:
         if found != length:

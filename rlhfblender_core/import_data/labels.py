@@ -24,7 +24,7 @@ def import_action_labels(root: DataRoot, folder: Path) -> tuple[int, tuple[str, 
     for environment in sorted(base.iterdir()) if base.is_dir() else []:
         pictures: dict[str, Picture] = {}
         for file in sorted(environment.iterdir()) if environment.is_dir() else []:
-            if not file.is_file() or file.name.startswith("."):
+            if file.is_dir() or file.name.startswith("."):
                 continue
             try:
                 label, picture = _read(environment.name, file)
@@ -40,6 +40,8 @@ def import_action_labels(root: DataRoot, folder: Path) -> tuple[int, tuple[str, 
 
 
 def _read(environment: str, file: Path) -> tuple[str, Picture]:
+    if not file.is_file():  # a pipe would be waited for
+        raise DataNotUsableError("is no file.")
     if file.suffix.lower() == _VECTOR:
         raise DataNotUsableError("SVG pictures are not taken. Convert it to PNG.")
     if file.suffix.lower() not in PICTURE_EXTENSIONS:

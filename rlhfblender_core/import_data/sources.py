@@ -205,9 +205,16 @@ def _folders(folder: Path) -> Iterator[Path]:
 def _file_names(folder: Path) -> Iterator[str]:
     if folder.is_dir():
         with os.scandir(folder) as entries:
-            yield from (entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
+            yield from (entry.name for entry in entries if not entry.name.startswith(".") and not _is_folder(entry))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: no file that can be read, but one to be named
+        return False
 
 
 def _files(folder: Path) -> Iterator[Path]:
     if folder.is_dir():
-        yield from sorted(child for child in folder.iterdir() if child.is_file() and not child.name.startswith("."))
+        yield from sorted(child for child in folder.iterdir() if not child.is_dir() and not child.name.startswith("."))

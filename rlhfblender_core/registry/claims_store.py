@@ -16,13 +16,15 @@ from rlhfblender_core.registry import claims
 from rlhfblender_core.registry.engine import reading
 from rlhfblender_core.registry.failures import translated_errors
 from rlhfblender_core.registry.records import Claimed, RunRecord
+from rlhfblender_core.registry.shared_engines import give_back
 
 
 class Transactions:
-    """Transactions on an engine; closes it in the end."""
+    """Transactions on an engine that was borrowed; gives it back in the end."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._is_closed = False
         self._reading_engine = reading(engine)
 
     def __enter__(self) -> Self:
@@ -34,8 +36,10 @@ class Transactions:
         self.close()
 
     def close(self) -> None:
-        """Closes all connections; may be called twice."""
-        self._engine.dispose()
+        """Closes all connections, unless somebody else has the same registry open; may be called twice."""
+        if not self._is_closed:
+            self._is_closed = True
+            give_back(self._engine)
 
     @contextmanager
     def _read(self) -> Iterator[Session]:

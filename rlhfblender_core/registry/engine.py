@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -23,6 +23,9 @@ POSTGRES_OPTIONS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,  # milliseconds
 }
+
+#: Of a pool: whoever is at work has a connection, and threads that share an engine don't wait for each other's.
+_NO_LIMIT = -1
 
 _FORMS = "Use sqlite:////folder/file.db or postgresql+psycopg://user:password@host/database."
 _DRIVERS = {
@@ -136,18 +139,24 @@ def make_registry_engine(url: URL) -> Engine:
     """
     if url.drivername == "sqlite":
         # isolation_level None: the driver would begin transactions by itself, too late and as readers.
-        engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_S, "isolation_level": None})
+        engine = create_engine(
+            url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_S, "isolation_level": None}, **_pooled(url)
+        )
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     options = {name: value for name, value in POSTGRES_OPTIONS.items() if name not in url.query}
     try:
         # pre_ping: a connection that was lost while nobody used it is replaced, not reported.
-        return create_engine(url, connect_args=options, pool_pre_ping=True)
+        return create_engine(url, connect_args=options, pool_pre_ping=True, max_overflow=_NO_LIMIT)
     except ImportError as error:
         raise RegistryNotUsableError(
             "A registry on PostgreSQL needs the driver psycopg. Install it: pip install 'rlhfblender-data[postgres]'."
         ) from error
+
+
+def _pooled(url: URL) -> dict[str, Any]:
+    return {} if sqlite_file(url) is None else {"max_overflow": _NO_LIMIT}
 
 
 def copied_to_memory(engine: Engine) -> Engine:
@@ -158,7 +167,6 @@ def copied_to_memory(engine: Engine) -> Engine:
         cast("sqlite3.Connection", pooled.driver_connection).backup(memory)
     finally:
         pooled.close()
-        engine.dispose()
     copy = create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool)
     event.listen(copy, "connect", _set_up_sqlite)
     event.listen(copy, "begin", _begin_sqlite)

@@ -1,35 +1,43 @@
 """The tables are there and of today's revision: checked at every opening, migrated when they aren't.
 
-The check is one small query. Alembic is imported only when there is something to migrate.
+The check is one small query. Alembic is imported only when there is something to migrate: the tables of a new registry
+are made as the models have them.
 """
 
 import sqlite3
 import threading
 import time
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Column, Connection, Engine, MetaData, PrimaryKeyConstraint, String, Table, inspect, text
 
 from rlhfblender_core.errors import RegistryNotUsableError
 from rlhfblender_core.registry.engine import SQLITE_BUSY_TIMEOUT_S, reading, shown_url
 from rlhfblender_core.registry.migrations import HEAD, REVISIONS, VERSION_TABLE, tables_since
+from rlhfblender_core.registry.models import Base
 
 #: "RLHFBlen" in ASCII: the number of the lock under which one process at a time migrates a PostgreSQL database.
 _ADVISORY_LOCK = 0x524C4846426C656E
+
+#: As Alembic makes it.
+_versions = Table(
+    VERSION_TABLE,
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)
 
 # Alembic keeps the running migration in a module, so that threads must take turns whatever their databases.
 _one_migration_per_process = threading.Lock()
 
 
-def is_older(engine: Engine) -> bool:
-    """Whether the registry's tables are of an older revision."""
-    with reading(engine).connect() as connection:
-        return not _is_current(connection)
+def revision_of(engine: Engine) -> str | None:
+    """The revision of the registry's tables; None where there are none of ours.
 
-
-def is_registry(engine: Engine) -> bool:
-    """Whether the database has our tables, of whatever revision."""
+    Raises:
+        RegistryNotUsableError: a newer version of this project made them, or the file does things by itself.
+    """
     with reading(engine).connect() as connection:
-        return _revision(connection) is not None
+        return _revision(connection)
 
 
 def ensure_schema(engine: Engine) -> None:
@@ -51,19 +59,16 @@ def ensure_schema(engine: Engine) -> None:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _ADVISORY_LOCK})
             if not _is_current(connection):
                 _refuse_tables_of_others(connection)
-                _migrate(connection)
+                if _revision(connection) is None:
+                    _make_tables(connection)
+                else:
+                    _migrate(connection)
         if engine.dialect.name == "sqlite":
             _driver_of(connection).execute("PRAGMA foreign_keys = ON")
 
 
 def _is_current(connection: Connection) -> bool:
-    revision = _revision(connection)
-    if revision is not None and revision not in REVISIONS:
-        raise RegistryNotUsableError(
-            f"The registry {shown_url(connection.engine.url)} has revision {revision!r}, made by a newer version of "
-            f"this project (this one knows up to {HEAD!r}). Update the project, or choose another --database-url."
-        )
-    return revision == HEAD
+    return _revision(connection) == HEAD
 
 
 def _revision(connection: Connection) -> str | None:
@@ -71,6 +76,11 @@ def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 (a constant)
+    if revision is not None and revision not in REVISIONS:
+        raise RegistryNotUsableError(
+            f"The registry {shown_url(connection.engine.url)} has revision {revision!r}, made by a newer version of "
+            f"this project (this one knows up to {HEAD!r}). Update the project, or choose another --database-url."
+        )
     return None if revision is None else str(revision)
 
 
@@ -127,6 +137,12 @@ def _use_wal(driver: sqlite3.Connection) -> None:
             time.sleep(0.02)
         else:
             return
+
+
+def _make_tables(connection: Connection) -> None:
+    Base.metadata.create_all(connection, checkfirst=False)
+    _versions.create(connection, checkfirst=False)
+    connection.execute(_versions.insert().values(version_num=HEAD))
 
 
 def _migrate(connection: Connection) -> None:

@@ -14,13 +14,13 @@ from rlhfblender_core.registry.engine import (
     checked_url,
     copied_to_memory,
     make_parent_folder,
-    make_registry_engine,
     readable_url,
     reading,
     shown_url,
     sqlite_file,
 )
 from rlhfblender_core.registry.failures import translated_errors
+from rlhfblender_core.registry.migrations import HEAD
 from rlhfblender_core.registry.records import (
     CheckpointRecord,
     EnvironmentRecord,
@@ -29,7 +29,8 @@ from rlhfblender_core.registry.records import (
     ProjectRecord,
     ReturnSummary,
 )
-from rlhfblender_core.registry.schema import ensure_schema, is_older, is_registry
+from rlhfblender_core.registry.schema import ensure_schema, revision_of
+from rlhfblender_core.registry.shared_engines import borrow_engine, give_back
 
 #: Episodes that are read in one query.
 _PAGE = 2000
@@ -59,7 +60,7 @@ def open_registry(url: str, *, create: bool = True, reached_before: bool = False
         return registry
     target = checked_url(url)
     make_parent_folder(target)
-    return _opened(make_registry_engine(target), reached_before=reached_before)
+    return _opened(borrow_engine(target), reached_before=reached_before)
 
 
 def open_existing_registry(url: str, *, reached_before: bool = False) -> "Registry | None":
@@ -77,23 +78,37 @@ def open_existing_registry(url: str, *, reached_before: bool = False) -> "Regist
     file = sqlite_file(target)
     if file is not None and not _exists(file):
         return None
-    engine = make_registry_engine(readable_url(target))
-    try:
-        with translated_errors(target, opening=not reached_before):
-            there = is_registry(engine)
-    except BaseException:  # an interrupt, too, must leave no connection open
-        engine.dispose()
-        raise
-    if not there:
-        engine.dispose()
+    engine = borrow_engine(readable_url(target))
+    with _given_back_on_failure(engine), translated_errors(target, opening=not reached_before):
+        revision = revision_of(engine)
+    if revision is None:
+        give_back(engine)
         return None
-    if engine.url == target or not is_older(engine):
+    if revision == HEAD:
+        return Registry(engine)
+    if engine.url == target:
         return _opened(engine, reached_before=True)
-    copy = copied_to_memory(engine)  # on a read-only disk it stays as it is
+    return _opened_in_memory(engine)
+
+
+def _opened_in_memory(engine: Engine) -> "Registry":
+    """The same of today's revision and to be read only: on a read-only disk it stays as it is."""
+    with _given_back_on_failure(engine):
+        copy = copied_to_memory(engine)
+    give_back(engine)
     registry = _opened(copy, reached_before=True)
     with reading(copy).connect() as connection:
         connection.exec_driver_sql("PRAGMA query_only = ON")
     return registry
+
+
+@contextmanager
+def _given_back_on_failure(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:  # an interrupt, too, must leave no connection open
+        give_back(engine)
+        raise
 
 
 @contextmanager
@@ -122,12 +137,8 @@ def _exists(file: Path) -> bool:
 
 
 def _opened(engine: Engine, *, reached_before: bool) -> "Registry":
-    try:
-        with translated_errors(engine.url, opening=not reached_before):
-            ensure_schema(engine)
-    except BaseException:  # an interrupt, too, must leave no connection open
-        engine.dispose()
-        raise
+    with _given_back_on_failure(engine), translated_errors(engine.url, opening=not reached_before):
+        ensure_schema(engine)
     return Registry(engine)
 
 

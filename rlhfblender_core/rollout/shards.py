@@ -22,7 +22,7 @@ from rlhfblender_core.rollout.episode import Agent, RawRecorder, Stage, roll_out
 from rlhfblender_core.rollout.manifest import describe_episode
 from rlhfblender_core.rollout.seeding import SeededGlobals, episode_seed, is_torch_loaded
 from rlhfblender_core.rollout.settings import RolloutSettings
-from rlhfblender_core.rollout.trial import forget_trials, try_out
+from rlhfblender_core.rollout.trial import Moments, forget_trials, try_out
 from rlhfblender_core.storage import full_disk_errors, gone
 from rlhfblender_core.workers.progress import count_progress
 
@@ -217,10 +217,14 @@ def make_recorder(settings: RolloutSettings) -> RawRecorder:
         return RawRecorder(make_environment(settings.environment, render=settings.options.render))
 
 
-def check_agent(settings: RolloutSettings) -> RolloutSettings:
+def check_agent(settings: RolloutSettings, elsewhere: Moments | None = None) -> RolloutSettings:
     """Loads what the settings name, tries its environment out and lets it act once, in environments made for that.
 
     The next shard in this process finds the policy loaded.
+
+    Args:
+        settings: of the episodes.
+        elsewhere: what the environment gave in another process; None to make two in this one.
 
     Returns:
         The settings, and whether their environment is reproducible.
@@ -230,7 +234,7 @@ def check_agent(settings: RolloutSettings) -> RolloutSettings:
     """
     reproducible = settings.reproducible
     if reproducible is None:
-        reproducible = try_out(settings.environment, render=settings.options.render)
+        reproducible = try_out(settings.environment, render=settings.options.render, elsewhere=elsewhere)
     with _session.acting(settings, 0) as agent:
         if settings.agent.is_trained:
             _act_once(agent, settings)

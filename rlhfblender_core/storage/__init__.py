@@ -21,6 +21,8 @@ from rlhfblender_core.storage.files import (
     sync_tree,
 )
 from rlhfblender_core.storage.reading import (
+    LARGE_BYTES,
+    NOWHERE,
     Entries,
     check_writable,
     each_listed,
@@ -44,6 +46,8 @@ from rlhfblender_core.storage.root import (
 )
 
 __all__ = [
+    "LARGE_BYTES",
+    "NOWHERE",
     "DataRoot",
     "Entries",
     "cause_of",

@@ -15,8 +15,17 @@ from rlhfblender_core.storage.failures import cause_of, storage_errors
 from rlhfblender_core.storage.objects import object_sizes, read_objects, side_by_side
 from rlhfblender_core.storage.root import DataRoot
 
+#: A manifest has some 10 kB; at most so many are read of one (:mod:`rlhfblender_core.untrusted.limits`).
+SMALL_BYTES = 2**22
+#: Pictures, and the arrays of very long episodes.
+LARGE_BYTES = 2**26
+#: Nothing there: no such file, one where a folder should be, a link to itself.
+NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 A = TypeVar("A")
 R = TypeVar("R")
+
+#: Bits of a mode that tell what it is the mode of.
+_KIND = stat.S_IFMT(0o777777)
 
 
 def check_writable(root: DataRoot) -> None:
@@ -53,8 +62,15 @@ def read_bytes(root: DataRoot, path: str) -> bytes:
         return content
 
 
-def read_many(root: DataRoot, paths: Iterable[str]) -> dict[str, bytes]:
-    """The contents of those files that exist, by path; fetched side by side from object storage."""
+def read_many(root: DataRoot, paths: Iterable[str], *, most: int = SMALL_BYTES) -> dict[str, bytes]:
+    """The contents of those files that exist, by path; fetched side by side from object storage.
+
+    Args:
+        root: the data root.
+        paths: of files below it.
+        most: bytes that one of them has. What has more on a local disk is taken for empty, and so for damaged: a file
+            of somebody's with a terabyte of holes weighs nothing.
+    """
     if not root.is_local:
         return read_objects(root, paths)
     contents = {}
@@ -62,8 +78,9 @@ def read_many(root: DataRoot, paths: Iterable[str]) -> dict[str, bytes]:
         for path in paths:
             file = root.local_folder / path
             with contextlib.suppress(FileNotFoundError):
-                if _is_file(file.stat()):
-                    contents[path] = file.read_bytes()
+                status = file.stat()
+                if _is_file(status):
+                    contents[path] = file.read_bytes() if status.st_size <= most else b""
     return contents
 
 
@@ -135,10 +152,9 @@ def sizes_of(root: DataRoot, paths: Iterable[str]) -> dict[str, int]:
     sizes = {}
     with storage_errors(root):
         for path in paths:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                status = (root.local_folder / path).stat()
-                if _is_file(status):
-                    sizes[path] = status.st_size
+            status = _status((root.local_folder / path).stat)
+            if status is not None and _is_file(status):
+                sizes[path] = status.st_size
     return sizes
 
 
@@ -155,7 +171,26 @@ def list_names(root: DataRoot, folder: str) -> Iterator[str]:
         contextlib.suppress(FileNotFoundError, NotADirectoryError),
         os.scandir(root.local_folder / folder) as entries,
     ):
-        yield from (entry.name for entry in entries if entry.is_file())
+        yield from (entry.name for entry in entries if _is_regular(entry))
+
+
+def _is_regular(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno not in NOWHERE:
+            raise
+        return False
+
+
+def _status(ask: Callable[[], os.stat_result]) -> os.stat_result | None:
+    """What the system says of a file; None where there is none, or a link that leads nowhere."""
+    try:
+        return ask()
+    except OSError as error:
+        if error.errno not in NOWHERE:
+            raise
+        return None
 
 
 def list_folders(root: DataRoot, folder: str) -> list[str]:
@@ -164,27 +199,39 @@ def list_folders(root: DataRoot, folder: str) -> list[str]:
 
 
 def _list_local(root: DataRoot, folder: Path) -> Entries:
-    with storage_errors(root):
-        try:
-            entries = os.scandir(folder)
-        except (FileNotFoundError, NotADirectoryError):
-            return Entries()
-        sizes, folders = {}, []
-        with entries:
-            for entry in entries:
-                try:
-                    status = entry.stat()
-                except FileNotFoundError:  # another run's temporary file, which has its name by now
+    sizes, folders = {}, []
+    with storage_errors(root), contextlib.suppress(FileNotFoundError, NotADirectoryError), _scanned(folder) as entries:
+        for entry in entries:
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # another run's temporary file, which has its name by now
+                continue
+            except OSError as error:
+                if error.errno == errno.ELOOP:  # a link that leads nowhere is no file
                     continue
-                except OSError as error:
-                    if error.errno != errno.ELOOP:  # a link that leads nowhere is no file
-                        raise
-                    continue
-                if _is_file(status):
-                    sizes[entry.name] = status.st_size
-                elif stat.S_ISDIR(status.st_mode):
-                    folders.append(entry.name)
-        return Entries(sizes, tuple(sorted(folders)))
+                error.filename = str(folder / entry.name)
+                raise
+            kind = status.st_mode & _KIND  # (a call for each file would be a tenth of the time)
+            if kind == stat.S_IFREG:
+                sizes[entry.name] = status.st_size
+            elif kind == stat.S_IFDIR:
+                folders.append(entry.name)
+    return Entries(sizes, tuple(sorted(folders)))
+
+
+@contextlib.contextmanager
+def _scanned(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """The folder's entries; where it can be, the system looks their sizes up in the open folder, a fifth faster."""
+    if os.scandir not in os.supports_fd:
+        with os.scandir(folder) as entries:
+            yield entries
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with os.scandir(opened) as entries:
+            yield entries
+    finally:
+        os.close(opened)
 
 
 def fetch_file(root: DataRoot, path: str, folder: Path) -> Path:

@@ -72,17 +72,17 @@ class DataRoot:
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    @property
+    @cached_property  # these three are asked for with every file
     def protocol(self) -> str:
         """What the URL begins with: ``s3``, ``gs``, ``az`` …; ``file`` for a plain folder."""
         return str(get_protocol(self.url))
 
-    @property
+    @cached_property
     def is_local(self) -> bool:
         """Whether files can be moved into it by renaming."""
         return self.protocol in _LOCAL_PROTOCOLS
 
-    @property
+    @cached_property
     def local_folder(self) -> Path:
         """The absolute folder of a local root."""
         if not self.is_local:

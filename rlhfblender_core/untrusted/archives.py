@@ -1,6 +1,7 @@
 """Zips of others: what their lists of members claim is checked before anything is unpacked."""
 
 import contextlib
+import stat
 import struct
 import zipfile
 import zlib
@@ -41,10 +42,12 @@ def open_archive(source: Path | IO[bytes]) -> Iterator[zipfile.ZipFile]:
 
     Raises:
         RefusedArchiveError: it has very many members, two of one name, or overlapping ones, is a zip bomb, or is
-            compressed by another method than deflate.
+            compressed by another method than deflate; or it is no file, but a folder, a pipe or a device.
         zipfile.BadZipFile: it is no zip.
     """
     with contextlib.ExitStack() as stack:
+        if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):  # opening a pipe never ends
+            raise RefusedArchiveError("is no file")
         stream = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
         size = stream.seek(0, 2)
         if size > limits.MAX_ARCHIVE_BYTES:
@@ -56,7 +59,7 @@ def open_archive(source: Path | IO[bytes]) -> Iterator[zipfile.ZipFile]:
 
 
 def _check_directory(stream: IO[bytes], size: int) -> None:
-    """Checks the length of the list of members, which zipfile reads whole."""
+    """Checks the list of members, which zipfile reads whole: that it is short, and there where it is said to be."""
     tail_bytes = min(size, _END_BYTES + _MAX_COMMENT + _LOCATOR_BYTES + _END64_BYTES)
     stream.seek(size - tail_bytes)
     tail = stream.read(tail_bytes)
@@ -64,12 +67,19 @@ def _check_directory(stream: IO[bytes], size: int) -> None:
     end = len(tail) - _END_BYTES if tail[-_END_BYTES:-18] == _END and tail[-2:] == b"\0\0" else tail.rfind(_END)
     if end < 0 or end + _END_BYTES > len(tail):
         raise zipfile.BadZipFile("File is not a zip file")
-    (length,) = struct.unpack_from("<L", tail, end + 12)
+    length, begin = struct.unpack_from("<LL", tail, end + 12)
+    behind = size - len(tail) + end
     locator = end - _LOCATOR_BYTES
     if locator >= _END64_BYTES and tail[locator : locator + 4] == _LOCATOR:
-        (length,) = struct.unpack_from("<Q", tail, locator - _END64_BYTES + 40)
+        length, begin = struct.unpack_from("<QQ", tail, locator - _END64_BYTES + 40)
+        behind -= _LOCATOR_BYTES + _END64_BYTES
+        if struct.unpack_from("<Q", tail, locator + 8) != (behind,):
+            raise zipfile.BadZipFile("its end is not where it says")
     if length > limits.MAX_DIRECTORY_BYTES:
         raise RefusedArchiveError("has a list of members that is far too long")
+    # zipfile takes the list that ends the file, wherever it is said to be; other readers, torch's too, take that one.
+    if begin + length != behind:
+        raise zipfile.BadZipFile("it is cut off or has foreign bytes in front")
 
 
 def _check_members(archive: zipfile.ZipFile, size: int) -> None:

@@ -75,3 +75,13 @@ MAX_PICTURE_PIXELS = 2**23
 MAX_QUERY_STEPS = 5_000_000
 MAX_QUERY_ROWS = 100
 MAX_CELL_BYTES = _MIB
+
+# Files of an episode -------------------------------------------------------------------------------------------------
+#: By the folder that they lie in: what is larger isn't even hashed.
+MAX_FILE_BYTES = {
+    "episodes": MAX_ARCHIVE_BYTES,
+    "rewards": MAX_WHOLE_BYTES,
+    "uncertainty": MAX_WHOLE_BYTES,
+    "renders": 16 * _GIB,
+    "thumbnails": MAX_PICTURE_BYTES,
+}

@@ -104,6 +104,8 @@ def reading_arrays(shown: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
+    except OSError as error:
+        raise DataNotUsableError(f"{shown}: can't be read: {error.strerror or error}") from error
     except (RefusedArchiveError, DamagedArrayError) as error:
         raise DataNotUsableError(f"{shown}: {error}. {_ADVICE}") from error
     except DAMAGED_ARCHIVE as error:

@@ -37,7 +37,9 @@ def open_picture(
     try:
         if isinstance(source, Path) and source.stat().st_size > limits.MAX_PICTURE_BYTES:
             raise DataNotUsableError(f"{shown}: has more than {limits.MAX_PICTURE_BYTES >> 20} MiB. Make it smaller.")
-        with Image.open(source, formats=list(formats)) as picture:
+        # Pillow leaves a file open that it opens and can't read.
+        opened = source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source)
+        with opened as stream, Image.open(stream, formats=list(formats)) as picture:
             if picture.width * picture.height > most:
                 raise DataNotUsableError(
                     f"{shown}: is {picture.width}×{picture.height}, at most {most:,} pixels are taken. Make it smaller."

@@ -7,7 +7,7 @@ is found before torch is imported, and so that no size in it is taken on trust: 
 import io
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -89,10 +89,17 @@ def scan_weights(path: Path, member: str, content: bytes) -> WeightShapes:
         raise refusal(path, f"is damaged: {member} can't be read ({text}); fetch or save it again") from error
     tensors = _tensors(held)
     # Tensors may share numbers: those that the file has are counted, not those that the shapes claim.
-    storages = {tensor.storage for tensor in tensors.values()}
-    return WeightShapes(
-        {name: tensor.shape for name, tensor in tensors.items()}, sum(storage.numel for storage in storages)
-    )
+    storages = _largest(tensor.storage for tensor in tensors.values())
+    return WeightShapes({name: tensor.shape for name, tensor in tensors.items()}, sum(one.numel for one in storages))
+
+
+def _largest(storages: Iterable[_Storage]) -> Collection[_Storage]:
+    """By place in the file the one that claims most: a file may claim different sizes of the same numbers."""
+    found: dict[str, _Storage] = {}
+    for storage in storages:
+        known = found.get(storage.key, storage)
+        found[storage.key] = max(known, storage, key=lambda one: one.numel * one.item_bytes)
+    return found.values()
 
 
 def _tensors(held: Any) -> dict[str, _Tensor]:
@@ -105,7 +112,7 @@ def _tensors(held: Any) -> dict[str, _Tensor]:
 def _scan_zip(content: bytes) -> Any:
     with open_archive(io.BytesIO(content)) as archive:
         infos = {info.filename: info for info in archive.infolist()}
-        root = _root(list(infos))
+        root = _root(archive.infolist())
         for info in infos.values():
             if info.compress_type != zipfile.ZIP_STORED:
                 raise DamagedPickleError("compressed tensors, which torch doesn't write")
@@ -125,13 +132,16 @@ def _scan_zip(content: bytes) -> Any:
     return held
 
 
-def _root(names: list[str]) -> str:
+def _root(infos: Sequence[zipfile.ZipInfo]) -> str:
     """The folder that holds everything.
 
-    Torch's reader takes the one that the first member lies in, and ignores case: with two folders, or names that differ
-    in case, it would load another pickle than was read here.
+    Torch's reader takes the one that the first member lies in, ignores case, and knows no second name of a member: with
+    two folders, or such names, it would load another pickle than was read here.
     """
+    names = [info.filename for info in infos]
     root = names[0].partition("/")[0] if names else ""
+    if any(info.filename != info.orig_filename for info in infos):
+        raise DamagedPickleError("members of two names")
     if not all(name.startswith(f"{root}/") for name in names) or len({name.lower() for name in names}) != len(names):
         raise DamagedPickleError("members of several folders, or of the same name")
     if f"{root}/data.pkl" not in names:
@@ -141,18 +151,18 @@ def _root(names: list[str]) -> str:
 
 def _scan_legacy(content: bytes) -> Any:
     stream = io.BytesIO(content)
-    claimed: dict[str, _Storage] = {}
+    claimed: set[_Storage] = set()
 
     def storage(pid: Any) -> _Storage:
         found = _storage(pid)
-        claimed[found.key] = found
+        claimed.add(found)
         return found
 
     parts = [load_restricted(stream, _lookup, storage) for _ in range(_LEGACY_CONTENTS + 2)]
     if parts[0] != _LEGACY_MAGIC:
         raise DamagedPickleError("it is no file of torch")
     # Behind the pickles: for each storage its length as int64, then its numbers.
-    wanted = sum(8 + found.numel * found.item_bytes for found in claimed.values())
+    wanted = sum(8 + found.numel * found.item_bytes for found in _largest(claimed))
     if wanted > len(content) - stream.tell():
         raise DamagedPickleError("fewer numbers than it claims")
     return parts[_LEGACY_CONTENTS]

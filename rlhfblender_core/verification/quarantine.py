@@ -12,7 +12,7 @@ from rlhfblender_core.storage import (
     make_folder,
     publish_bytes,
     publish_files,
-    read_many,
+    read_bytes,
     remove_files,
     storage_errors,
 )
@@ -33,7 +33,10 @@ def move_to_quarantine(problems: Sequence[Problem], locations: Locations) -> int
     paths = sorted({problem.path for problem in problems if problem.remedy is Remedy.QUARANTINE})
     moved = [path for path in paths if _move(root, path, folder)]
     if moved:
-        before = read_many(root, [f"{folder}/{_LIST}"]).get(f"{folder}/{_LIST}", b"")
+        try:
+            before = read_bytes(root, f"{folder}/{_LIST}")
+        except FileNotFoundError:
+            before = b""
         publish_bytes(root, f"{folder}/{_LIST}", before + "".join(f"{path}\n" for path in moved).encode())
     return len(moved)
 

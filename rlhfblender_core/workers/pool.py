@@ -87,14 +87,12 @@ class Workers:
             raise WorkerLostError(_DIED) from error
 
     def run_alone(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Like :meth:`run`, in a process that does nothing else: if that one dies, it died of this.
+        """Like :meth:`run`, in a new process that does nothing else: if that one dies, it died of this.
 
         Raises:
             WorkerLostError: it died; the message says how.
             RunStoppedError: the workers were closed meanwhile.
         """
-        if self.processes == 0:
-            return self.run(function, *args, **kwargs)
         with self._lock:
             if self._is_closed:
                 raise RunStoppedError("The run was stopped.")

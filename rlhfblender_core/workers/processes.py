@@ -24,6 +24,7 @@ from pathlib import Path
 
 from rlhfblender_core.lifelines import remember_lifelines
 from rlhfblender_core.runs.folders import open_scratch
+from rlhfblender_core.workers import HASH_SEED
 from rlhfblender_core.workers.progress import start_counter
 
 _CAN_FORK = sys.platform == "linux"
@@ -33,9 +34,6 @@ _PRELOAD = ("rlhfblender_core.workers.forkserver_preload", "rlhfblender_core.rol
 _END_S = 5.0
 #: Sockets have short names: 107 bytes, of which multiprocessing needs 18.
 _LONGEST_FOLDER = 89
-#: Of Python's hashes of texts, which decide the order of sets: environments that go through one would differ between
-#: two runs. Dask starts its workers with this seed, too.
-_HASH_SEED = "6640"
 _PRELOAD_TRAINED = (*_PRELOAD, "torch", "stable_baselines3", "sb3_contrib", "rlhfblender_core.policies.actor_critic")
 
 
@@ -130,7 +128,7 @@ def starting_processes() -> Iterator[None]:
         kept: dict[str, object] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
         main["__spec__"] = None
         seed = os.environ.get("PYTHONHASHSEED")
-        os.environ["PYTHONHASHSEED"] = _HASH_SEED
+        os.environ["PYTHONHASHSEED"] = HASH_SEED
         try:
             yield
         finally:

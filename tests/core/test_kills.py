@@ -143,8 +143,13 @@ class Kills:
         return self.scratch / "temporary"
 
     def data(self, place: Path) -> Any:
-        """Files and rows of a data root."""
-        return self.snapshot(place), _rows(place)
+        """Files and rows of a data root, but for a folder of a run that was killed before it was locked.
+
+        Nobody can tell it from one that is being locked at the moment; it goes some seconds later.
+        """
+        unnamed = f"{RUNS}/.new-"
+        files = {path: digest for path, digest in self.snapshot(place).items() if not path.startswith(unnamed)}
+        return files, _rows(place)
 
     def undisturbed(self, deed: Deed) -> int:
         """Does it; gives how many changes that takes."""
@@ -228,8 +233,7 @@ def test_repair(count: int, kills: Kills, made: Path) -> None:
     ("to", "count"),
     [
         ("rlhfblender", 1),
-        *(pytest.param(to, 20, marks=_SOAK) for to in ("rlhfblender", "minari")),
-        *(pytest.param(to, 5, marks=_SOAK) for to in ("hdf5", "datasets", "lerobot")),
+        *(pytest.param(to, 20, marks=_SOAK) for to in ("rlhfblender", "minari", "hdf5", "datasets", "lerobot")),
     ],
 )
 def test_export(to: str, count: int, kills: Kills, made: Path) -> None:

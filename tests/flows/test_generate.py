@@ -20,9 +20,9 @@ Command = Callable[..., Any]
 Snapshot = Callable[[Path], dict[str, str]]
 ENV = ("--env", "Mine-v0", "--env-gym-entrypoint", "tests.support.environments_for_tests.counting:Counting")
 COUNTING = (*ENV, "--random", "--exp", "study")
-#: Steps in two throw-away environments, by the worker that tries an agent out before a run makes its episodes: three
+#: Steps in three throw-away environments, two of them in a process of their own, before a run makes its episodes: three
 #: at least, an episode at most.
-TRIED = range(2 * 3, 2 * 5 + 1)
+TRIED = range(3 * 3, 3 * 5 + 1)
 EVENTS = "ENVIRONMENTS_FOR_TESTS_EVENTS"
 
 

@@ -31,6 +31,7 @@ class FaultProxy:
             ``cut`` (half the answer), ``stall``.
         stall_s: how long a stalled request hangs.
         latency_s: how much later every answer comes.
+        lasts: after so many requests every one gets a fault; None for never.
         faults: how many there were.
         requests: method and path with query of each request, in order.
         most_at_once: the highest number of requests that were under way at the same time.
@@ -41,6 +42,7 @@ class FaultProxy:
     kinds: tuple[str, ...] = ("503", "reset", "late_reset", "cut")
     stall_s: float = 30.0
     latency_s: float = 0.0
+    lasts: int | None = None
     faults: int = 0
     requests: list[tuple[str, str]] = field(default_factory=list)
     most_at_once: int = 0
@@ -102,7 +104,8 @@ class FaultProxy:
         from aiohttp import web
 
         self.requests.append((request.method, request.raw_path))
-        kind = self._random.choice(self.kinds) if self._random.random() < self.share else None
+        is_gone = self.lasts is not None and len(self.requests) > self.lasts
+        kind = self._random.choice(self.kinds) if is_gone or self._random.random() < self.share else None
         self.faults += kind is not None
         await asyncio.sleep(self.stall_s if kind == "stall" else self.latency_s)
         if kind == "503":

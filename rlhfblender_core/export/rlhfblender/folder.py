@@ -24,7 +24,7 @@ from rlhfblender_core.export.rlhfblender.episodes import ServerCheckpoint
 from rlhfblender_core.export.rlhfblender.numbering import number_checkpoints, read_trained_steps
 from rlhfblender_core.export.rlhfblender.space_info import space_infos
 from rlhfblender_core.export.rlhfblender.states import StatesPlan
-from rlhfblender_core.storage import DataRoot, publish_many_bytes, read_many, remove_files
+from rlhfblender_core.storage import LARGE_BYTES, DataRoot, publish_many_bytes, read_many, remove_files
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _export_pictures(root: DataRoot, target: DataRoot, entry: ExperimentEntry) -
             stream = io.BytesIO()
             Image.fromarray(pictures[label]).save(stream, "PNG")
             wanted[f"{folder}/{names.action_label_file(index, len(labels), label)}"] = stream.getvalue()
-    there = read_many(target, wanted)
+    there = read_many(target, wanted, most=LARGE_BYTES)
     publish_many_bytes(target, {path: content for path, content in wanted.items() if there.get(path) != content})
     local = target.local_folder / folder
     stale = [f"{folder}/{file.name}" for file in local.glob("[0-9]*_*.png") if f"{folder}/{file.name}" not in wanted]

@@ -1,7 +1,9 @@
 import base64
 import io
+import os
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,17 @@ def test_damaged_archives_have_no_arrays(tmp_path: Path, damage: str) -> None:
     else:
         path.write_bytes(content[: len(content) // 2] if damage == "cut" else content[:-22] + b"\xff" * 22)
     assert shown(tmp_path) == {}
+
+
+@pytest.mark.parametrize("kind", list(ArtifactKind)[:2])
+@pytest.mark.parametrize("thing", [os.mkfifo, Path.mkdir, lambda file: file.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_not_read(tmp_path: Path, kind: ArtifactKind, thing: Callable[[Path], object]) -> None:
+    publish(tmp_path, {"actions": np.arange(3)})
+    file = tmp_path / artifact_path(kind, KEY)
+    file.unlink(missing_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    thing(file)
+    assert shown(tmp_path).keys() <= {"actions"}
 
 
 def test_only_the_first_episodes_have_their_arrays_in_scripts(tmp_path: Path) -> None:

@@ -161,6 +161,50 @@ def test_no_picture_starts_a_program(
     assert not canary.exists()
 
 
+def sparse(file: Path) -> None:
+    with file.open("wb") as stream:
+        stream.truncate(2**40)
+
+
+NO_FILES: dict[str, Callable[[Path], object]] = {
+    "a link to itself": lambda file: file.symlink_to(file.name),
+    "a link to nowhere": lambda file: file.symlink_to("nowhere"),
+    "a link to a device": lambda file: file.symlink_to("/dev/zero"),
+    "a link to what can't be read": lambda file: file.symlink_to("/proc/self/mem"),
+    "a pipe": os.mkfifo,
+    "a terabyte of nothing": sparse,
+}
+KINDS = ["episodes/{}/0.npz", "rewards/{}/0.npy", "uncertainty/{}/0.npy", "renders/{}/0.mp4", "thumbnails/{}/0.png"]
+
+
+@pytest.mark.parametrize("what", NO_FILES)
+def test_what_is_no_file_is_named_or_made_up_for(what: str, source: Path, import_all: ImportAll) -> None:
+    make_documented(source, "Theirs", episodes=6)
+    for number, path in enumerate(KINDS):
+        file = source / path.format("Theirs/5000").replace("0.", f"{number}.")
+        file.unlink()
+        NO_FILES[what](file)
+    with bounded(seconds=3):
+        (batch,) = import_all(source_exp="Theirs")
+    named = " ".join((*batch.faults, *batch.notes))
+    assert 0 not in batch.made
+    assert 5 in batch.made
+    assert {*batch.made, *(int(fault.partition(".")[0].rpartition("/")[2]) for fault in batch.faults)} == {*range(6)}
+    for number, path in enumerate(KINDS):
+        assert path.format("Theirs/5000").replace("0.", f"{number}.") in named
+
+
+@pytest.mark.parametrize("what", NO_FILES)
+def test_picture_of_an_action_that_is_no_file_is_named(what: str, source: Path, target: Path) -> None:
+    folder = source / "action_labels" / "Made-v0"
+    folder.mkdir(parents=True)
+    NO_FILES[what](folder / "0_left.png")
+    Image.new("RGB", (8, 8)).save(folder / "1_right.png")
+    with bounded():
+        stored, faults = import_action_labels(open_data_root(str(target)), source)
+    assert (stored, len(faults)) == (1, 1)
+
+
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
 
 

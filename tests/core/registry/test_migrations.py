@@ -35,13 +35,43 @@ def test_the_list_of_revisions_is_that_of_the_files() -> None:
     assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == REVISIONS
 
 
+def tables(url: str) -> dict[str, object]:
+    """All that the database says of its tables, but for columns' order, and defaults, which rows of before needed."""
+    found = sa.inspect(sa.create_engine(url, poolclass=sa.NullPool))
+    return {
+        name: (
+            {column["name"]: (str(column["type"]), column["nullable"]) for column in columns},
+            found.get_pk_constraint(name),
+            *(
+                sorted(map(repr, kind(name)))
+                for kind in (found.get_foreign_keys, found.get_unique_constraints, found.get_indexes)
+            ),
+        )
+        for (_, name), columns in found.get_multi_columns().items()
+    }
+
+
 def test_migrations_make_exactly_the_tables_of_the_models(new_url: str) -> None:
+    make_first_tables(new_url)
     open_registry(new_url).close()
     engine = sa.create_engine(new_url, poolclass=sa.NullPool)
     with engine.connect() as connection:
         options = {"version_table": VERSION_TABLE, "compare_type": True}
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_new_registry_is_what_migrations_make_of_an_old_one(new_url: str) -> None:
+    open_registry(new_url).close()
+    made = tables(new_url)
+    execute(
+        new_url,
+        f"DROP TABLE {VERSION_TABLE}",
+        *(f"DROP TABLE {table}" for table in reversed(Base.metadata.sorted_tables)),
+    )
+    make_first_tables(new_url)
+    open_registry(new_url).close()
+    assert tables(new_url) == made
 
 
 def test_a_registry_of_a_newer_version_is_refused_and_left_alone(new_url: str) -> None:
@@ -75,11 +105,11 @@ def test_a_registry_lives_beside_tables_of_other_names(new_url: str) -> None:
         assert registry.list_projects() == []
 
 
-def test_opening_a_registry_of_this_version_imports_no_alembic(new_sqlite_url: str) -> None:
-    open_registry(new_sqlite_url).close()
+def test_making_or_opening_a_registry_imports_no_alembic(new_sqlite_url: str) -> None:
     code = (
         "import sys; from rlhfblender_core.registry import open_registry; "
-        "open_registry(sys.argv[1]).close(); print('alembic' in sys.modules, 'prefect' in sys.modules)"
+        "[open_registry(sys.argv[1]).close() for _ in range(2)]; "
+        "print('alembic' in sys.modules, 'prefect' in sys.modules)"
     )
     output = subprocess.run([sys.executable, "-c", code, new_sqlite_url], capture_output=True, text=True, check=True)
     assert output.stdout.split() == ["False", "False"]

@@ -11,6 +11,7 @@ from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.environments import EnvironmentSpec
 from rlhfblender_core.rollout.agents import RandomAgent
+from rlhfblender_core.rollout.lost_workers import check_in_workers
 from rlhfblender_core.rollout.manifest import UNREPRODUCIBLE
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
@@ -37,6 +38,15 @@ UNSEEDED = (
     "GrowingHarder",
     "SharingAGenerator",
     "ExploringTogether",
+)
+#: The same for two environments of one process.
+UNSEEDED_ELSEWHERE = (
+    "SeededByItsProcess",
+    "SeededByTheSecond",
+    "DrawnOnce",
+    "InOrderOfArrival",
+    "NamingSteps",
+    "PaintedByChance",
 )
 KEY = CheckpointKey("exp", "random")
 Maker = Callable[[Shard, Path], list[Manifest]]
@@ -112,6 +122,31 @@ def test_what_no_seed_decides_is_noted(name: str, tmp_path: Path) -> None:
     assert manifest.reproducible is False
     assert UNREPRODUCIBLE in manifest.warnings
     assert b'"reproducible": false' in manifest.content
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    with Workers(1, tmp_path_factory.mktemp("progress")) as workers:
+        yield workers
+
+
+@pytest.mark.parametrize("name", UNSEEDED_ELSEWHERE)
+def test_what_another_process_or_another_past_changes_is_noted(name: str, worker: Workers) -> None:
+    assert check_in_workers(worker, settings_of(spec_of(name))).reproducible is False
+
+
+def test_what_the_hashes_of_texts_decide_is_the_same_in_all_workers_and_noted_here(
+    worker: Workers, tmp_path: Path
+) -> None:
+    settings = settings_of(spec_of("OrderingNames"))
+    assert check_in_workers(worker, settings).reproducible is True
+    with Workers(0, tmp_path) as here:  # of six names, no two orders in a thousand are alike
+        assert check_in_workers(here, settings).reproducible is False
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_what_a_seed_decides_is_the_same_in_another_process(name: str, worker: Workers) -> None:
+    assert check_in_workers(worker, settings_of(spec_of(name))).reproducible is True
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from rlhfblender_core.storage import (
     DataRoot,
     check_writable,
     list_folders,
+    list_names,
     list_sizes,
     open_data_root,
     publish_bytes,
@@ -20,8 +21,10 @@ from rlhfblender_core.storage import (
     read_each,
     read_many,
     remove_files,
+    sizes_of,
     translated,
 )
+from tests.support.hostile_files import bounded
 
 
 @pytest.fixture(params=["local", "file-url", "memory"])
@@ -178,6 +181,12 @@ def test_only_files_are_read(tmp_path: Path) -> None:
     names = ["pipe", "folder", "device", "file", "gone"]
     assert read_many(root, names) == {"file": b"x"}
     assert list_sizes(root, ".") == {"file": 1}
+    assert sizes_of(root, [*names, "circle"]) == {"file": 1}
+    assert list(list_names(root, ".")) == ["file"]
+    with (tmp_path / "terabyte").open("wb") as sparse:
+        sparse.truncate(2**40)
+    with bounded():
+        assert read_many(root, ["terabyte"]) == {"terabyte": b""}
     found = read_each(root, [*names, "circle"])
     assert found["file"] == b"x"
     assert str(found["circle"]).startswith("can't be read: Too many levels")

@@ -1,5 +1,6 @@
 """How a command ends when it is told to."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -118,3 +119,26 @@ process.start_command("busy", is_flow=False)
 def test_a_command_ends_though_an_environment_left_a_thread_that_does_not() -> None:
     done = subprocess.run([sys.executable, "-c", _BUSY], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "done\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seed", "expected"),
+    [
+        (("--runner", "inprocess"), None, "6640"),
+        (("--runner=dask",), None, "6640"),
+        (("--runner", "ray"), "5", "5"),
+        (("--runner", "process"), None, None),
+    ],
+)
+def test_a_command_that_makes_environments_itself_hashes_texts_as_workers_do(
+    arguments: tuple[str, ...], seed: str | None, expected: str | None, tmp_path: Path
+) -> None:
+    script = "import os; from flows.cli import process\nprocess._hash_texts_alike()\n"
+    (tmp_path / "command.py").write_text(f"{script}print(os.environ.get('PYTHONHASHSEED'), hash('a'), 'done')\n")
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONHASHSEED"}
+    if seed is not None:
+        variables["PYTHONHASHSEED"] = seed
+    command = [sys.executable, str(tmp_path / "command.py"), *arguments]
+    said = {subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    assert [line.split()[0] for line in said] == [str(expected)] * len(said)
+    assert len(said) == (1 if expected else 2)

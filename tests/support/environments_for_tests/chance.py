@@ -1,8 +1,11 @@
 """Environments that draw numbers from elsewhere than the one that ``reset`` seeds, or remember earlier episodes."""
 
+import functools
 import itertools
+import os
 import random
 import time
+import uuid
 from typing import ClassVar
 
 import gymnasium
@@ -189,6 +192,71 @@ class ExploringTogether(_Showing):
 
     def _shown(self):
         return 0.0
+
+
+class SeededByItsProcess(_Showing):
+    """Its seed is the number of its process."""
+
+    def _shown(self):
+        return random.Random(os.getpid()).random()
+
+
+class SeededByTheSecond(_Showing):
+    """Two environments that are made in the same second are alike."""
+
+    def _shown(self):
+        return random.Random(int(time.time())).random()
+
+
+class DrawnOnce(_Showing):
+    """Whoever comes first decides it for all environments of the process."""
+
+    def _shown(self):
+        return _draw_once()
+
+
+class InOrderOfArrival(_Showing):
+    """Each new seed gets the next number."""
+
+    def _shown(self):
+        return _places.setdefault(self.seed, len(_places))
+
+
+class NamingSteps(_Showing):
+    """Only its infos are others each time."""
+
+    def step(self, action):
+        *rest, _ = super().step(action)
+        return *rest, {"id": str(uuid.uuid4())}
+
+    def _shown(self):
+        return 0.0
+
+
+class PaintedByChance(_Showing):
+    """Only its pictures are others each time."""
+
+    def render(self):
+        return np.frombuffer(os.urandom(16 * 16 * 3), np.uint8).reshape(16, 16, 3)
+
+    def _shown(self):
+        return 0.0
+
+
+class OrderingNames(_Showing):
+    """Goes through a set of texts, whose order is another in each process that hashes texts otherwise."""
+
+    def _shown(self):
+        return float(int("".join(sorted(_NAMES, key=hash)), 16))
+
+
+_NAMES = {"a", "b", "c", "d", "e", "f"}
+_places: dict = {}
+
+
+@functools.lru_cache
+def _draw_once():
+    return random.random()
 
 
 _generator = np.random.default_rng(0)
