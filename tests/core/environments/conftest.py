@@ -175,6 +175,11 @@ class NoSeed(Counting):
         return np.zeros(1, np.float32)
 
 
+class NoOptions(Counting):
+    def reset(self, seed=None):
+        return super().reset(seed=seed)
+
+
 class AssertsBarely(Counting):
     def reset(self, *, seed=None, options=None):
         assert (

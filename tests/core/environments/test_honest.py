@@ -76,6 +76,7 @@ def test_an_environment_that_returns_frames_is_rendered_whatever_it_declares(
         ("VectorRewards", ("2 numbers", "mo_gymnasium.wrappers.LinearReward", "--env-gym-entrypoint")),
         ("NoInfo", ("no info", "migration_guide")),
         ("NoSeed", ("no seed", "migration_guide")),
+        ("NoOptions", ("takes no options", "migration_guide")),
         ("NoStep", ("has no step()",)),
         ("AssertsBarely", ("AssertionError: assert self.length > 99 (outside_envs.py, line",)),
         ("SequenceObservations", ("Sequence", "TransformObservation")),
