@@ -25,7 +25,7 @@ from rlhfblender_core.checkpoints.naming import (
 )
 from rlhfblender_core.checkpoints.resumed import TRAINING_RECORD
 from rlhfblender_core.dataset.layout import FINAL
-from rlhfblender_core.errors import CheckpointNotUsableError
+from rlhfblender_core.errors import CheckpointNotUsableError, NoCheckpointYetError
 from rlhfblender_core.names import path_segment
 
 #: How other frameworks' agents are called.
@@ -85,6 +85,7 @@ def find_checkpoints(
         pattern: which names are checkpoints, with ``{step}`` where the steps stand; None to find out.
 
     Raises:
+        NoCheckpointYetError: a training has begun there, and has written none.
         CheckpointNotUsableError: there is no such place, or no checkpoint in it, or it isn't clear which are.
         StorageNotUsableError: the URL's storage can't be used.
         StorageUnavailableError: it doesn't answer.
@@ -103,6 +104,10 @@ def find_checkpoints(
     folder = _agent_folder(folder, environment_id)
     found = _in_folder(folder, environment_id, pattern)
     if not found:
+        if TRAINING_RECORD in folder.files and not zips_in(folder):
+            raise NoCheckpointYetError(
+                f"The training in {folder.path!r} has written no checkpoint yet. Run this again when it has."
+            )
         raise CheckpointNotUsableError(_nothing_found(folder, environment_id, pattern))
     return found
 
@@ -270,7 +275,7 @@ def _agent_folder(folder: Folder, environment_id: str) -> Folder:
 
 
 def _nothing_found(folder: Folder, environment_id: str, pattern: str | None) -> str:
-    held = zips_in(folder) or [f"{name}/" for name in sorted(folder.folders)]
+    held = zips_in(folder) or [f"{name}/" for name in sorted(folder.folders) if not name.startswith(".")]
     found = f"it holds {', '.join(held[:8])}" if held else "it holds no zip files"
     names = f"rl_model_<step>_steps.zip, {path_segment(environment_id)}.zip and best_model.zip"
     looked_for = f"names like {pattern}" if pattern else f"{names}, and other names in which one number varies,"
