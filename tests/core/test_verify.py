@@ -21,7 +21,7 @@ from rlhfblender_core.registry import open_existing_registry
 from rlhfblender_core.step_runner import LocalRunner
 from rlhfblender_core.storage import DataRoot, open_data_root
 from rlhfblender_core.verification.checks import Remedy
-from rlhfblender_core.verify import check_files, list_episodes
+from rlhfblender_core.verify import check_files, list_episodes, verify_all
 from rlhfblender_core.verify import survey as survey_all
 from tests.support.generating import KEY, generate, locations_of, request
 from tests.support.verifying import EPISODES, database, problems, repair, survey
@@ -105,6 +105,18 @@ def test_whatever_lies_in_a_files_place_is_named_and_repaired(root: DataRoot, sn
         assert repair(root, database(root)) == []
         assert snapshot(root.local_folder) == before
     assert problems(root, database(root)) == []
+
+
+def test_what_lies_among_manifests_and_is_none_is_not_removed(root: DataRoot) -> None:
+    notes = root.local_folder / "manifests/E/random/77.json"
+    notes.write_text('{"notes": "somebody\'s"}')
+    assert problems(root, database(root)) == ["manifests/E/random/77.json: is an unknown file: no manifest"]
+    repair(root, database(root))
+    assert notes.exists()
+    locations = locations_of(root, database(root))
+    assert not verify_all(None, LocalRunner(), locations, quarantine=True).left
+    (moved,) = root.local_folder.glob("quarantine/*/manifests/E/random/77.json")
+    assert "somebody" in moved.read_text()
 
 
 @pytest.fixture
