@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,10 @@ def as_nobody(data_set: Path) -> Iterator[DataRoot]:
         copied = open_data_root(str(Path(folder) / "data"))
         survey(copied, database(copied))
         for path in (Path(folder), *Path(folder).rglob("*")):
+            os.chown(path, 65534, 65534)
+        # Environments are tried out in processes that the fork server starts, which root's is: its socket is let in to.
+        socket = Path(forkserver._forkserver._forkserver_address)  # type: ignore[attr-defined]
+        for path in (socket, socket.parent):
             os.chown(path, 65534, 65534)
         os.seteuid(65534)
         try:
