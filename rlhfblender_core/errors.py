@@ -197,7 +197,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, AssertionError) and not text:
         text = _failed_assertion(error)
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    name = printable(type(error).__name__)[:_LONGEST]
+    return f"{name}: {text}" if text else name
 
 
 def trace_of(error: BaseException) -> str:
