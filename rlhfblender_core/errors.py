@@ -9,6 +9,7 @@ What an error *is* decides what happens to it, and it is decided here, once::
     │   ├── EnvironmentNotUsableError unknown id, missing package, bad entry point, bad kwargs, no rendering
     │   │   └── EnvironmentNotTrustedError  made with what only a registry or a manifest names
     │   ├── CheckpointNotUsableError  missing, damaged, unknown algorithm, refused content
+    │   │   └── NoCheckpointYetError  a training has begun, and written none
     │   ├── SpacesDifferError         the checkpoint and the environment don't fit together
     │   ├── RegistryConflictError     registered before with other settings
     │   ├── RegistryNotUsableError    no database, or one of a newer version
@@ -60,6 +61,10 @@ class EnvironmentNotTrustedError(EnvironmentNotUsableError):
 
 class CheckpointNotUsableError(RequestError):
     """The checkpoint is missing, damaged, of no known algorithm, or refused as unsafe."""
+
+
+class NoCheckpointYetError(CheckpointNotUsableError):
+    """A training of ours has begun in the folder, and has written no checkpoint so far."""
 
 
 class SpacesDifferError(RequestError):
@@ -192,7 +197,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, AssertionError) and not text:
         text = _failed_assertion(error)
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    name = printable(type(error).__name__)[:_LONGEST]
+    return f"{name}: {text}" if text else name
 
 
 def trace_of(error: BaseException) -> str:

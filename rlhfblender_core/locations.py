@@ -1,6 +1,7 @@
 """Where a run reads and writes: the data root and the registry that belongs to it."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +53,7 @@ class Locations:
 
 
 def locate(
-    data_root: str = DEFAULT_DATA_ROOT,
+    data_root: str | os.PathLike[str] = DEFAULT_DATA_ROOT,
     database_url: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     *,
@@ -72,7 +73,7 @@ def locate(
         RequestError: the data root can't be opened.
     """
     root = open_data_root(data_root, dict(storage_options or {}))
-    folder = str(root.local_folder) if root.is_local else data_root
+    folder = str(root.local_folder) if root.is_local else root.url
     state_folder = state_folder or Path.home() / ".local" / "state" / "rlhfblender"
     cache = cache or Path.home() / ".cache" / "rlhfblender"
     url = database_url or default_database_url(root, state_folder)

@@ -16,6 +16,7 @@ from rlhfblender_core.dataset.layout import RANDOM
 from rlhfblender_core.errors import (
     CheckpointNotUsableError,
     InvalidParameterError,
+    NoCheckpointYetError,
     RegistryNotUsableError,
     RegistryUnavailableError,
     RequestError,
@@ -271,6 +272,8 @@ def look_after(
         for label in waiting.unsettled:
             look.add(label, Finding.UNSETTLED)
         look.fill(look.usable(waiting.ready))
+    except NoCheckpointYetError:  # it is being trained
+        pass
     except _BROKEN as error:
         look.add("", Finding.UNUSABLE, one_line(error))
     except RLHFBlenderError as error:  # the others are looked after all the same

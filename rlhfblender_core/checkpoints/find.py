@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rlhfblender_core.checkpoints.listing import Folder, is_folder, not_a_checkpoint, open_folder
+from rlhfblender_core.checkpoints.listing import BY_ENTRY_POINT, Folder, is_folder, not_a_checkpoint, open_folder
 from rlhfblender_core.checkpoints.looking import UNZIPPED, kinds_of
 from rlhfblender_core.checkpoints.models import MEANT, Model, models_in, zips_in
 from rlhfblender_core.checkpoints.naming import (
@@ -25,9 +25,12 @@ from rlhfblender_core.checkpoints.naming import (
 )
 from rlhfblender_core.checkpoints.resumed import TRAINING_RECORD
 from rlhfblender_core.dataset.layout import FINAL
-from rlhfblender_core.errors import CheckpointNotUsableError
+from rlhfblender_core.errors import CheckpointNotUsableError, NoCheckpointYetError
 from rlhfblender_core.names import path_segment
 
+#: How other frameworks' agents are called.
+_WEIGHTS = (".ckpt", ".cleanrl_model", ".h5", ".msgpack", ".onnx", ".pt", ".pth", ".safetensors")
+_MOST_LOOKED_INTO = 20
 _VECNORMALIZE = ("vecnormalize.pkl", "vec_normalize.pkl")
 
 
@@ -82,6 +85,7 @@ def find_checkpoints(
         pattern: which names are checkpoints, with ``{step}`` where the steps stand; None to find out.
 
     Raises:
+        NoCheckpointYetError: a training has begun there, and has written none.
         CheckpointNotUsableError: there is no such place, or no checkpoint in it, or it isn't clear which are.
         StorageNotUsableError: the URL's storage can't be used.
         StorageUnavailableError: it doesn't answer.
@@ -100,6 +104,10 @@ def find_checkpoints(
     folder = _agent_folder(folder, environment_id)
     found = _in_folder(folder, environment_id, pattern)
     if not found:
+        if TRAINING_RECORD in folder.files and not zips_in(folder):
+            raise NoCheckpointYetError(
+                f"The training in {folder.path!r} has written no checkpoint yet. Run this again when it has."
+            )
         raise CheckpointNotUsableError(_nothing_found(folder, environment_id, pattern))
     return found
 
@@ -113,8 +121,9 @@ def _with_extension(path: str, storage_options: Mapping[str, Any] | None) -> str
     parent, name = _split(path)
     if is_folder(parent, storage_options):
         folder = open_folder(parent, storage_options)
-        if f"{name}.zip" in folder.files:
-            return f"{path}.zip"
+        for file in sorted(folder.files):
+            if file.lower() == f"{name}.zip".lower() and file.startswith(name):
+                return folder.url(file)
         close = difflib.get_close_matches(name, [*zips_in(folder), *sorted(folder.folders)], n=1)
         if close:
             raise CheckpointNotUsableError(f"There is nothing at {path!r}. Did you mean {folder.url(close[0])!r}?")
@@ -201,7 +210,7 @@ class _Companionship:
         by_folder = [self._places(folder, stem_of(model.own_name)) for folder in model.folders]
         places = [place for held in by_folder for place in held]
         pickles = (
-            [place.url(file) for place in held for file in sorted(place.files) if file.endswith(".pkl")]
+            [place.url(file) for place in held for file in sorted(place.files) if _may_be_pickle(file)]
             for held in by_folder
         )
         return Companions(
@@ -234,6 +243,11 @@ class _Companionship:
         return self._listed[url]
 
 
+def _may_be_pickle(name: str) -> bool:
+    lower = name.lower()
+    return lower.endswith((".pkl", ".pickle")) or ("." not in name and "norm" in lower)
+
+
 def _final_among(folder: Folder, environment_id: str) -> str | None:
     others = [name for name in zips_in(folder) if stem_of(name) != BEST_MODEL and not callback_step(stem_of(name))]
     try:
@@ -261,9 +275,23 @@ def _agent_folder(folder: Folder, environment_id: str) -> Folder:
 
 
 def _nothing_found(folder: Folder, environment_id: str, pattern: str | None) -> str:
-    held = zips_in(folder) or [f"{name}/" for name in sorted(folder.folders)]
+    held = zips_in(folder) or [f"{name}/" for name in sorted(folder.folders) if not name.startswith(".")]
     found = f"it holds {', '.join(held[:8])}" if held else "it holds no zip files"
     names = f"rl_model_<step>_steps.zip, {path_segment(environment_id)}.zip and best_model.zip"
     looked_for = f"names like {pattern}" if pattern else f"{names}, and other names in which one number varies,"
     advice = "Give one's path" if pattern else "Give one's path, or --checkpoint-pattern"
-    return f"No checkpoints of {environment_id} in {folder.path!r}: {looked_for} were looked for, {found}. {advice}."
+    others = _weights_in(folder)
+    of_others = f" {others[0]!r} holds the weights of another framework's agent: {BY_ENTRY_POINT}." if others else ""
+    return (
+        f"No checkpoints of {environment_id} in {folder.path!r}: {looked_for} were looked for, {found}. "
+        f"{advice}.{of_others}"
+    )
+
+
+def _weights_in(folder: Folder) -> list[str]:
+    """Files of CleanRL's, Tianshou's and others' agents in the folder, or else in a folder in it."""
+    own = sorted(name for name in folder.files if name.lower().endswith(_WEIGHTS))
+    below = sorted(folder.folders)[:_MOST_LOOKED_INTO]
+    return own or [
+        f"{name}/{file}" for name in below for file in _weights_in(replace(folder.subfolder(name), folders=frozenset()))
+    ]

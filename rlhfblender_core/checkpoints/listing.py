@@ -152,6 +152,13 @@ def _entries(filesystem: Any, inner: str, path: str) -> list[dict[str, Any]]:
     return list(filesystem.ls(inner, detail=True))
 
 
+#: How agents of other frameworks act.
+BY_ENTRY_POINT = "name a function that makes it act with --agent (docs/own_agents.md)"
+
+
 def not_a_checkpoint(path: str) -> str:
     """The line for a file that holds no model."""
-    return f"{path!r} is neither a folder nor a .zip. Give a folder of checkpoints or a zip."
+    return (
+        f"{path!r} is neither a folder nor a .zip of Stable-Baselines3's. Give a folder of checkpoints or a zip; for "
+        f"another framework's agent, {BY_ENTRY_POINT}."
+    )

@@ -84,7 +84,9 @@ class _Search:
             yield Model(prefix + name, folders)
         # A hub's repository has the same model zipped and unzipped; a model's settings lie in a folder of its name.
         stems = {stem_of(name) for name in names}
-        for name in sorted(folder.folders - stems):
+        # The hub's cache has each file as a blob, and under its name in a snapshot.
+        named = folder.folders - stems - ({"blobs"} if "snapshots" in folder.folders else set())
+        for name in sorted(named):
             if not name.startswith((".", "__")) and self._may_be_ours(name):
                 yield from self._below(folders, prefix, name)
 

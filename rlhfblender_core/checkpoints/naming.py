@@ -35,6 +35,8 @@ _TIME = re.compile(_DAY.pattern + r"(?:[-_T ]+(?:[01]\d|2[0-3])([-_.:]?)[0-5]\d\
 #: What is before a number of a seed, or in the name of a folder before that of a run.
 _SEED_BEFORE = re.compile(r"(?i)(?:^|[^a-z])(?:seed|rank)[ _=-]*$")
 _RUN_BEFORE = re.compile(rf"(?i)(?:^|[^a-z])(?:run|trial|exp|experiment|{'|'.join(Algorithm)})[ _=-]*$")
+#: RL Zoo's folders, ``CartPole-v1_1``, have the number of a run, which is short.
+_ZOO_RUN_BEFORE, _MOST_RUN_DIGITS = re.compile(r"-v\d{1,4}_$"), 3
 _EXTENSION = re.compile(r"(?i)\.(zip|pkl|pth?)$")
 _VERSION = re.compile(r"-v\d+$")
 _MOST_DIGITS = 15
@@ -204,7 +206,8 @@ def _is_something_else(stem: str, place: int) -> bool:
     """Whether a name's number is that of a seed, of a run's folder, or a part of a day."""
     number = list(_NUMBER.finditer(stem))[place]
     before, after = stem[: number.start()], stem[number.end() :]
-    is_run = after.startswith("/") and _RUN_BEFORE.search(before)
+    is_zoo_run = len(number[0]) <= _MOST_RUN_DIGITS and _ZOO_RUN_BEFORE.search(before)
+    is_run = after.startswith("/") and (is_zoo_run or _RUN_BEFORE.search(before))
     is_day = any(day.start() <= number.start() < day.end() for day in _DAY.finditer(stem))
     return bool(is_run or is_day or _SEED_BEFORE.search(before))
 

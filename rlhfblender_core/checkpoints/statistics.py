@@ -67,7 +67,7 @@ def _statistics_among(urls: Sequence[str], storage_options: Mapping[str, Any] | 
 
 def _belongs_to(url: str, file: CheckpointFile) -> bool:
     """Whether a file's name has the checkpoint's own: its steps as a whole number, its word, or all of its name."""
-    stem = url.rpartition("/")[2].removesuffix(".pkl")
+    stem = re.sub(r"(?i)\.(pkl|pickle)$", "", url.rpartition("/")[2])
     model = stem_of(file.url.rpartition("/")[2])
     label = rf"(?<![0-9A-Za-z])0*{re.escape(file.label)}(?![0-9A-Za-z])"
     return re.search(label, stem) is not None or stem == model or stem.startswith((f"{model}_", f"{model}-"))

@@ -198,8 +198,8 @@ class _Compiler:
         if name in FIELDS:
             return FIELDS[name]
         near = difflib.get_close_matches(name.lower(), [*FIELDS, *_ALIASES], n=1)
-        hint = f"did you mean {_ALIASES.get(near[0], near[0])}? " if near else ""
-        _fail(self._text, f"there is no {name!r}: {hint}It knows {', '.join(FIELDS)}; texts are quoted.")
+        hint = f": did you mean {_ALIASES.get(near[0], near[0])}?" if near else "."
+        _fail(self._text, f"there is no {name!r}{hint} It knows {', '.join(FIELDS)}; texts are quoted.")
 
     def _flag(self, node: ast.expr, depth: int) -> _Term:
         term = self.term(node, depth + 1)

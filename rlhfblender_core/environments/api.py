@@ -25,14 +25,14 @@ def checked_reset(env: gym.Env[Any, Any], env_id: str, seed: int) -> Any:
         seed: of the episode.
 
     Raises:
-        NeverWorksError: ``reset`` takes no seed, or returns no info.
+        NeverWorksError: ``reset`` takes no seed or no options, or returns no info.
     """
     returned = _Returned(env, "reset")
     try:
         result: Any = env.reset(seed=seed)
     except Exception as error:
-        if _lacks_seed(env, error):
-            raise _old_api(env_id, "its reset() takes no seed") from error
+        if (lacked := _lacked(env, error)) is not None:
+            raise _old_api(env_id, f"its reset() takes no {lacked}") from error
         if returned.is_known and not _is_pair(returned.value):
             raise _old_api(env_id, "its reset() returns no info beside the observation") from error
         raise
@@ -86,6 +86,10 @@ def _check_reward(reward: Any, env_id: str) -> None:
         size = np.asarray(reward).size
     except ValueError:  # ragged lists
         size = 0
+    if size == 1 and np.asarray(reward).dtype.kind not in "biuf" and not isinstance(reward, Mapping):
+        raise NeverWorksError(
+            f"{env_id}: its step() returns the reward {reward!r:.60}, which is no number. Correct it."
+        )
     if isinstance(reward, Mapping) or size != 1:
         raise NeverWorksError(
             f"{env_id} rewards with {size if size > 1 else 'several'} numbers, episodes have one. Weigh them in an "
@@ -101,11 +105,15 @@ def _old_api(env_id: str, what: str) -> NeverWorksError:
     )
 
 
-def _lacks_seed(env: gym.Env[Any, Any], error: Exception) -> bool:
+def _lacked(env: gym.Env[Any, Any], error: Exception) -> str | None:
+    """Which of its arguments the environment's ``reset`` doesn't take; None for none."""
     if not isinstance(error, TypeError) or "unexpected keyword argument" not in str(error):
-        return False
+        return None
     parameters = inspect.signature(type(env.unwrapped).reset).parameters.values()
-    return not any(p.name == "seed" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return None
+    names = {p.name for p in parameters}
+    return next((name for name in ("seed", "options") if name not in names), None)
 
 
 def _is_pair(result: Any) -> bool:

@@ -27,7 +27,8 @@ try:
 except ImportError:  # Windows
     _LIMITS: tuple[int, ...] = ()
 else:
-    _LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_NOFILE, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE)
+    _KNOWN = ("AS", "CORE", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")  # of these, no system has all
+    _LIMITS = tuple(getattr(resource, f"RLIMIT_{name}") for name in _KNOWN if hasattr(resource, f"RLIMIT_{name}"))
 
 
 class _Contained(threading.local):
@@ -41,7 +42,7 @@ _contained = _Contained()
 
 @contextlib.contextmanager
 def contained() -> Iterator[None]:
-    """Has an environment's calls to end the process raise SystemExit; puts folder, streams and signals back.
+    """Has an environment's calls to end the process raise SystemExit; puts limits, folder, streams and the like back.
 
     A copy of this process that an environment forked and let return ends here: it would do all the work a second time,
     into the same files. So does a process whose own pipes and sockets the environment has closed.
@@ -49,7 +50,7 @@ def contained() -> Iterator[None]:
     outer = _contained.pid
     pid = _contained.pid = os.getpid()
     try:
-        with _limits_kept(), _folder_kept(), _streams_kept(), _signals_kept():
+        with _limits_kept(), _umask_kept(), _folder_kept(), _streams_kept(), _signals_kept():
             yield
     finally:
         _contained.pid = outer
@@ -78,6 +79,16 @@ def _limits_kept() -> Iterator[None]:
         for what, limits in before.items():
             with contextlib.suppress(OSError, ValueError):  # what was lowered for good stays
                 resource.setrlimit(what, limits)
+
+
+@contextlib.contextmanager
+def _umask_kept() -> Iterator[None]:
+    before = os.umask(0o077)  # the only way to ask
+    os.umask(before)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextlib.contextmanager

@@ -3,10 +3,12 @@
 ``open_data_set("data")`` takes any fsspec URL. Names are Minari's and LeRobot's where they mean the same.
 """
 
+import operator
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from rlhfblender_core.dataset.layout import (
     MANIFESTS,
@@ -36,7 +38,9 @@ _BATCH = 64
 Condition = Callable[[Episode], bool]
 
 
-def open_data_set(data_root: str = "data", storage_options: Mapping[str, Any] | None = None) -> "DataSet":
+def open_data_set(
+    data_root: str | os.PathLike[str] = "data", storage_options: Mapping[str, Any] | None = None
+) -> "DataSet":
     """The episodes below a data root; nothing but names is read yet.
 
     Args:
@@ -240,7 +244,7 @@ class DataSet(Sequence[Episode]):
         """Pieces of episodes: see :func:`rlhfblender_core.reading.segments.cut_segments`."""
         from rlhfblender_core.reading.segments import cut_segments
 
-        return islice(cut_segments(self, length, seed), n)
+        return islice(cut_segments(self, length, seed), _how_many(n))
 
     def segment_pairs(
         self, length: int = 50, *, seed: int = 0, n: int | None = None
@@ -248,7 +252,7 @@ class DataSet(Sequence[Episode]):
         """Pairs of pieces of different episodes, to be compared: no piece is in two of them."""
         from rlhfblender_core.reading.segments import pair_segments
 
-        return islice(pair_segments(self, length, seed), n)
+        return islice(pair_segments(self, length, seed), _how_many(n))
 
     def torch(
         self, length: int = 50, *, stride: int | None = None, keys: Sequence[str] = ("obs", "actions", "rewards")
@@ -256,7 +260,14 @@ class DataSet(Sequence[Episode]):
         """A map-style data set of windows: see :class:`rlhfblender_core.reading.windows.Windows`."""
         from rlhfblender_core.reading.windows import Windows
 
-        return Windows(self, length, length if stride is None else stride, tuple(keys))
+        names = (keys,) if isinstance(keys, str) else tuple(keys)
+        return Windows(self, length, length if stride is None else stride, names)
+
+
+def _how_many(n: int | None) -> int | None:
+    if n is not None and (not isinstance(n, SupportsIndex) or operator.index(n) < 0):
+        raise InvalidParameterError(f"n says how many at most: a whole number from 0, or None for all, not {n!r}.")
+    return n
 
 
 class _Meets:

@@ -54,6 +54,10 @@ class RolloutAgent(Protocol):
         """Whether it can choose among allowed actions."""
 
     @property
+    def advice(self) -> str:
+        """What to do where it raises as it acts: a sentence."""
+
+    @property
     def env_kwargs(self) -> Mapping[str, Any]:
         """Keyword arguments of the environment that it was trained with."""
 
@@ -102,6 +106,7 @@ class RandomAgent:
     algorithm = None
     is_trained = False
     takes_masks = True
+    advice = "Check the environment's action space."
     distributions: tuple[str, ...] = ()
 
     @property
@@ -150,6 +155,7 @@ class CheckpointAgent:
     trust: bool = False
 
     is_trained = True
+    advice = "Check that it was trained on this environment."
     distributions = ("stable-baselines3", "sb3-contrib", "torch")
 
     @property

@@ -46,6 +46,7 @@ class EntryPointAgent:
     step = None
     is_trained = True
     takes_masks = False
+    advice = "Check its code against the environment's observations and actions; --verbose shows where it raised."
 
     @property
     def algorithm(self) -> str:

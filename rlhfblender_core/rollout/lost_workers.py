@@ -77,7 +77,7 @@ def _tried_elsewhere(workers: Workers, settings: RolloutSettings) -> Moments | N
     name = json.dumps([spec.to_json(), render])
     if name not in tried:
         tried[name] = None
-        with ThreadPoolExecutor(1) as thread, suppress(WorkerLostError):
+        with ThreadPoolExecutor(1) as thread, suppress(WorkerLostError, OSError):  # the system starts no more
             # A worker imports it meanwhile, which takes a second for some; what goes wrong is told when it is made.
             thread.submit(workers.run, check_kwargs, spec)
             tried[name] = workers.run_alone(tried_elsewhere, spec, render=render)

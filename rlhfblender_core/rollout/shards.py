@@ -250,6 +250,5 @@ def _act_once(agent: Agent, settings: RolloutSettings) -> None:
         agent.policy.act(observation)
     except (Exception, SystemExit) as error:
         raise CheckpointNotUsableError(
-            f"{settings.agent} can't act in {settings.environment.env_id}: {one_line(error)}. "
-            "Check that it was trained on this environment."
+            f"{settings.agent} can't act in {settings.environment.env_id}: {one_line(error)}. {settings.agent.advice}"
         ) from error

@@ -1,5 +1,6 @@
 """The data root: one fsspec file system and the folder in it below which everything lies."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -143,12 +144,13 @@ def has_password(url: str) -> bool:
         return False
 
 
-def open_data_root(url: str, options: Mapping[str, Any] | None = None) -> DataRoot:
+def open_data_root(url: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> DataRoot:
     """The data root of a URL, its protocol checked; nothing is written or read yet.
 
     Raises:
         StorageNotUsableError: the URL has no known or a server's protocol, holds a password, or its package is missing.
     """
+    url = os.fspath(url)
     if not url.strip():
         raise StorageNotUsableError("The data root is empty. Give a folder or a URL like s3://bucket/prefix.")
     if has_password(url):

@@ -25,7 +25,8 @@ _MAX_VERSION_BYTES = 1024
 #: What git-lfs's stand-in for a file asks for.
 POINTER_PROBLEM = "is a git-lfs pointer, not the file itself; run `git lfs pull` in its folder"
 _WAYS_OUT = {
-    FileKind.BARE_POLICY: "holds a policy alone, as policy.save() writes it; save the whole model, with model.save()",
+    FileKind.BARE_POLICY: "holds a policy alone, as policy.save() writes it, or another framework's; save the whole "
+    "model, with model.save(), or name a function that makes it act with --agent (docs/own_agents.md)",
     FileKind.BASELINES2: "is a model of Stable Baselines 2 (TensorFlow), which can't be loaded; train it again with "
     "Stable-Baselines3, whose hyperparameters have the same names",
 }

@@ -188,6 +188,8 @@ def _check_published(
     try:
         manifest = parse_manifest(content, path)
     except DataNotUsableError as error:
+        if not episode.has_row and not episode.kinds:  # nothing says that it ever was an episode's
+            return Findings((Problem(path, "is an unknown file: no manifest", Remedy.QUARANTINE, key),), files=1)
         newer = "newer than" in str(error)
         what = str(error) if newer else "is damaged"
         return Findings((Problem(path, what, Remedy.BY_HAND if newer else Remedy.REMAKE, key),), files=1)

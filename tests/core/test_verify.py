@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from rlhfblender_core.registry import open_existing_registry
 from rlhfblender_core.step_runner import LocalRunner
 from rlhfblender_core.storage import DataRoot, open_data_root
 from rlhfblender_core.verification.checks import Remedy
-from rlhfblender_core.verify import check_files, list_episodes
+from rlhfblender_core.verify import check_files, list_episodes, verify_all
 from rlhfblender_core.verify import survey as survey_all
 from tests.support.generating import KEY, generate, locations_of, request
 from tests.support.verifying import EPISODES, database, problems, repair, survey
@@ -107,6 +108,18 @@ def test_whatever_lies_in_a_files_place_is_named_and_repaired(root: DataRoot, sn
     assert problems(root, database(root)) == []
 
 
+def test_what_lies_among_manifests_and_is_none_is_not_removed(root: DataRoot) -> None:
+    notes = root.local_folder / "manifests/E/random/77.json"
+    notes.write_text('{"notes": "somebody\'s"}')
+    assert problems(root, database(root)) == ["manifests/E/random/77.json: is an unknown file: no manifest"]
+    repair(root, database(root))
+    assert notes.exists()
+    locations = locations_of(root, database(root))
+    assert not verify_all(None, LocalRunner(), locations, quarantine=True).left
+    (moved,) = root.local_folder.glob("quarantine/*/manifests/E/random/77.json")
+    assert "somebody" in moved.read_text()
+
+
 @pytest.fixture
 def as_nobody(data_set: Path) -> Iterator[DataRoot]:
     """A data set of a user without rights, in whose name this process does everything meanwhile."""
@@ -118,6 +131,10 @@ def as_nobody(data_set: Path) -> Iterator[DataRoot]:
         copied = open_data_root(str(Path(folder) / "data"))
         survey(copied, database(copied))
         for path in (Path(folder), *Path(folder).rglob("*")):
+            os.chown(path, 65534, 65534)
+        # Environments are tried out in processes that the fork server starts, which root's is: its socket is let in to.
+        socket = Path(forkserver._forkserver._forkserver_address)  # type: ignore[attr-defined]
+        for path in (socket, socket.parent):
             os.chown(path, 65534, 65534)
         os.seteuid(65534)
         try:

@@ -41,6 +41,16 @@ def test_a_registry_that_is_gone_is_a_problem_and_is_not_made_anew(models: Path,
     assert not file.exists()
 
 
+def test_a_training_that_has_just_begun_is_no_problem(models: Path, tmp_path: Path) -> None:
+    locations = locate(str(tmp_path / "data"), None)
+    followed(models, locations)
+    (study,) = find_experiments((), locations)
+    (models / "rl_model_128_steps.zip").rename(models / "training.json")
+    assert look_after(study, 1, 0, locations, nothing) == []
+    (models / "training.json").unlink()
+    assert [row.finding for row in look_after(study, 1, 0, locations, nothing)] == [Finding.UNUSABLE]
+
+
 @pytest.mark.soak
 def test_a_database_that_starts_again_is_waited_for(models: Path, tmp_path: Path, trained_cartpole: Path) -> None:
     with postgres_server() as server:

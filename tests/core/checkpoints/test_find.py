@@ -8,7 +8,12 @@ import pytest
 
 from rlhfblender_core.checkpoints import fetch_checkpoint, find_checkpoints, select_checkpoints
 from rlhfblender_core.checkpoints.naming import step_pattern
-from rlhfblender_core.errors import CheckpointNotUsableError, InvalidParameterError, StorageNotUsableError
+from rlhfblender_core.errors import (
+    CheckpointNotUsableError,
+    InvalidParameterError,
+    NoCheckpointYetError,
+    StorageNotUsableError,
+)
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -33,6 +38,16 @@ def test_zoo_folder_gives_steps_best_and_final(tmp_path):
         "evaluations.npz",
     )
     assert labels(tmp_path) == ["9000", "20000", "best", "final"]
+
+
+def test_a_training_that_has_just_begun_is_told_from_a_folder_without_checkpoints(tmp_path):
+    touch(tmp_path, "training.json", "CartPole-v1/config.yml", ".runs/ab12/model.zip")
+    with pytest.raises(NoCheckpointYetError, match="has written no checkpoint yet"):
+        labels(tmp_path)
+    (tmp_path / "training.json").unlink()
+    with pytest.raises(CheckpointNotUsableError, match=r"it holds CartPole-v1/\. Give") as refused:
+        labels(tmp_path)
+    assert not isinstance(refused.value, NoCheckpointYetError)
 
 
 @pytest.mark.parametrize("prefix", ["rl_model_", "ppo_cartpole_", "my-run_", ""])

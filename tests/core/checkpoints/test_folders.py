@@ -82,6 +82,23 @@ def test_one_of_several_is_labelled_as_in_its_folder(fill):
     assert labels(folder / "ppo_vec_10") == ["10"]
 
 
+@pytest.mark.parametrize(
+    "name", ["CartPole-v1__ppo__1__1700000000/ppo.cleanrl_model", "policy.pth", "last.ckpt", "model.safetensors"]
+)
+def test_weights_of_other_frameworks_are_told_how_they_act(name, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"weights")
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(CheckpointNotUsableError, match=r"another framework's agent.* --agent") as caught:
+            find_checkpoints(str(path), ENV)
+        assert "\n" not in str(caught.value)
+
+
+def test_extension_in_capitals_may_be_left_out(fill):
+    folder = fill("Model_100.ZIP")
+    assert find_checkpoints(str(folder / "Model_100"), ENV)[0].url == str(folder / "Model_100.ZIP")
+
+
 def test_missing_extension_is_added_and_a_near_name_suggested(fill):
     folder = fill("ppo_vec.zip")
     (found,) = find_checkpoints(str(folder / "ppo_vec"), ENV)

@@ -72,6 +72,11 @@ def found_in(path: object, **kwargs: object) -> dict[str, str]:
         (["seed_0/agent.zip", "seed_1/agent.zip"], ["seed_0-agent", "seed_1-agent"]),
         (["ppo_seed=3.zip", "ppo_seed=4.zip"], ["ppo_seed=3", "ppo_seed=4"]),
         (["PPO_1/agent.zip", "PPO_2/agent.zip"], ["PPO_1-agent", "PPO_2-agent"]),
+        (
+            ["ppo/CartPole-v1_1/CartPole-v1.zip", "ppo/CartPole-v1_2/CartPole-v1.zip"],
+            ["ppo-CartPole-v1_1-CartPole-v1", "ppo-CartPole-v1_2-CartPole-v1"],
+        ),
+        (["ppo/CartPole-v1_1000/m.zip", "ppo/CartPole-v1_2000/m.zip"], ["1000", "2000"]),
         (["run1/1000.zip", "run2/1000.zip"], ["run1-1000", "run2-1000"]),
         (["ppo_CartPole-v1_run_1.zip", "ppo_CartPole-v1_run_2.zip"], ["1", "2"]),
         (["gamma0.99.zip", "gamma0.995.zip"], ["gamma0.99", "gamma0.995"]),
@@ -84,6 +89,8 @@ def found_in(path: object, **kwargs: object) -> dict[str, str]:
         (["random.zip", "all.zip"], ["model all", "model random"]),
         (["CartPole-v1.zip", "last_model.zip"], ["final", "last_model"]),
         (["modèle.zip", "another#1.zip"], ["another-1", "modèle"]),
+        # The hub's cache has each file twice.
+        (["blobs/0123", "snapshots/abc/ppo-CartPole-v1.zip"], ["final"]),
         # What is a model is known by its content.
         (["agent.pkl", "best.pt", "100.pth"], ["100", "best", "final"]),
         (["A_100.ZIP", "A_200.ZIP"], ["100", "200"]),

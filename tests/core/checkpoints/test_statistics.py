@@ -49,7 +49,9 @@ def fetched(folder: Path, label: str = "final", **kwargs):
     return fetch_checkpoint(file, folder / "cache", **kwargs)
 
 
-@pytest.mark.parametrize("name", ["vec_normalize_stats.pkl", "norm.pkl", "final_env.pkl"])
+@pytest.mark.parametrize(
+    "name", ["vec_normalize_stats.pkl", "norm.pkl", "final_env.pkl", "VecNormalize.PKL", "stats.pickle", "vecnormalize"]
+)
 def test_only_statistics_are_used_whatever_their_name(folder, statistics, name):
     shutil.copy(statistics, folder / name)
     ref = fetched(folder)

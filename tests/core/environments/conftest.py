@@ -163,6 +163,12 @@ class VectorRewards(Counting):
         return observation, np.array([1.0, 2.0]), *rest
 
 
+class NoReward(Counting):
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, None, *rest
+
+
 class NoInfo(Counting):
     observation_space = spaces.Box(0, 1, (2,), np.float32)
 
@@ -173,6 +179,11 @@ class NoInfo(Counting):
 class NoSeed(Counting):
     def reset(self):
         return np.zeros(1, np.float32)
+
+
+class NoOptions(Counting):
+    def reset(self, seed=None):
+        return super().reset(seed=seed)
 
 
 class AssertsBarely(Counting):

@@ -53,7 +53,12 @@ def test_forms_of_keyword_arguments_begin_with_what_was_given() -> None:
     assert forms[1] == {"a": (1, (2,)), "b": {"c": 3}}
     assert len(forms) == 4
     assert tuple_forms({"a": 1}) == [{"a": 1}]
-    assert len(tuple_forms({"a": [[0]] * 9})) == 2
+    assert [form["a"] for form in tuple_forms({"a": [[0]] * 9})] == [
+        [[0]] * 9,
+        ((0,),) * 9,
+        ([0],) * 9,
+        [(0,)] * 9,
+    ]
 
 
 def test_a_constructor_that_insists_on_a_render_mode_gets_one_without_rendering(outside: Path) -> None:
@@ -74,8 +79,10 @@ def test_an_environment_that_returns_frames_is_rendered_whatever_it_declares(
         ("FourValues", ("step() returns four values", "migration_guide")),
         ("ThreeValues", ("3 values", "Correct its step()")),
         ("VectorRewards", ("2 numbers", "mo_gymnasium.wrappers.LinearReward", "--env-gym-entrypoint")),
+        ("NoReward", ("the reward None, which is no number",)),
         ("NoInfo", ("no info", "migration_guide")),
         ("NoSeed", ("no seed", "migration_guide")),
+        ("NoOptions", ("takes no options", "migration_guide")),
         ("NoStep", ("has no step()",)),
         ("AssertsBarely", ("AssertionError: assert self.length > 99 (outside_envs.py, line",)),
         ("SequenceObservations", ("Sequence", "TransformObservation")),

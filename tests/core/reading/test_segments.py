@@ -1,11 +1,14 @@
 import pickle
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rlhfblender_core.errors import InvalidParameterError
-from rlhfblender_core.reading.data_set import DataSet
+from rlhfblender_core.locations import locate
+from rlhfblender_core.reading.data_set import DataSet, open_data_set
 
 
 def test_segments_share_no_step_and_have_one_length(data: DataSet) -> None:
@@ -88,6 +91,24 @@ def test_what_can_t_be_cut_is_refused(data: DataSet) -> None:
     for length, stride in ((0, None), (5, 0), (5, -1)):
         with pytest.raises(InvalidParameterError, match="a stride of 1 or more"):
             data.torch(length, stride=stride)
+
+
+@pytest.mark.parametrize("n", [-1, 1.5, "3"])
+def test_how_many_is_a_number_from_0(data: DataSet, n: Any) -> None:
+    for cut in (data.segments, data.segment_pairs):
+        with pytest.raises(InvalidParameterError, match="n says how many at most"):
+            cut(length=2, n=n)
+    assert list(data.segments(length=2, n=0)) == []
+    assert len(list(data.segments(length=2, n=np.int64(1)))) == 1  # type: ignore[arg-type]
+
+
+def test_one_name_is_one_array(data: DataSet) -> None:
+    assert set(data.torch(length=2, keys="obs")[0]) == {"obs", "is_pad"}
+
+
+def test_a_data_root_may_be_a_path(data: DataSet) -> None:
+    assert open_data_set(Path(data.root.url)).keys == data.keys
+    assert locate(Path(data.root.url)) == locate(data.root.url)
 
 
 def test_a_data_set_without_episodes_has_no_pieces(data: DataSet) -> None:

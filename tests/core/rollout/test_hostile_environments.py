@@ -54,10 +54,12 @@ EXPECTED = {
     "error without text": "its message can't be read",
     "error with escapes": r"\x1b[2J",
     "endless error": "xxx…",
+    "error of an odd class": r"Lies\x1b[2J\n: lost",
     "error of bytes": "step 2: ValueError",
     "huge allocation": "step 2: ",
     "memory limit": "step 2: ",
     "no more files": "",
+    "small stacks": "",
     # What it leaves behind in the process.
     "fork": MADE,
     "fork that stays": MADE,
@@ -161,6 +163,14 @@ def test_workers_whose_environment_ignores_signals_end_all_the_same(staging: Pat
     started = time.monotonic()
     workers.close()
     assert time.monotonic() - started < 10
+
+
+def test_what_is_made_after_an_environment_changed_the_umask_can_be_read(workers: Workers, staging: Path) -> None:
+    made = roll_out_in_workers(workers, shard("changes umask"), staging)
+    assert [episode.manifest.episode for episode in made.episodes] == [0, 1]
+    files = [file for file in (staging / "random" / "1").rglob("*") if file.is_file()]
+    assert files
+    assert all(file.stat().st_mode & 0o400 for file in files)
 
 
 def test_a_real_interrupt_in_the_main_thread_stops_the_work(staging: Path) -> None:
