@@ -100,6 +100,8 @@ SUCCESSIONS = (
 
 _STICKY = "repeat_action_probability"
 _FRAME_SKIPS = ("frameskip", "frame_skip")
+#: What the Atari games show: a picture, or their memory to agents of ``Pong-ram-v4``.
+_SEEN = "obs_type"
 #: Arguments of wrappers that repeat actions, with their defaults.
 _SKIPPING = {
     "AtariWrapper": ("frame_skip", 4), "AtariPreprocessing": ("frame_skip", 4), "MaxAndSkipEnv": ("skip", 4),
@@ -108,7 +110,7 @@ _SKIPPING = {
 #: Wrappers that decide themselves how often an action sticks.
 _DECIDES_STICKINESS = ("AtariWrapper", "StickyActionEnv", "StickyAction")
 #: Atari's ids before ``ALE/…-v5``, some of which aren't registered any more. Source: the ALE's documentation.
-_OLD_ATARI = re.compile(r"[A-Za-z]+?(?:-ram)?(?P<kind>Deterministic|NoFrameskip)?-v(?P<version>[04])")
+_OLD_ATARI = re.compile(r"[A-Za-z]+?(?P<ram>-ram)?(?P<kind>Deterministic|NoFrameskip)?-v(?P<version>[04])")
 _OLD_ATARI_SKIPS: Mapping[str | None, Any] = {"Deterministic": 4, "NoFrameskip": 1, None: [2, 5]}
 _OLD_ATARI_STICKINESS = {"0": 0.25, "4": 0.0}
 
@@ -172,14 +174,15 @@ def _succession(old_id: str, new_id: str) -> Succession | None:
 
 def _of_frames(ref: CheckpointRef, registration: EnvSpec) -> tuple[dict[str, Any], str]:
     """How often the environment has to repeat actions by itself, where it does; and why."""
-    own = {key: registration.kwargs[key] for key in (*_FRAME_SKIPS, _STICKY) if key in registration.kwargs}
+    keys = (*_FRAME_SKIPS, _STICKY, _SEEN)
+    own = {key: _plain(registration.kwargs[key]) for key in keys if key in registration.kwargs}
     skip = next((key for key in _FRAME_SKIPS if key in own), None)
     if skip is None or registration.id == ref.origin.settings:
         return {}, ""
     for old in ref.origin.ids:
         known = _known_frames(old, registration)
         if known is not None:
-            wanted = {key: value for key, value in known.items() if key in own and value != _plain(own[key])}
+            wanted = {key: value for key, value in known.items() if value != own.get(key)}
             return wanted, f"as in {old}, where the agent was trained"
     name = next((wrapper.name for wrapper in ref.settings.wrappers if _skips(wrapper)), None)
     if name is None:
@@ -198,7 +201,8 @@ def _known_frames(old: str, registration: EnvSpec) -> dict[str, Any] | None:
     match = _OLD_ATARI.fullmatch(old)
     if other is not None or match is None or _STICKY not in registration.kwargs:
         return None
-    return {"frameskip": _OLD_ATARI_SKIPS[match["kind"]], _STICKY: _OLD_ATARI_STICKINESS[match["version"]]}
+    frames = {"frameskip": _OLD_ATARI_SKIPS[match["kind"]], _STICKY: _OLD_ATARI_STICKINESS[match["version"]]}
+    return {**frames, _SEEN: "ram"} if match["ram"] else frames
 
 
 def _plain(value: object) -> Any:

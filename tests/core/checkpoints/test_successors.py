@@ -158,6 +158,8 @@ def test_frames_are_not_skipped_twice(agent, pong, wrappers, expected):
         ("PongNoFrameskip-v0", {"frameskip": 1}),
         ("Pong-v4", {"frameskip": [2, 5], "repeat_action_probability": 0.0}),
         ("PongDeterministic-v4", {"repeat_action_probability": 0.0}),
+        ("Pong-ram-v4", {"frameskip": [2, 5], "repeat_action_probability": 0.0, "obs_type": "ram"}),
+        ("Pong-ramDeterministic-v0", {"obs_type": "ram"}),
         ("ALE/Pong-v5", {}),
     ],
 )
