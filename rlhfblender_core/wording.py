@@ -19,3 +19,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"Did you mean {close[0]!r}?"
     shown = ", ".join(names[:_MOST_SHOWN]) + (", …" if len(names) > _MOST_SHOWN else "")
     return f"There are: {shown or 'none'}."
+
+
+def in_markdown(text: str) -> str:
+    """Text of others as Markdown shows it: no markup, no picture from elsewhere, one line."""
+    kept = "".join(f"\\{character}" if character in "\\`*_{}[]<>#|" else character for character in text)
+    return " ".join(kept.split())

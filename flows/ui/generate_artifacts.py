@@ -32,6 +32,7 @@ from rlhfblender_core.registry import open_registry
 from rlhfblender_core.report.charts import CheckpointReturn, draw_contact_sheet, draw_returns
 from rlhfblender_core.report.summary import Report
 from rlhfblender_core.storage import LARGE_BYTES, DataRoot, read_many
+from rlhfblender_core.wording import in_markdown
 from rlhfblender_core.workers.progress import read_progress
 
 #: The server gets no more than one update of a run's progress a second.
@@ -137,11 +138,11 @@ def overview(plan: GenerationPlan, experiment: str, report: Report, locations: L
         else None
     )
     project = plan.experiment.project if plan.experiment else ""
-    parts = [f"## {experiment}", f"Environment `{plan.environment.env_id}` · project `{project}`"]
+    parts = [f"## {experiment}", f"Environment `{plan.environment.env_id}` · project {in_markdown(project)}"]
     parts += [f"![Return per checkpoint]({_data_url(plot, 'png')})"] if plot else []
     parts += [f"### Episodes\n\n![Thumbnails]({_data_url(sheet, 'jpeg')})"] if sheet else []
     parts.append("### Files\n\n" + "\n".join(_files(root, experiment, labels)))
-    parts.append("\n\n".join((*notes(report), *next_steps(report))))
+    parts.append("\n\n".join(map(in_markdown, (*notes(report), *next_steps(report)))))
     return "\n\n".join(parts) + "\n"
 
 

@@ -11,6 +11,7 @@ from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.export.columns import EpisodeColumns
 from rlhfblender_core.export.data_sets import Build, DataSetJob
 from rlhfblender_core.export.statistics import FeatureStatistics, Statistics, merged, statistics_of
+from rlhfblender_core.wording import in_markdown
 
 #: Features that the card has room for.
 _MOST_FEATURES = 40
@@ -62,7 +63,7 @@ def card_text(card: Card, statistics: FeatureStatistics, loading: str, settings:
     return "\n".join(
         [
             *("---", f"pretty_name: {json.dumps(title)}", "tags:", *(f"- {tag}" for tag in card.tags)),
-            *(*settings.splitlines(), "---", "", f"# {plain(title)}", "", *_figures(card), ""),
+            *(*settings.splitlines(), "---", "", f"# {in_markdown(title)}", "", *_figures(card), ""),
             *("## Loading", "", loading.replace("{place}", card.job.path).rstrip(), ""),
             *("## Features", "", *_feature_table(statistics.results()), ""),
         ]
@@ -83,7 +84,7 @@ def _figures(card: Card) -> list[str]:
         "uncertainty": card.example.uncertainty_kind,
         "versions": ", ".join(f"{name} {version}" for name, version in card.example.versions.items()) or "not known",
     }
-    return ["| | |", "|---|---|", *(f"| {name} | {plain(str(value))} |" for name, value in rows.items())]
+    return ["| | |", "|---|---|", *(f"| {name} | {in_markdown(str(value))} |" for name, value in rows.items())]
 
 
 def mean_and_range(found: Statistics) -> str:
@@ -95,7 +96,7 @@ def mean_and_range(found: Statistics) -> str:
 
 def _feature_table(features: Mapping[str, Statistics]) -> list[str]:
     rows = [
-        f"| {plain(name)} | {list(found.mean.shape)} | {_range(found)} |"
+        f"| {in_markdown(name)} | {list(found.mean.shape)} | {_range(found)} |"
         for name, found in list(features.items())[:_MOST_FEATURES]
     ]
     return ["| feature | shape | minimum, mean, maximum over all elements |", "|---|---|---|", *rows]
@@ -104,9 +105,3 @@ def _feature_table(features: Mapping[str, Statistics]) -> list[str]:
 def _range(found: Statistics) -> str:
     numbers = (found.minimum.min(), found.mean.mean(), found.maximum.max())
     return ", ".join(f"{float(number):.4g}" for number in numbers)
-
-
-def plain(text: str) -> str:
-    """Text of others as Markdown shows it: no markup, one line."""
-    kept = "".join(f"\\{character}" if character in "\\`*_{}[]<>#|" else character for character in text)
-    return " ".join(kept.split())

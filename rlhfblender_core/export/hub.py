@@ -20,13 +20,14 @@ from rlhfblender_core.dataset.gif import write_gif
 from rlhfblender_core.dataset.selection import EpisodeSelection
 from rlhfblender_core.environments.describe import DEFAULT_FPS
 from rlhfblender_core.errors import InvalidParameterError, StorageNotUsableError, StorageUnavailableError, one_line
-from rlhfblender_core.export.card import mean_and_range, plain
+from rlhfblender_core.export.card import mean_and_range
 from rlhfblender_core.export.index import staging_folder
 from rlhfblender_core.export.request import CheckpointExport
 from rlhfblender_core.export.source import CheckpointSource, complete_episodes
 from rlhfblender_core.export.statistics import statistics_of
 from rlhfblender_core.reading.episode import Episode
 from rlhfblender_core.storage import DataRoot
+from rlhfblender_core.wording import in_markdown
 
 _URL = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)/?")
 _CARD, _CLIP = "README.md", "episode.gif"
@@ -217,7 +218,8 @@ def _card(
 ) -> str:
     title = repo.partition("/")[2]
     rows = (
-        f"| {plain(each.report.key.experiment)} | {plain(each.report.key.checkpoint)} | {each.returns.count:,} | "
+        f"| {in_markdown(each.report.key.experiment)} | {in_markdown(each.report.key.checkpoint)} | "
+        f"{each.returns.count:,} | "
         f"{round(float(each.lengths.mean[()]) * each.lengths.count):,} | {mean_and_range(each.returns)} | "
         f"{mean_and_range(each.lengths)} |"
         for each in figures
@@ -235,7 +237,7 @@ def _card(
     return "\n".join(
         [
             *("---", f"pretty_name: {json.dumps(title)}", "tags:", *(f"- {tag}" for tag in tags)),
-            *(*settings.splitlines(), "---", "", f"# {plain(title)}", ""),
+            *(*settings.splitlines(), "---", "", f"# {in_markdown(title)}", ""),
             *(("![The first episode](episode.gif)", "") if clip else ()),
             *(
                 "| experiment | checkpoint | episodes | steps | return | length |",

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from prefect import flow
 
 from flows.generate import generate
 from flows.ui.generate_artifacts import artifact_key
+from flows.ui.watch_artifacts import show_watch_report
+from rlhfblender_core.watch import Finding, WatchRow
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -81,3 +84,13 @@ def test_a_refused_run_has_its_reason_as_state_and_no_artifacts(data_root: Path)
 @pytest.mark.parametrize("name", ["a", "A b_c", "ALE-Pong-v5", "日本"])
 def test_artifact_keys_are_what_prefect_accepts(name: str) -> None:
     assert re.fullmatch(r"results(-[a-z0-9]+)*", artifact_key("results", name))
+
+
+def test_words_of_others_are_no_markup() -> None:
+    @flow
+    def look() -> None:
+        reason = "![x](https://example.org/p.png) <img src=y> | and `more`"
+        show_watch_report("e", "data", [WatchRow("e", "100", Finding.UNUSABLE, reason)])
+
+    shown = artifacts_of(look(return_state=True).state_details.flow_run_id)["markdown"].data
+    assert r"| !\[x\](https://example.org/p.png) \<img src=y\> \| and \`more\` |" in shown
