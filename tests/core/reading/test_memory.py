@@ -52,5 +52,5 @@ def test_memory_is_flat(clones: dict[int, str], use: str) -> None:
         return most
 
     few, many = map(peak, SIZES)
-    # A listing's names, and where the pieces are: some hundred bytes for an episode.
-    assert many < few + (SIZES[1] - SIZES[0]) * 800, (few, many)
+    # A listing's names, where the pieces are, what a condition asks for: some hundred bytes for an episode.
+    assert many < few + (SIZES[1] - SIZES[0]) * 1000, (few, many)
