@@ -83,12 +83,21 @@ def _limits_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _umask_kept() -> Iterator[None]:
-    before = os.umask(0o077)  # the only way to ask
-    os.umask(before)
+    before = _umask()
     try:
         yield
     finally:
         os.umask(before)
+
+
+def _umask() -> int:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1], 8) for line in lines if line.startswith("Umask:"))
+    except (OSError, StopIteration):  # elsewhere there is no asking without setting, which other threads may notice
+        before = os.umask(0o022)
+        os.umask(before)
+        return before
 
 
 @contextlib.contextmanager

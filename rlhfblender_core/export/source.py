@@ -4,15 +4,12 @@ Manifests are read one block at a time. A manifest that was exported before was 
 """
 
 import hashlib
-import os
-import stat
 from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.dataset.layout import (
@@ -28,7 +25,7 @@ from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
 from rlhfblender_core.dataset.publish import episode_record
 from rlhfblender_core.dataset.published import list_numbers
 from rlhfblender_core.dataset.selection import EVERYTHING, EpisodeSelection
-from rlhfblender_core.storage import NOWHERE, DataRoot, list_names, read_many
+from rlhfblender_core.storage import DataRoot, list_names, read_many, size_of
 from rlhfblender_core.untrusted.json_values import parse_json
 from rlhfblender_core.untrusted.limits import MAX_MANIFEST_BYTES
 
@@ -157,14 +154,3 @@ def complete_episodes(source: CheckpointSource, left_out: "Counter[str]") -> Ite
                 yield episode
             else:
                 left_out[DAMAGED] += 1
-
-
-def size_of(file: Path) -> int | None:
-    """Bytes of a local file; None where there is none."""
-    try:
-        status = os.stat(file)  # noqa: PTH116 (asked a million times; half the time of Path's)
-    except OSError as error:
-        if error.errno not in NOWHERE:
-            raise
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None

@@ -1,7 +1,8 @@
 """Engines that all openings of a registry in this process share.
 
 To an engine belong the statements that SQLAlchemy has compiled: with one for each opening they were compiled again at
-each, a third of what a shard cost the registry. Connections are closed when nobody has the registry open any more.
+each, about a quarter of what a shard cost the registry. Connections are closed when nobody has the registry open any
+more.
 """
 
 import os

@@ -4,21 +4,13 @@ A pool tells only that one of its workers died, and all of its unfinished work i
 such a shard is made again in a process of its own: one that dies there died of this episode.
 """
 
-import json
-import multiprocessing
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 from rlhfblender_core.dataset.episode_writer import discard_staged
 from rlhfblender_core.dataset.staged import StagedShard
-from rlhfblender_core.environments.make import check_kwargs
 from rlhfblender_core.errors import WorkerLostError
-from rlhfblender_core.rollout.settings import RolloutSettings
-from rlhfblender_core.rollout.shards import Shard, check_agent, episode_folder, roll_out_shard
-from rlhfblender_core.rollout.trial import Moments, tried_elsewhere
+from rlhfblender_core.rollout.shards import Shard, episode_folder, roll_out_shard
 from rlhfblender_core.workers.pool import Workers
 
 #: In a process of its own. The first death may have been the system's doing, for want of memory.
@@ -40,48 +32,6 @@ def roll_out_in_workers(workers: Workers, shard: Shard, staging: Path) -> Staged
         return workers.run(roll_out_shard, shard, staging)
     except WorkerLostError:
         return _one_by_one(workers, shard, staging)
-
-
-def check_in_workers(workers: Workers, settings: RolloutSettings) -> RolloutSettings:
-    """Loads what the settings name in a worker and lets it act once; an environment that ends its process passes.
-
-    Which of its episodes do that is told by each of them.
-
-    Returns:
-        The settings, and whether their environment is reproducible.
-
-    Raises:
-        RequestError: the environment or the checkpoint can't be used, or they don't fit together.
-    """
-    elsewhere = None
-    if settings.reproducible is None:
-        elsewhere = _tried_elsewhere(workers, settings)
-    try:
-        return workers.run(check_agent, settings, elsewhere)
-    except WorkerLostError:
-        with suppress(WorkerLostError):
-            return workers.run_alone(check_agent, settings, elsewhere)
-    return settings
-
-
-#: What environments gave when they were tried out elsewhere, for all checkpoints of a run.
-_tried: WeakKeyDictionary[Workers, dict[str, Moments | None]] = WeakKeyDictionary()
-
-
-def _tried_elsewhere(workers: Workers, settings: RolloutSettings) -> Moments | None:
-    """What the environment gives in a process of its own; None where it fails there, or none can be started."""
-    if multiprocessing.current_process().daemon:  # Dask's: such processes may start no others
-        return None
-    spec, render = settings.environment, settings.options.render
-    tried = _tried.setdefault(workers, {})
-    name = json.dumps([spec.to_json(), render])
-    if name not in tried:
-        tried[name] = None
-        with ThreadPoolExecutor(1) as thread, suppress(WorkerLostError, OSError):  # the system starts no more
-            # A worker imports it meanwhile, which takes a second for some; what goes wrong is told when it is made.
-            thread.submit(workers.run, check_kwargs, spec)
-            tried[name] = workers.run_alone(tried_elsewhere, spec, render=render)
-    return tried[name]
 
 
 def _one_by_one(workers: Workers, shard: Shard, staging: Path) -> StagedShard:

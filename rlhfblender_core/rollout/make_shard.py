@@ -11,7 +11,8 @@ from rlhfblender_core.dataset.staged import StagedShard
 from rlhfblender_core.errors import EpisodesFailedError, OutOfReachError, RLHFBlenderError, TransientError, one_line
 from rlhfblender_core.locations import Locations
 from rlhfblender_core.registry import Claimed, open_registry
-from rlhfblender_core.rollout.lost_workers import check_in_workers, roll_out_in_workers
+from rlhfblender_core.rollout.check_in_workers import check_in_workers
+from rlhfblender_core.rollout.lost_workers import roll_out_in_workers
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard, Shard
 from rlhfblender_core.runs.claims import RunClaims

@@ -22,7 +22,6 @@ from rlhfblender_core.storage.files import (
 )
 from rlhfblender_core.storage.reading import (
     LARGE_BYTES,
-    NOWHERE,
     Entries,
     check_writable,
     each_listed,
@@ -34,6 +33,7 @@ from rlhfblender_core.storage.reading import (
     read_bytes,
     read_each,
     read_many,
+    size_of,
     sizes_of,
 )
 from rlhfblender_core.storage.root import (
@@ -47,7 +47,6 @@ from rlhfblender_core.storage.root import (
 
 __all__ = [
     "LARGE_BYTES",
-    "NOWHERE",
     "DataRoot",
     "Entries",
     "cause_of",
@@ -76,6 +75,7 @@ __all__ = [
     "read_many",
     "remove_files",
     "remove_tree",
+    "size_of",
     "sizes_of",
     "storage_errors",
     "storage_options_for",

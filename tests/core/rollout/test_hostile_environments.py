@@ -10,7 +10,8 @@ import pytest
 from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.environments import EnvironmentSpec
 from rlhfblender_core.rollout.agents import RandomAgent
-from rlhfblender_core.rollout.lost_workers import check_in_workers, roll_out_in_workers
+from rlhfblender_core.rollout.check_in_workers import check_in_workers
+from rlhfblender_core.rollout.lost_workers import roll_out_in_workers
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.seeding import episode_seed
 from rlhfblender_core.rollout.settings import RolloutSettings

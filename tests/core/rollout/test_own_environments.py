@@ -11,7 +11,7 @@ from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.environments import EnvironmentSpec
 from rlhfblender_core.rollout.agents import RandomAgent
-from rlhfblender_core.rollout.lost_workers import check_in_workers
+from rlhfblender_core.rollout.check_in_workers import check_in_workers
 from rlhfblender_core.rollout.manifest import UNREPRODUCIBLE
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
