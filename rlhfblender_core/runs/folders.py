@@ -128,11 +128,16 @@ def _make_below(base: Path, folder: Path) -> None:
 def remove_unfinished(root: DataRoot) -> None:
     """Removes the folders of this machine's dead runs. What they had published by halves is known by their claims.
 
+    Those in the machine's temporary folder, too: a run that had made everything when it was killed may leave one, and
+    the next one, which finds nothing to do, makes none there and so would never look.
+
     Raises:
         StorageNotUsableError, StorageUnavailableError: see :mod:`rlhfblender_core.storage`.
     """
     with storage_errors(root):
         remove_dead_runs(runs_folder(root))
+    with contextlib.suppress(OSError):
+        remove_dead_runs(machine_folder())
 
 
 def is_any_alive(root: DataRoot) -> bool:

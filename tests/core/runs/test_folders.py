@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import rlhfblender_core
 from rlhfblender_core.dataset.layout import RUNS
 from rlhfblender_core.runs.folders import is_alive, machine_folder, open_run, open_scratch, remove_dead_runs
 from rlhfblender_core.storage import open_data_root
@@ -145,3 +146,18 @@ def test_what_no_run_has_made_is_not_removed_behind_a_link(tmp_path: Path) -> No
     with open_run(open_data_root(str(root))):
         assert list(home.glob("work")) == [home / "work"]
     assert list(home.iterdir()) == [home / "work"]
+
+
+def test_what_a_killed_run_left_on_the_machine_goes_with_the_next_though_that_finds_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "machine"))
+    asked = {"env": "CartPole-v1", "random": True, "num_episodes": 1, "no_render": True, "workers": 0}
+    rlhfblender_core.generate(**asked, data_root=str(tmp_path / "data"))
+    left = machine_folder() / OTHERS
+    left.mkdir(parents=True)
+    (left / "lock").touch()
+    report = rlhfblender_core.generate(**asked, data_root=str(tmp_path / "data")).report
+    assert report is not None
+    assert report.made == 0
+    assert not left.exists()
