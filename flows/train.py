@@ -21,7 +21,7 @@ from pydantic import Field
 
 import tasks.export  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import end_as, make_parser, run_flow
-from flows.cli.next_commands import flags_of
+from flows.cli.next_commands import as_typed
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import (
@@ -169,8 +169,7 @@ def main() -> int:
     )
     arguments["env_kwargs"] = parse_env_kwargs(arguments["env_kwargs"] or [])
     arguments["hyperparameters"] = parse_env_kwargs(arguments["hyperparameters"] or [], "--hyperparameters")
-    where = flags_of(data_root=arguments["data_root"], database_url=arguments["database_url"])
-    display = TerminalDisplay(where)
+    display = TerminalDisplay()
     current_display.set(display)
     locations = resolve_locations(arguments["data_root"], arguments["database_url"])
     plan = plan_training(training_request_from_flags(arguments), locations, arguments["workers"])
@@ -179,7 +178,7 @@ def main() -> int:
     print(f"{plan.note}.")
     state = run_flow(train, **arguments)
     if display.has_shown:
-        print(state.message)
+        print(as_typed(state.message or ""))
     return end_as(state, is_told=display.has_shown)
 
 

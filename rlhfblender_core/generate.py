@@ -76,7 +76,7 @@ def carry_out(work: GenerationWork, steps: Steps) -> Report:
     """
     plan = work.plan
     remove_unfinished(steps.locations.open_root())
-    where = steps.locations.open_root().display_url("").rstrip("/")
+    where = steps.locations.open_root().display_url()
     if plan.experiment is None or not work.checkpoints:
         _register(work, steps)
         return Report(plan.experiment.name if plan.experiment else None, where)

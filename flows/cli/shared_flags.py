@@ -4,9 +4,22 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from flows.cli.next_commands import note_flag
+from flows.cli.secret_parameters import Noted
+from rlhfblender_core.credentials import without_credentials
 from rlhfblender_core.registry import DEFAULT_PROJECT
 
-DataRoot = Annotated[str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")]
+
+def _keep(data_root: str) -> str:
+    note_flag("--data-root", without_credentials(data_root))
+    return data_root
+
+
+DataRoot = Annotated[
+    str | None,
+    Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)"),
+    Noted(_keep),
+]
 RegisteredEnv = Annotated[
     str | None, Field(description="Gymnasium id, e.g. CartPole-v1; left out with a registered experiment")
 ]

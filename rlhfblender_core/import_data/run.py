@@ -207,7 +207,7 @@ def import_all(request: ImportRequest | MergeRequest, runner: StepRunner, locati
 
 
 def _shown(locations: Locations) -> str:
-    return locations.open_root().display_url("").rstrip("/")
+    return locations.open_root().display_url()
 
 
 def _merge_all(

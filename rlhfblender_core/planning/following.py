@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Any
 
 from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints
@@ -38,7 +39,8 @@ def begin_following(
     """
     if experiment.kind != "trained" or experiment.model_path is None:
         raise InvalidParameterError(
-            f"Experiment {experiment.name!r} has no model folder to follow. Give it to generate.py with --model-path."
+            f"Experiment {experiment.name!r} has no model folder to follow. Give it: "
+            f"`python flows/generate.py --exp {quote(experiment.name)} --model-path …`."
         )
     registered = registry.list_checkpoints(experiment.name) if registry else []
     steps = [*chosen, *(record.step for record in registered if record.label != RANDOM)]

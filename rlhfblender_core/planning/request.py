@@ -11,12 +11,12 @@ from typing import Any
 from fsspec.utils import get_protocol
 
 from rlhfblender_core.checkpoints.select import parse_wanted
+from rlhfblender_core.credentials import has_credentials
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.names import checked_name, path_segment
 from rlhfblender_core.registry import DEFAULT_PROJECT
 from rlhfblender_core.rollout.code_identity import with_absolute_paths
 from rlhfblender_core.rollout.options import RolloutOptions, check_at_least
-from rlhfblender_core.storage import has_password
 from rlhfblender_core.wording import did_you_mean
 
 #: As given with ``--checkpoints``: the latest; a random baseline.
@@ -102,11 +102,11 @@ def registrable_path(path: str, flag: str) -> str:
     """A local path as an absolute one, a URL as it is: what the registry keeps is found from anywhere.
 
     Raises:
-        InvalidParameterError: a URL with a password in it.
+        InvalidParameterError: a URL with a password or a token in it.
     """
-    if has_password(path):
+    if has_credentials(path):
         raise InvalidParameterError(
-            f"The {flag} holds a password, which would be registered and shown. Put it into "
+            f"The {flag} holds a password or a token, which would be registered and shown. Put it into "
             "RLHFBLENDER_STORAGE_OPTIONS."
         )
     if get_protocol(path) in ("file", "local"):

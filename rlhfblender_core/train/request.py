@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from shlex import quote
 from typing import Any
 
 from rlhfblender_core.checkpoints.algorithms import Algorithm, parse_algorithm
@@ -131,7 +132,10 @@ class TrainingPlan:
         """Asks for the episodes of checkpoints, with which the baseline stays level."""
         wanted = self.request.generation
         return replace(
-            wanted, model_path=self.job.folder.url, register_only=False, checkpoints=[RANDOM_BASELINE, *steps]
+            wanted,
+            model_path=self.job.folder.url,
+            register_only=False,
+            checkpoints=[RANDOM_BASELINE, *steps],
         )
 
 
@@ -159,7 +163,8 @@ def plan_training(request: TrainingRequest, locations: Locations, workers: int |
     if begun is None and (models := foreign_models(folder)):
         raise InvalidParameterError(
             f"{folder.display_url(models[0])} is there, and no training.json that tells how to go on from it. Train "
-            "under another --exp or --model-path, or give the folder to generate.py."
+            "under another --exp or --model-path, or make episodes of it: `python flows/generate.py "
+            f"--env {quote(work.plan.environment.env_id)} --model-path {quote(folder.display_url())}`."
         )
     job, note = _job(request, work.plan, begun, folder, workers)
     if begun is not None:

@@ -129,7 +129,7 @@ def carry_out_training(plan: TrainingPlan, steps: TrainingSteps) -> TrainingRepo
             if plan.request.export_to and wants_episodes:
                 whole = steps.export(plan.request.export_to, plan.job.experiment).is_whole
     final = replace(report, checkpoints=tuple(rows.values()))
-    return TrainingReport(final, plan.job.folder.display_url(""), tuple(checkpoint_steps(plan.job.folder)), whole)
+    return TrainingReport(final, f"{plan.job.folder.display_url()}/", tuple(checkpoint_steps(plan.job.folder)), whole)
 
 
 def _joined(before: CheckpointReport | None, now: CheckpointReport) -> CheckpointReport:
