@@ -76,7 +76,7 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
         str | None,
         Field(description="experiment; default <env>_random_experiment or <env>_trained_experiment"),
     ] = None,
-    num_episodes: NumEpisodes = 10,
+    num_episodes: NumEpisodes = None,
     random: Annotated[bool, Field(description="a random agent")] = False,
     model_path: Annotated[
         str | None, Field(description="folder of checkpoints (local or any fsspec URL), or one .zip")

@@ -86,7 +86,7 @@ def train(  # noqa: PLR0913 (flat parameters make a deployment's form and `--par
     checkpoint_every: Annotated[
         int | None, Field(ge=1, description="steps between checkpoints (default a fifth of all)")
     ] = None,
-    num_episodes: NumEpisodes = 10,
+    num_episodes: NumEpisodes = None,
     hyperparameters: Annotated[
         dict[str, Any],
         Field(description="RL Zoo's names, over those of the file, e.g. learning_rate:lin_0.001 normalize:True"),

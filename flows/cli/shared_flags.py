@@ -24,7 +24,10 @@ RegisteredEnv = Annotated[
     str | None, Field(description="Gymnasium id, e.g. CartPole-v1; left out with a registered experiment")
 ]
 Project = Annotated[str, Field(description=f"project (default {DEFAULT_PROJECT})")]
-NumEpisodes = Annotated[int, Field(ge=1, description="episodes per checkpoint (default 10)")]
+NumEpisodes = Annotated[
+    int | None,
+    Field(ge=1, description="episodes per checkpoint (default as many as the experiment has, 10 of a new one)"),
+]
 
 EnvGymEntrypoint = Annotated[
     str | None, Field(description="module:Class of a custom environment, registered as that id")

@@ -21,7 +21,7 @@ def begin_following(
     options: Mapping[str, Any] | None,
     *,
     chosen: Sequence[int | None] = (),
-    num_episodes: int = DEFAULT_EPISODES,
+    num_episodes: int | None = None,
     has_baseline: bool = False,
 ) -> Following:
     """From where on the experiment is followed: what is newer than the checkpoints that were chosen.
@@ -31,7 +31,7 @@ def begin_following(
         registry: None where there is none yet.
         options: for fsspec, to reach the model folder.
         chosen: steps of the checkpoints that are chosen now, None where unknown; those registered count as well.
-        num_episodes: per checkpoint, unless the experiment has more of one.
+        num_episodes: per checkpoint, unless the experiment has more of one; None for as many as it has.
         has_baseline: whether a random baseline is asked for.
 
     Raises:
@@ -48,7 +48,8 @@ def begin_following(
         with contextlib.suppress(CheckpointNotUsableError):  # there is nothing, yet
             steps += [file.step for file in _files(experiment, options)]
     after = max((step for step in steps if step is not None), default=-1)
-    return Following(after=after, since=datetime.now(UTC), num_episodes=num_episodes, has_baseline=has_baseline)
+    wanted = num_episodes or episodes_wanted(experiment, registry)
+    return Following(after=after, since=datetime.now(UTC), num_episodes=wanted, has_baseline=has_baseline)
 
 
 def _files(experiment: ExperimentRecord, options: Mapping[str, Any] | None) -> tuple[CheckpointFile, ...]:
@@ -63,7 +64,13 @@ def is_followed(file: CheckpointFile, following: Following, options: Mapping[str
     return modified_at(file.url, options) > following.since
 
 
-def episodes_wanted(experiment: str, following: Following, registry: Registry | None) -> int:
-    """Episodes per checkpoint: as many as the experiment has of the one that has most, or was followed with."""
-    summaries = registry.summarise(experiment) if registry else []
-    return max([following.num_episodes, *(summary.episodes for summary in summaries)])
+def episodes_wanted(experiment: ExperimentRecord | None, registry: Registry | None) -> int:
+    """Episodes per checkpoint where nobody says how many: as many as the experiment was asked for, or has.
+
+    Checkpoints with equally many are what is compared. Of a new experiment :data:`DEFAULT_EPISODES`.
+    """
+    if experiment is None:
+        return DEFAULT_EPISODES
+    counts = [experiment.num_episodes or 0, experiment.following.num_episodes if experiment.following else 0]
+    counts += [summary.episodes for summary in registry.summarise(experiment.name)] if registry else []
+    return max(counts) or DEFAULT_EPISODES

@@ -28,6 +28,8 @@ class GenerationRequest:
     """What a user asks for; named like the flags. None means "as registered, else the default".
 
     Attributes:
+        num_episodes: per checkpoint; None for as many as the experiment has, see
+            :func:`~rlhfblender_core.planning.following.episodes_wanted`.
         options: those of :class:`~rlhfblender_core.rollout.options.RolloutOptions` that are asked for, by name.
         follow: checkpoints that appear in the model folder later get episodes, too.
         default_max_steps_per_episode: of an experiment that isn't registered yet, where the options don't say. A
@@ -39,7 +41,7 @@ class GenerationRequest:
 
     env: str | None = None
     exp: str | None = None
-    num_episodes: int = 10
+    num_episodes: int | None = None
     random: bool = False
     model_path: str | None = None
     checkpoints: Sequence[int | str] = (LATEST,)

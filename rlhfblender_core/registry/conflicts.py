@@ -127,6 +127,8 @@ def experiment_changes(
     changes = {name: value for name, value in given.items() if _as_json(value) != _as_json(getattr(registered, name))}
     if wanted.following and registered.following is None:  # one that is followed goes on from where it is
         changes["following"] = wanted.following.to_json()
+    if (wanted.num_episodes or 0) > (registered.num_episodes or 0):
+        changes["num_episodes"] = wanted.num_episodes
     return changes
 
 

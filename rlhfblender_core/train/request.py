@@ -136,6 +136,7 @@ class TrainingPlan:
             model_path=self.job.folder.url,
             register_only=False,
             checkpoints=[RANDOM_BASELINE, *steps],
+            num_episodes=self.work.plan.num_episodes,  # of the baseline some may have failed
         )
 
 
