@@ -6,6 +6,7 @@ What an error *is* decides what happens to it, and it is decided here, once::
     ├── RequestError              the user's: one line, exit code 2, never retried
     │   ├── InvalidNameError          a name that can't become a path segment
     │   ├── InvalidParameterError     a flag or parameter with a wrong value
+    │   │   └── WrongTypeError            an argument of another type than the parameter's, in Python
     │   ├── EnvironmentNotUsableError unknown id, missing package, bad entry point, bad kwargs, no rendering
     │   │   └── EnvironmentNotTrustedError  made with what only a registry or a manifest names
     │   ├── CheckpointNotUsableError  missing, damaged, unknown algorithm, refused content
@@ -56,6 +57,10 @@ class InvalidNameError(RequestError):
 
 class InvalidParameterError(RequestError):
     """A parameter has a value it can't have."""
+
+
+class WrongTypeError(InvalidParameterError, TypeError):
+    """An argument is of another type than its parameter."""
 
 
 class EnvironmentNotUsableError(RequestError):

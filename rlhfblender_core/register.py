@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rlhfblender_core.argument_types import check_arguments, check_fields
 from rlhfblender_core.dataset.action_labels import check_pictured, find_pictures, read_picture, store_pictures
 from rlhfblender_core.environments import (
     ONLY_DECLARED,
@@ -67,7 +68,11 @@ class RegistrationRequest:
     needs_dimensions: bool = False
     update: bool = False
 
+    def __post_init__(self) -> None:
+        check_fields(self)
 
+
+@check_arguments
 def register(
     *,
     env: str,

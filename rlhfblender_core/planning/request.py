@@ -10,6 +10,7 @@ from typing import Any
 
 from fsspec.utils import get_protocol
 
+from rlhfblender_core.argument_types import as_type, check_fields
 from rlhfblender_core.checkpoints.select import parse_wanted
 from rlhfblender_core.credentials import has_credentials
 from rlhfblender_core.errors import InvalidParameterError
@@ -60,6 +61,9 @@ class GenerationRequest:
     trust_checkpoint: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.checkpoints, str | int):  # one by itself, or "all"
+            object.__setattr__(self, "checkpoints", [self.checkpoints])
+        check_fields(self)
         checked_name(self.project, "project")
         if self.exp is not None:
             checked_name(self.exp, "experiment")
@@ -141,8 +145,10 @@ def request_from_flags(flags: Mapping[str, Any]) -> GenerationRequest:
     if flags.get("no_render") is not None:  # the flag says what is left out, the option what is made
         asked["render"] = not flags["no_render"]
     if flags.get("vecnormalize") is not None:
-        asked["vecnormalize"] = registrable_path(flags["vecnormalize"], "--vecnormalize")
+        file = as_type("vecnormalize", flags["vecnormalize"], str)
+        asked["vecnormalize"] = registrable_path(file, "--vecnormalize")
     if asked["agent_kwargs"] is not None:  # an empty form says nothing
-        asked["agent_kwargs"] = with_absolute_paths(asked["agent_kwargs"]) or None
+        given = as_type("agent_kwargs", asked["agent_kwargs"], Mapping[str, Any])
+        asked["agent_kwargs"] = with_absolute_paths(given) or None
     options = {name: value for name, value in asked.items() if value is not None}
     return GenerationRequest(**{name: flags[name] for name in flags if name in _REQUEST_NAMES}, options=options)

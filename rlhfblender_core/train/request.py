@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from shlex import quote
 from typing import Any
 
+from rlhfblender_core.argument_types import check_fields
 from rlhfblender_core.checkpoints.algorithms import Algorithm, parse_algorithm
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.export.request import open_target
@@ -65,6 +66,7 @@ class TrainingRequest:
     export_to: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("total_timesteps", "checkpoint_every", "n_envs"):
             check_at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         if self.algorithm is not None:

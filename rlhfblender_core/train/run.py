@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from rlhfblender_core.argument_types import check_arguments
 from rlhfblender_core.export.formats import ExportOptions
 from rlhfblender_core.export.run import ExportReport, export_all
 from rlhfblender_core.generate import carry_out
@@ -78,6 +79,7 @@ class TrainingReport:
         return not self.report.failed and self.is_export_whole is not False
 
 
+@check_arguments
 def train(
     *,
     data_root: str = DEFAULT_DATA_ROOT,
