@@ -262,7 +262,7 @@ def look_after(
     try:
         with open_registry(locations.database_url, create=False, reached_before=True) as registry:
             if num_episodes is None and experiment.following is not None:
-                look.num_episodes = episodes_wanted(experiment, registry)
+                look.num_episodes = episodes_wanted(experiment.name, experiment.following, registry)
             waiting = find_waiting(
                 experiment,
                 look.num_episodes,

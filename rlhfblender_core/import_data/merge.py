@@ -90,9 +90,8 @@ def _source_manifest(content: bytes, path: str) -> Manifest:
     try:
         return parse_manifest(content, path)
     except DataNotUsableError as error:
-        if "`" not in str(error):  # of a newer version
-            raise
-        raise DataNotUsableError("is damaged. Mend it where it comes from, then import again") from error
+        found, advice, _ = str(error).partition(" Run `")
+        raise DataNotUsableError(f"{found} Mend it where it comes from." if advice else found) from error
 
 
 def _own_manifest(manifest: Manifest, key: EpisodeKey) -> Manifest:

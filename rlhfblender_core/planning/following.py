@@ -48,7 +48,7 @@ def begin_following(
         with contextlib.suppress(CheckpointNotUsableError):  # there is nothing, yet
             steps += [file.step for file in _files(experiment, options)]
     after = max((step for step in steps if step is not None), default=-1)
-    wanted = num_episodes or episodes_wanted(experiment, registry)
+    wanted = num_episodes or episodes_wanted(experiment.name, None, registry)
     return Following(after=after, since=datetime.now(UTC), num_episodes=wanted, has_baseline=has_baseline)
 
 
@@ -64,13 +64,18 @@ def is_followed(file: CheckpointFile, following: Following, options: Mapping[str
     return modified_at(file.url, options) > following.since
 
 
-def episodes_wanted(experiment: ExperimentRecord | None, registry: Registry | None) -> int:
+def episodes_wanted(experiment: str, following: Following | None, registry: Registry | None) -> int:
     """Episodes per checkpoint where nobody says how many: as many as the experiment was asked for, or has.
 
     Checkpoints with equally many are what is compared. Of a new experiment :data:`DEFAULT_EPISODES`.
+
+    Args:
+        experiment: its name.
+        following: since when it is followed, if it is.
+        registry: None where there is none yet.
     """
-    if experiment is None:
-        return DEFAULT_EPISODES
-    counts = [experiment.num_episodes or 0, experiment.following.num_episodes if experiment.following else 0]
-    counts += [summary.episodes for summary in registry.summarise(experiment.name)] if registry else []
+    counts = [following.num_episodes if following else 0]
+    record = registry.find_experiment(experiment) if registry else None
+    if registry and record:
+        counts += [record.num_episodes or 0, *(summary.episodes for summary in registry.summarise(experiment))]
     return max(counts) or DEFAULT_EPISODES

@@ -118,7 +118,8 @@ def plan_generation(
     environment = described(environment, description, request, env_kwargs)
     if experiment is None:
         return GenerationPlan(environment, None, (), request.num_episodes or DEFAULT_EPISODES, request.overwrite)
-    num_episodes = request.num_episodes or episodes_wanted(registered, registry)
+    known_following = registered.following if registered else None
+    num_episodes = request.num_episodes or episodes_wanted(experiment.name, known_following, registry)
     experiment = replace(
         experiment,
         observation_space=description.observation_space,

@@ -57,8 +57,8 @@ def open_registry(url: str, *, create: bool = True, reached_before: bool = False
             if reached_before:
                 raise RegistryNotUsableError(f"The registry {database} is gone: was its disk unmounted, or it deleted?")
             raise RegistryNotUsableError(
-                f"There is no registry at {database}. Begin with `python flows/register.py --env …`, or choose another "
-                "--data-root or --database-url."
+                f"There is no registry at {database}. `python flows/generate.py --env … --random` makes one; or choose "
+                "another --data-root or --database-url."
             )
         return registry
     target = checked_url(url)

@@ -126,7 +126,7 @@ def test_a_registry_that_somebody_has_tampered_with(
 
 
 def test_what_is_not_registered(named: Callable[..., list[str]], place: dict[str, str]) -> None:
-    assert "--env …" in named("register", "--exp", "my study", "--unfollow")[0]  # no registry at all
+    assert "--env … --random" in named("register", "--exp", "my study", "--unfollow")[0]  # no registry at all
     fill(place)
     assert "--list" in named("register", "--exp", "yours", "--unfollow")[0]
     assert "--list" in named("register", "--exp", "yours", "--update", "--project", "p")[0]
