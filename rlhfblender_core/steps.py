@@ -5,14 +5,11 @@ What is done in which order is in :mod:`rlhfblender_core.generate`. The flows pa
 """
 
 import contextlib
-import functools
-import itertools
 import logging
-import queue
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 from rlhfblender_core.dataset.publish import PublishedShard
 from rlhfblender_core.dataset.staged import StagedShard
@@ -40,7 +37,7 @@ from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard
 from rlhfblender_core.runs.claims import RunClaims, open_claims
 from rlhfblender_core.runs.folders import Run, open_run, open_scratch
-from rlhfblender_core.step_runner import tried_again
+from rlhfblender_core.step_runner import as_they_end, tried_again
 from rlhfblender_core.workers.pool import Workers, available_cores
 from rlhfblender_core.workers.processes import start_fork_server
 
@@ -186,48 +183,6 @@ def claiming(locations: Locations, run: Run, experiment: str, digests: Mapping[s
     open_registry(locations.database_url).close()
     with open_claims(locations.database_url, run.folder, experiment, digests):
         yield
-
-
-class _Future(Protocol):
-    """What concurrent.futures and Prefect have in common."""
-
-    def add_done_callback(self, fn: Callable[[Any], None], /) -> None: ...
-
-
-F = TypeVar("F", bound=_Future)
-R = TypeVar("R")
-T = TypeVar("T")
-
-
-def as_they_end(pieces: Iterable[T], submit: Callable[[T], F], ahead: int) -> Iterator[tuple[T, F]]:
-    """Submits pieces of work and gives each with its future when it is done, in whatever order.
-
-    How large a shard is gets decided when it is asked for: so many are under way at once, and the next one is asked for
-    when the caller has seen the result of one before it.
-
-    Args:
-        pieces: made as they are asked for.
-        submit: starts work on one.
-        ahead: how many are under way at once.
-    """
-    pieces = iter(pieces)
-    done: queue.SimpleQueue[tuple[T, F]] = queue.SimpleQueue()
-
-    def start(count: int) -> int:
-        started = list(itertools.islice(pieces, count))
-        for piece in started:
-            future = submit(piece)
-            future.add_done_callback(functools.partial(_hand_over, done, (piece, future)))
-        return len(started)
-
-    under_way = start(ahead)
-    while under_way:
-        yield done.get()
-        under_way += start(1) - 1
-
-
-def _hand_over(done: "queue.SimpleQueue[R]", result: R, _future: object) -> None:
-    done.put(result)
 
 
 def shard_result(pending: PendingShard, result: PublishedShard | BaseException) -> ShardResult:

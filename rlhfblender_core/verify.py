@@ -19,8 +19,9 @@ from rlhfblender_core.dataset.listings import (
     check_root,
     find_keys,
     find_unknown_files,
-    list_checkpoint,
+    list_files,
 )
+from rlhfblender_core.dataset.size_tables import size_table
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
 from rlhfblender_core.registry import registry_if_any
 from rlhfblender_core.runs.claims import dead_claims, live_runs
@@ -235,19 +236,22 @@ def list_episodes(key: CheckpointKey, folder: Path, locations: Locations, *, qui
         locations: data root and registry.
         quick: whether the parts are for a quick check, of which more go into one.
     """
-    listing = _list_checkpoint(key, locations)
+    rows, in_progress, left_over = _registered(key, locations)
+    files = list_files(
+        locations.open_root(), key
+    )  # after the rows and runs: what is published meanwhile is in progress
     parts = []
-    for episodes in _cut(listing.episodes, quick=quick):
+    for episodes in _cut(files.episodes(rows), quick=quick):
         numbers = frozenset(episode.number for episode in episodes)
-        own = replace(listing, episodes=episodes, unknown_files=(), left_over=listing.left_over & numbers)
+        own = CheckpointListing(key, episodes, in_progress, left_over & numbers)
         digest = hashlib.sha256(repr((key, episodes)).encode()).hexdigest()
         part = Part(key, episodes[0].number, episodes[-1].number, folder, digest)
         part.file.write_bytes(pickle.dumps(own))
         parts.append(part)
-    return Listed(tuple(parts), listing.unknown_files)
+    return Listed(tuple(parts), files.unknown_files)
 
 
-def _cut(episodes: Sequence[EpisodeListing], *, quick: bool) -> Iterator[tuple[EpisodeListing, ...]]:
+def _cut(episodes: Iterable[EpisodeListing], *, quick: bool) -> Iterator[tuple[EpisodeListing, ...]]:
     """The episodes in parts that take about as long."""
     most = _EPISODES_AT_ONCE_QUICK if quick else _EPISODES_AT_ONCE
     part: list[EpisodeListing] = []
@@ -262,17 +266,15 @@ def _cut(episodes: Sequence[EpisodeListing], *, quick: bool) -> Iterator[tuple[E
         yield tuple(part)
 
 
-def _list_checkpoint(key: CheckpointKey, locations: Locations) -> CheckpointListing:
-    root = locations.open_root()
+def _registered(key: CheckpointKey, locations: Locations) -> tuple[Mapping[int, int], bool, frozenset[int]]:
+    """Of a checkpoint the episodes with rows, whether another run works on it, and what dead runs had claimed."""
     with registry_if_any(locations.database_url) as registry:
         if registry is None:
-            return list_checkpoint(root, key, ())
-        return list_checkpoint(
-            root,
-            key,
-            set(registry.each_number(key.experiment, key.checkpoint)),
-            in_progress=bool(live_runs(registry, key.experiment)),
-            left_over=dead_claims(registry, key.experiment).get(key.checkpoint, frozenset()),
+            return {}, False, frozenset()
+        return (
+            size_table((number, 0) for number in registry.each_number(key.experiment, key.checkpoint)),
+            bool(live_runs(registry, key.experiment)),
+            dead_claims(registry, key.experiment).get(key.checkpoint, frozenset()),
         )
 
 

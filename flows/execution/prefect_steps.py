@@ -24,7 +24,8 @@ from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import PendingShard
 from rlhfblender_core.runs.claims import RunClaims
 from rlhfblender_core.runs.folders import Run, open_run, open_scratch
-from rlhfblender_core.steps import WRITERS, RunSteps, ShardResult, as_they_end, claiming, shard_result
+from rlhfblender_core.step_runner import as_they_end
+from rlhfblender_core.steps import WRITERS, RunSteps, ShardResult, claiming, shard_result
 from rlhfblender_core.wording import counted
 from rlhfblender_core.workers.pool import Workers
 from rlhfblender_core.workers.processes import start_fork_server

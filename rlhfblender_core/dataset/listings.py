@@ -1,6 +1,8 @@
 """What there is of experiments and checkpoints, from the names of files alone; nothing is opened here."""
 
-from collections.abc import Collection
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rlhfblender_core.dataset.layout import (
@@ -12,10 +14,11 @@ from rlhfblender_core.dataset.layout import (
     manifest_folder,
     parse_episode_number,
 )
+from rlhfblender_core.dataset.size_tables import numbered_sizes
 from rlhfblender_core.errors import InvalidParameterError, StorageNotUsableError
 from rlhfblender_core.names import is_name
 from rlhfblender_core.registry import Registry
-from rlhfblender_core.storage import DataRoot, Entries, list_entries, list_folders
+from rlhfblender_core.storage import DataRoot, Entries, each_entry, list_entries, list_folders
 
 _FOLDERS = (MANIFESTS, *(kind.value for kind in ArtifactKind))
 
@@ -41,21 +44,45 @@ class EpisodeListing:
 
 @dataclass(frozen=True)
 class CheckpointListing:
-    """What there is of a checkpoint, as far as listings tell.
+    """Some of a checkpoint's episodes, as far as listings tell.
 
     Attributes:
         key: experiment and checkpoint.
         episodes: by number.
-        unknown_files: paths of files, and of folders, that no data set has.
         in_progress: another run works on the experiment: files without manifest are its own.
         left_over: numbers of the episodes that dead runs had claimed: files of theirs without manifest are ours.
     """
 
     key: CheckpointKey
     episodes: tuple[EpisodeListing, ...]
-    unknown_files: tuple[str, ...]
     in_progress: bool = False
     left_over: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """All files of a checkpoint, in 8 bytes of memory each.
+
+    Attributes:
+        manifests: their bytes by episode number, ascending.
+        artifacts: bytes of the other files, likewise.
+        unknown_files: paths of files, and of folders, that no data set has.
+    """
+
+    manifests: Mapping[int, int]
+    artifacts: Mapping[ArtifactKind, Mapping[int, int]]
+    unknown_files: tuple[str, ...]
+
+    def episodes(self, with_row: Mapping[int, object]) -> Iterator[EpisodeListing]:
+        """The episodes by number, one after the other.
+
+        Args:
+            with_row: those that the registry has rows of, ascending.
+        """
+        numbers = heapq.merge(self.manifests, *self.artifacts.values(), with_row)
+        for number, _ in itertools.groupby(numbers):
+            own = {kind: sizes[number] for kind, sizes in self.artifacts.items() if number in sizes}
+            yield EpisodeListing(number, number in self.manifests, number in with_row, tuple(own), tuple(own.values()))
 
 
 def check_root(root: DataRoot) -> None:
@@ -120,51 +147,27 @@ def _unknown_among(folder: str, entries: Entries) -> list[str]:
     return files + [f"{folder}/{name}/" for name in entries.folders if not is_name(name)]
 
 
-def list_checkpoint(
-    root: DataRoot,
-    key: CheckpointKey,
-    with_row: Collection[int],
-    *,
-    in_progress: bool = False,
-    left_over: frozenset[int] = frozenset(),
-) -> CheckpointListing:
-    """Six listings of a checkpoint, sorted by episode.
+def list_files(root: DataRoot, key: CheckpointKey) -> CheckpointFiles:
+    """Six listings of a checkpoint."""
+    unknown_files: list[str] = []
 
-    Args:
-        root: the data root.
-        key: experiment and checkpoint.
-        with_row: numbers of the episodes that the registry has rows of.
-        in_progress: whether another run works on the experiment.
-        left_over: numbers of the episodes that dead runs had claimed.
+    def sizes(folder: str, extension: str) -> Mapping[int, int]:
+        return numbered_sizes(_known(folder, each_entry(root, folder), extension, unknown_files), extension)
+
+    manifests = sizes(manifest_folder(key), ".json")
+    artifacts = {kind: sizes(artifact_folder(kind, key), EXTENSIONS[kind]) for kind in ArtifactKind}
+    return CheckpointFiles(manifests, artifacts, tuple(sorted(unknown_files)))
+
+
+def _known(
+    folder: str, entries: Iterable[tuple[str, int | None]], extension: str, unknown_files: list[str]
+) -> Iterator[tuple[str, int | None]]:
+    """The entries that have the name of an episode's file; paths of all others are added to ``unknown_files``.
+
+    A folder that has such a name is found to be no such file.
     """
-    manifests, unknown_files = _split(manifest_folder(key), list_entries(root, manifest_folder(key)), ".json")
-    files: dict[int, dict[ArtifactKind, int]] = {}
-    for kind in ArtifactKind:
-        folder = artifact_folder(kind, key)
-        entries = list_entries(root, folder)
-        numbers, others = _split(folder, entries, EXTENSIONS[kind])
-        unknown_files += others
-        for number in numbers:
-            files.setdefault(number, {})[kind] = entries.sizes[f"{number}{EXTENSIONS[kind]}"]
-    known, with_row = set(manifests), frozenset(with_row)
-    none: dict[ArtifactKind, int] = {}
-    return CheckpointListing(
-        key,
-        tuple(
-            EpisodeListing(number, number in known, number in with_row, tuple(own), tuple(own.values()))
-            for number in sorted(known | files.keys() | with_row)
-            for own in (files.get(number, none),)
-        ),
-        tuple(unknown_files),
-        in_progress,
-        left_over,
-    )
-
-
-def _split(folder: str, entries: Entries, extension: str) -> tuple[list[int], list[str]]:
-    """Numbers of the episodes whose files lie there, and paths of everything else."""
-    numbers = {name: parse_episode_number(name, extension) for name in sorted(entries.sizes)}
-    others = [f"{folder}/{name}" for name, number in numbers.items() if number is None]
-    # A folder with the name of an episode's file is found to be no such file.
-    others += [f"{folder}/{name}/" for name in entries.folders if parse_episode_number(name, extension) is None]
-    return [number for number in numbers.values() if number is not None], others
+    for name, size in entries:
+        if parse_episode_number(name, extension) is None:
+            unknown_files.append(f"{folder}/{name}/" if size is None else f"{folder}/{name}")
+        else:
+            yield name, size

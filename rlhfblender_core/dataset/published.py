@@ -1,10 +1,8 @@
 """What is published: read from the manifests and the listings beside them, never from the registry."""
 
 import contextlib
-from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rlhfblender_core.dataset.layout import (
     EXTENSIONS,
@@ -19,11 +17,9 @@ from rlhfblender_core.dataset.layout import (
     parse_episode_number,
 )
 from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
+from rlhfblender_core.dataset.size_tables import numbered_sizes
 from rlhfblender_core.errors import DataNotUsableError
-from rlhfblender_core.storage import DataRoot, each_listed, list_sizes, read_many, sizes_of
-
-#: Of a table: numbers for each that is there.
-_MAX_SPARSITY = 4
+from rlhfblender_core.storage import DataRoot, each_entry, each_listed, list_sizes, read_many, sizes_of
 
 
 @dataclass(frozen=True)
@@ -119,53 +115,10 @@ def list_episode_files(root: DataRoot, key: CheckpointKey) -> dict[str, Mapping[
     folders = {MANIFESTS: manifest_folder(key), **{kind.value: artifact_folder(kind, key) for kind in ArtifactKind}}
     extensions = {MANIFESTS: ".json", **{kind.value: EXTENSIONS[kind] for kind in ArtifactKind}}
 
-    def sizes(name: str) -> Mapping[int, int]:  # of one folder: six lists of names at once would be most of the memory
-        return _compact(_numbers(list_sizes(root, folders[name]), extensions[name]))
+    def sizes(name: str) -> Mapping[int, int]:
+        return numbered_sizes(each_entry(root, folders[name]), extensions[name])
 
     return dict(zip(folders, each_listed(root, sizes, folders), strict=True))
-
-
-class _Table(Mapping[int, int]):
-    """Bytes by episode number, 8 of memory each.
-
-    Args:
-        sizes: by number, −1 for none.
-    """
-
-    def __init__(self, sizes: "array[int]") -> None:
-        self._sizes = sizes
-        self._count = len(sizes) - sizes.count(-1)
-
-    def __contains__(self, number: object) -> bool:
-        return isinstance(number, int) and 0 <= number < len(self._sizes) and self._sizes[number] >= 0
-
-    def __getitem__(self, number: int) -> int:
-        size: int | None = self.get(number)
-        if size is None:
-            raise KeyError(number)
-        return size
-
-    def get(self, number: int, default: Any = None) -> Any:
-        """As of any mapping; in a third of the time."""
-        size = self._sizes[number] if 0 <= number < len(self._sizes) else -1
-        return default if size < 0 else size
-
-    def __iter__(self) -> Iterator[int]:
-        return (number for number, size in enumerate(self._sizes) if size >= 0)
-
-    def __len__(self) -> int:
-        return self._count
-
-
-def _compact(sizes: dict[int, int]) -> Mapping[int, int]:
-    """The same in a tenth of the memory, where most numbers up to the highest are there."""
-    length = max(sizes, default=-1) + 1
-    if length > _MAX_SPARSITY * len(sizes):
-        return sizes
-    table = array("q", [-1]) * length
-    for number, size in sizes.items():
-        table[number] = size
-    return _Table(table)
 
 
 def made_meanwhile(root: DataRoot, key: CheckpointKey, digest: str, episodes: Collection[int]) -> dict[int, Manifest]:

@@ -118,21 +118,34 @@ class Entries:
 
 def list_entries(root: DataRoot, folder: str) -> Entries:
     """What lies right in a folder; nothing if there is no such folder."""
+    sizes, folders = {}, []
+    for name, size in each_entry(root, folder):
+        if size is None:
+            folders.append(name)
+        else:
+            sizes[name] = size
+    return Entries(sizes, tuple(sorted(folders)))
+
+
+def each_entry(root: DataRoot, folder: str) -> Iterator[tuple[str, int | None]]:
+    """Name and bytes of each file right in a folder, of a folder None; in any order, as they are found.
+
+    On a local disk memory doesn't grow with their number. Nothing if there is no such folder.
+    """
     if root.is_local:
-        return _list_local(root, root.local_folder / folder)
+        yield from _each_local(root, root.local_folder / folder)
+        return
     with storage_errors(root):
         try:
             entries = root.fs.ls(root.full_path(folder), detail=True, refresh=True)
         except FileNotFoundError:
-            return Entries()
+            return
     # Some servers, and people who make folders in a bucket, keep an empty object "folder/" in the folder.
-    sizes = {
-        entry["name"].rpartition("/")[2]: int(entry["size"])
-        for entry in entries
-        if entry["type"] == "file" and not entry["name"].endswith("/")
-    }
-    folders = (entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory")
-    return Entries(sizes, tuple(sorted(folders)))
+    for entry in entries:
+        if entry["type"] == "directory":
+            yield entry["name"].rstrip("/").rpartition("/")[2], None
+        elif entry["type"] == "file" and not entry["name"].endswith("/"):
+            yield entry["name"].rpartition("/")[2], int(entry["size"])
 
 
 def each_listed(root: DataRoot, listed: Callable[[A], R], folders: Iterable[A]) -> Iterator[R]:
@@ -199,8 +212,7 @@ def list_folders(root: DataRoot, folder: str) -> list[str]:
     return list(list_entries(root, folder).folders)
 
 
-def _list_local(root: DataRoot, folder: Path) -> Entries:
-    sizes, folders = {}, []
+def _each_local(root: DataRoot, folder: Path) -> Iterator[tuple[str, int | None]]:
     with storage_errors(root), contextlib.suppress(FileNotFoundError, NotADirectoryError), _scanned(folder) as entries:
         for entry in entries:
             try:
@@ -214,10 +226,9 @@ def _list_local(root: DataRoot, folder: Path) -> Entries:
                 raise
             kind = status.st_mode & _KIND  # (a call for each file would be a tenth of the time)
             if kind == stat.S_IFREG:
-                sizes[entry.name] = status.st_size
+                yield entry.name, status.st_size
             elif kind == stat.S_IFDIR:
-                folders.append(entry.name)
-    return Entries(sizes, tuple(sorted(folders)))
+                yield entry.name, None
 
 
 @contextlib.contextmanager

@@ -26,7 +26,13 @@ from rlhfblender_core.rollout.options import check_at_least
 from rlhfblender_core.storage import DataRoot, check_writable, open_data_root
 from rlhfblender_core.train.hyperparameters import Hyperparameters, find_hyperparameters
 from rlhfblender_core.train.job import TrainingJob
-from rlhfblender_core.train.model_folder import TrainingRecord, checkpoint_steps, foreign_models, read_record
+from rlhfblender_core.train.model_folder import (
+    TrainingRecord,
+    checkpoint_steps,
+    foreign_models,
+    has_replay_buffer,
+    read_record,
+)
 from rlhfblender_core.workers.pool import available_cores
 from rlhfblender_core.wrappers.specs import SETTING_KEYS, AgentSettings, parse_settings
 
@@ -48,7 +54,7 @@ class TrainingRequest:
         hyperparameters_file: of RL Zoo's format; None for RL Zoo's own.
         n_envs: environments side by side; default that of the hyperparameters, else 1.
         seed: of the training; default 0.
-        keep_replay_buffer: save the replay buffer beside the last checkpoint.
+        keep_replay_buffer: save the replay buffer beside the last checkpoint; one that was kept is kept on.
         no_rollouts: train only.
         export_to: a folder that is exported to after each checkpoint, in RLHF-Blender's format.
     """
@@ -232,7 +238,7 @@ def _job(
         seed=_first(request.seed, held.get("seed"), 0),
         total_timesteps=total,
         checkpoint_every=every,
-        keep_replay_buffer=request.keep_replay_buffer,
+        keep_replay_buffer=request.keep_replay_buffer or (begun is not None and has_replay_buffer(folder)),
         folder=folder,
         threads=max(1, available_cores() - (0 if request.no_rollouts else rollout_workers(workers))),
     )

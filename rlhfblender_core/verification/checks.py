@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from shlex import quote
@@ -336,17 +336,18 @@ def _row_problem(record: EpisodeRecord, what: str) -> Problem:
 
 
 #: What rows of older versions don't say; the next run of generate fills it in.
-_UNKNOWN_BEFORE = ("sizes", "warnings")
+_UNKNOWN_BEFORE = frozenset({"sizes", "warnings"})
+_SAID = frozenset(one.name for one in fields(EpisodeRecord)) - {"created_at"}
 
 
 def _says_the_same(row: EpisodeRecord, record: EpisodeRecord) -> bool:
-    before, now = asdict(row), asdict(record)
-    left_out = {"created_at"} if row.sizes else {"created_at", *_UNKNOWN_BEFORE}
-    return all(
-        before[name] == value or (isinstance(value, float) and math.isnan(value) and math.isnan(before[name]))
-        for name, value in now.items()
-        if name not in left_out
-    )
+    names = _SAID if row.sizes else _SAID - _UNKNOWN_BEFORE
+    return all(_is_same(getattr(row, name), getattr(record, name)) for name in names)
+
+
+def _is_same(before: object, now: object) -> bool:
+    both_nan = isinstance(now, float) and isinstance(before, float) and math.isnan(now) and math.isnan(before)
+    return before == now or both_nan
 
 
 def index_problems(problems: Iterable[Problem]) -> list[Problem]:

@@ -249,10 +249,10 @@ def test_each_of_180_files_is_named_alone_when_damaged_and_all_are_repaired(
 
 
 def survey_of_episode(root: DataRoot, number: int) -> tuple:
-    from rlhfblender_core.dataset.listings import list_checkpoint
+    from rlhfblender_core.dataset.listings import CheckpointListing, list_files
     from rlhfblender_core.verification.checks import check_episodes
 
-    listing = list_checkpoint(root, KEY, [], in_progress=False)
+    listing = CheckpointListing(KEY, tuple(list_files(root, KEY).episodes({})))
     return check_episodes(root, listing, [listing.episodes[number]]).problems
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rlhfblender_core.dataset.manifests import parse_manifest
+from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
 from rlhfblender_core.environments import ONLY_DECLARED, EnvironmentSpec, describe_environment
 from rlhfblender_core.errors import EnvironmentNotTrustedError
 from rlhfblender_core.export.minari.dataset import plan_minari_export
@@ -99,7 +99,7 @@ def test_repair_runs_nothing_that_a_foreign_manifest_names(owned: Path, data_roo
     environment = manifest.environment.model_copy(
         update={"id": "Theirs-v0", "entry_point": "os:mkdir", "kwargs": {"path": str(owned)}}
     )
-    path.write_bytes(manifest.model_copy(update={"environment": environment}).content)
+    path.write_bytes(Manifest(**manifest.model_dump() | {"environment": environment}).content)
     (data_root / "thumbnails/E/random/0.png").unlink()
     findings = survey(root, url)
     assert "thumbnails/E/random/0.png" in {problem.path for problem in findings.problems}

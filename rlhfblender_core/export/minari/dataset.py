@@ -6,12 +6,14 @@ off. Minari is an extra; this module imports it where it is needed.
 
 import dataclasses
 import re
+import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Any
+from typing import Any, BinaryIO
 
 from rlhfblender_core.dataset.layout import IMPORTED, ArtifactKind, CheckpointKey
 from rlhfblender_core.dataset.selection import EVERYTHING, EpisodeSelection
@@ -30,12 +32,14 @@ from rlhfblender_core.storage import DataRoot, fetch_file, make_folder
 from rlhfblender_core.untrusted.json_values import parse_json
 
 #: Part of what decides whether a data set is up to date; raised when the same episodes would be another.
-_RECIPE = 2
+_RECIPE = 3
 _NAMESPACE_FILE = "namespace_metadata.json"
 #: Of an imported episode.
 NO_FINAL = "was imported without its last observation, which Minari needs"
 #: Our own entries in a data set's metadata.
 _SOURCE, _KEY = "rlhfblender_source", "rlhfblender_checkpoint"
+#: Our own file beside a data set's: of each episode its number and its manifest's sha256, ascending.
+_EPISODES, _ENTRY = "rlhfblender_episodes", struct.Struct("<q32s")
 
 
 @dataclass(frozen=True)
@@ -115,15 +119,10 @@ def export_minari_checkpoint(
         DataNotUsableError: the environment is registered without spaces, or the data set there isn't ours.
     """
     source = CheckpointSource(root, checkpoint.key, selection)
-    before = _read_source(target, checkpoint)
+    before = _find_before(target, checkpoint)
     left_out: Counter[str] = Counter()
-    earlier = (before or {}).get("episodes", {})
-    count = existing = 0
-    for episode in _episodes(source, left_out):
-        count += 1
-        existing += earlier.get(str(episode.number)) == episode.sha256
-    is_current = before == {"recipe": _RECIPE, "episodes": earlier} and count == existing == len(earlier)
-    if count and not is_current:
+    count, existing = _compare(_episodes(source, left_out), _read_entries(before))
+    if count and (before is None or not count == existing == before.stat().st_size / _ENTRY.size):
         _build(target, checkpoint, source)
     return CheckpointExport(
         checkpoint.key, count - existing, existing, left_out=dict(left_out), place=checkpoint.dataset_id
@@ -146,22 +145,42 @@ def _has_final(root: DataRoot, episode: SourceEpisode) -> bool:
         return observed_columns(arrays)[1] is not None
 
 
-def _read_source(target: DataRoot, checkpoint: MinariCheckpoint) -> dict[str, Any] | None:
-    """What the data set that is there was made from; None if there is none."""
+def _find_before(target: DataRoot, checkpoint: MinariCheckpoint) -> Path | None:
+    """What the data set that is there was made from; None if there is none, or it has to be built again."""
     file = target.local_folder / checkpoint.dataset_id / "data" / "metadata.json"
     try:
         metadata = parse_json(file.read_bytes())
         experiment, label = map(str, metadata[_KEY])
-        source = dict(metadata[_SOURCE])
-        if not isinstance(source.get("episodes", {}), dict):
-            raise TypeError("episodes")
+        is_current = dict(metadata[_SOURCE]) == {"recipe": _RECIPE}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataNotUsableError(f"{file.parent} isn't an export of ours. Choose another folder.") from error
     if (experiment, label) != (checkpoint.key.experiment, checkpoint.key.checkpoint):
         raise DataNotUsableError(f"{file.parent} is the export of {experiment} at {label}. Choose another folder.")
-    return source if (file.parent / "main_data.hdf5").exists() else {}
+    is_whole = all(file.with_name(name).is_file() for name in ("main_data.hdf5", _EPISODES))
+    return file.with_name(_EPISODES) if is_current and is_whole else None
+
+
+def _read_entries(file: Path | None) -> Iterator[tuple[int, bytes]]:
+    """Number and digest of each episode, one after the other: there may be a million."""
+    if file is not None:
+        with file.open("rb") as stream:
+            while len(entry := stream.read(_ENTRY.size)) == _ENTRY.size:
+                number, digest = _ENTRY.unpack(entry)
+                yield number, digest
+
+
+def _compare(episodes: Iterable[SourceEpisode], entries: Iterator[tuple[int, bytes]]) -> tuple[int, int]:
+    """How many episodes there are, and how many of them are among the entries, both ascending."""
+    count = existing = 0
+    entry = next(entries, None)
+    for episode in episodes:
+        while entry and entry[0] < episode.number:
+            entry = next(entries, None)
+        count += 1
+        existing += entry == (episode.number, bytes.fromhex(episode.sha256))
+    return count, existing
 
 
 def _build(target: DataRoot, checkpoint: MinariCheckpoint, source: CheckpointSource) -> None:
@@ -206,9 +225,9 @@ def _write(folder: Path, checkpoint: MinariCheckpoint, source: CheckpointSource)
         }
     )
     storage.update_episodes(_buffers(source, space, folder.parent.parent))
-    digests: dict[str, str] = {}
-    storage.update_episode_metadata(_episode_metadata(episode, digests) for episode in _episodes(source, Counter()))
-    storage.update_metadata({_SOURCE: {"recipe": _RECIPE, "episodes": digests}})
+    with (folder / _EPISODES).open("wb") as entries:
+        storage.update_episode_metadata(_episode_metadata(episode, entries) for episode in _episodes(source, Counter()))
+    storage.update_metadata({_SOURCE: {"recipe": _RECIPE}})
 
 
 def _buffers(source: CheckpointSource, space: Space, scratch: Path) -> Iterator[Any]:
@@ -231,9 +250,10 @@ def _buffers(source: CheckpointSource, space: Space, scratch: Path) -> Iterator[
             file.unlink()
 
 
-def _episode_metadata(episode: SourceEpisode, digests: dict[str, str]) -> dict[str, Any]:
+def _episode_metadata(episode: SourceEpisode, entries: BinaryIO) -> dict[str, Any]:
     """What Minari keeps of an episode; its digest is noted down."""
-    manifest, digests[str(episode.number)] = episode.manifest, episode.sha256
+    manifest = episode.manifest
+    entries.write(_ENTRY.pack(episode.number, bytes.fromhex(episode.sha256)))
     return {"rlhfblender_episode": manifest.episode, "rlhfblender_request": manifest.request_digest}
 
 

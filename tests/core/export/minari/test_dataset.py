@@ -1,7 +1,7 @@
 """The export to Minari, read by Minari."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,41 @@ def test_a_second_run_changes_nothing_and_new_episodes_are_added(data: DataSet, 
     (report,) = export(data, out)
     assert (report.made, report.existing) == (1, 2)
     assert minari.load_dataset(report.place).total_episodes == 3
+
+
+def test_what_a_data_set_was_made_from_is_no_text_that_grows_with_it(data: DataSet, out: Path) -> None:
+    """Minari reads its metadata in one piece; our list of the episodes is read one after the other."""
+    data.counting()
+    (report,) = export(data, out)
+    files = out / report.place / "data"
+    sizes = {name: (files / name).stat().st_size for name in ("metadata.json", "rlhfblender_episodes")}
+    data.counting(episodes=4)
+    export(data, out)
+    assert (files / "metadata.json").stat().st_size == sizes["metadata.json"]
+    assert (files / "rlhfblender_episodes").stat().st_size == 2 * sizes["rlhfblender_episodes"]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("main_data.hdf5", Path.unlink),
+        ("rlhfblender_episodes", Path.unlink),
+        ("rlhfblender_episodes", lambda file: file.write_bytes(file.read_bytes()[:-1])),
+        ("rlhfblender_episodes", lambda file: file.write_bytes(b"?" * file.stat().st_size)),
+    ],
+)
+def test_a_data_set_that_lacks_something_is_built_again(
+    data: DataSet, out: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    data.counting()
+    (report,) = export(data, out)
+    file = out / report.place / "data" / name
+    whole = file.stat().st_size
+    damage(file)
+    (again,) = export(data, out)
+    assert (file.stat().st_size, again.made + again.existing) == (whole, 2)
+    assert [(report.made, report.existing) for report in export(data, out)] == [(0, 2)]
+    assert minari.load_dataset(report.place).total_episodes == 2
 
 
 def test_object_storage_can_be_exported(remote_data: DataSet, out: Path) -> None:
