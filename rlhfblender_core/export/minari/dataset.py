@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Any
 from typing import Any, BinaryIO
 
 from rlhfblender_core.dataset.layout import IMPORTED, ArtifactKind, CheckpointKey
