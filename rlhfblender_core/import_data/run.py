@@ -12,6 +12,7 @@ from typing import Any
 
 from fsspec.utils import get_protocol
 
+from rlhfblender_core.argument_types import check_arguments
 from rlhfblender_core.dataset.layout import MANIFESTS, CheckpointKey, EpisodeKey, manifest_path
 from rlhfblender_core.dataset.manifests import Manifest, canonical_digest, parse_manifest
 from rlhfblender_core.dataset.publish import episode_record
@@ -86,6 +87,7 @@ class Imported:
         return f"{made} imported, {existing}, {failed:,} not imported{labels}"
 
 
+@check_arguments
 def import_data(  # noqa: PLR0913 (one per flag)
     folder: str | None = None,
     *,
@@ -208,7 +210,7 @@ def import_all(request: ImportRequest | MergeRequest, runner: StepRunner, locati
 
 
 def _shown(locations: Locations) -> str:
-    return locations.open_root().display_url("").rstrip("/")
+    return locations.open_root().display_url()
 
 
 def _merge_all(

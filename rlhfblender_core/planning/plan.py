@@ -38,7 +38,7 @@ from rlhfblender_core.planning.environment import (
     spec_of,
 )
 from rlhfblender_core.planning.experiment_names import check_free, default_name, in_its_project
-from rlhfblender_core.planning.following import begin_following
+from rlhfblender_core.planning.following import DEFAULT_EPISODES, begin_following, episodes_wanted
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest, registrable_path
 from rlhfblender_core.registry import (
     EnvironmentRecord,
@@ -117,9 +117,15 @@ def plan_generation(
     description = describe_environment(spec, render=options.render and try_out, try_out=try_out)
     environment = described(environment, description, request, env_kwargs)
     if experiment is None:
-        return GenerationPlan(environment, None, (), request.num_episodes, request.overwrite)
+        return GenerationPlan(environment, None, (), request.num_episodes or DEFAULT_EPISODES, request.overwrite)
+    known_following = registered.following if registered else None
+    num_episodes = request.num_episodes or episodes_wanted(experiment.name, known_following, registry)
     experiment = replace(
-        experiment, observation_space=description.observation_space, action_space=description.action_space
+        experiment,
+        observation_space=description.observation_space,
+        action_space=description.action_space,
+        # Registered before any are made: the same command, without a number too, finishes what was cut short.
+        num_episodes=request.num_episodes if request.register_only else num_episodes,
     )
     rollouts: tuple[RolloutSettings, ...] = ()
     notes: tuple[str, ...] = ()
@@ -142,12 +148,12 @@ def plan_generation(
             registry,
             storage_options,
             chosen=[agent.step for agent in (rollout.agent for rollout in rollouts) if agent.is_trained],
-            num_episodes=request.num_episodes,
+            num_episodes=num_episodes,
             has_baseline=RANDOM_BASELINE in request.checkpoints,
         )
         experiment = replace(experiment, following=following)
     notes = tuple(dict.fromkeys(notes))
-    return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite, notes)
+    return GenerationPlan(environment, experiment, rollouts, num_episodes, request.overwrite, notes)
 
 
 def _moved_notes(registered: ExperimentRecord | None, experiment: ExperimentRecord) -> tuple[str, ...]:

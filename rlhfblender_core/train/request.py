@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from shlex import quote
 from typing import Any
 
+from rlhfblender_core.argument_types import check_fields
 from rlhfblender_core.checkpoints.algorithms import Algorithm, parse_algorithm
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.export.request import open_target
@@ -72,6 +74,7 @@ class TrainingRequest:
     export_to: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("total_timesteps", "checkpoint_every", "n_envs"):
             check_at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         if self.algorithm is not None:
@@ -139,7 +142,11 @@ class TrainingPlan:
         """Asks for the episodes of checkpoints, with which the baseline stays level."""
         wanted = self.request.generation
         return replace(
-            wanted, model_path=self.job.folder.url, register_only=False, checkpoints=[RANDOM_BASELINE, *steps]
+            wanted,
+            model_path=self.job.folder.url,
+            register_only=False,
+            checkpoints=[RANDOM_BASELINE, *steps],
+            num_episodes=self.work.plan.num_episodes,  # of the baseline some may have failed
         )
 
 
@@ -168,7 +175,8 @@ def plan_training(request: TrainingRequest, locations: Locations, workers: int |
     if begun is None and (models := foreign_models(folder)):
         raise InvalidParameterError(
             f"{folder.display_url(models[0])} is there, and no training.json that tells how to go on from it. Train "
-            "under another --exp or --model-path, or give the folder to generate.py."
+            "under another --exp or --model-path, or make episodes of it: `python flows/generate.py "
+            f"--env {quote(work.plan.environment.env_id)} --model-path {quote(folder.display_url())}`."
         )
     if begun is None and named is None and generation.model_path != _usual_path(generation.exp, locations):
         raise InvalidParameterError(  # the registry may be somebody's: where files are written is for the user to say
