@@ -39,6 +39,8 @@ from rlhfblender_core.wrappers.specs import SETTING_KEYS, AgentSettings, parse_s
 MODELS = "models"
 DEFAULT_TIMESTEPS = 100_000
 _CHECKPOINTS = 5
+#: Environments side by side; training.json may be somebody's.
+_MOST_ENVS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +163,7 @@ def plan_training(request: TrainingRequest, locations: Locations, workers: int |
     """
     if request.export_to is not None:
         open_target(request.export_to, locations.open_root())
+    named = request.generation.model_path
     request = _located(request, locations)
     generation = request.generation
     folder = open_data_root(str(generation.model_path), dict(locations.storage_options))
@@ -174,6 +177,11 @@ def plan_training(request: TrainingRequest, locations: Locations, workers: int |
             f"{folder.display_url(models[0])} is there, and no training.json that tells how to go on from it. Train "
             "under another --exp or --model-path, or make episodes of it: `python flows/generate.py "
             f"--env {quote(work.plan.environment.env_id)} --model-path {quote(folder.display_url())}`."
+        )
+    if begun is None and named is None and generation.model_path != _usual_path(generation.exp, locations):
+        raise InvalidParameterError(  # the registry may be somebody's: where files are written is for the user to say
+            f"The registry has {folder.display_url('')} for the checkpoints of {generation.exp}, and no training was "
+            f"begun there. Name the folder to train there: --model-path {generation.model_path}"
         )
     job, note = _job(request, work.plan, begun, folder, workers)
     if begun is not None:
@@ -195,13 +203,16 @@ def _located(request: TrainingRequest, locations: Locations) -> TrainingRequest:
                 raise InvalidParameterError("Give --env with a Gymnasium id, or --exp with a registered experiment.")
             wanted = replace(wanted, exp=default_name(wanted.env, "trained", wanted.env_kwargs, registry))
         known = registry.find_experiment(wanted.exp or "") if registry else None
-    path = wanted.model_path or (known.model_path if known else None)
-    if path is None:
-        path = locations.open_root().display_url(f"{MODELS}/{wanted.exp}")
-    path = registrable_path(path, "--model-path")
-    if path.rstrip("/").endswith(".zip"):
+    path = wanted.model_path or (known.model_path if known else None) or _usual_path(wanted.exp, locations)
+    path = registrable_path(path, "--model-path").rstrip("/")
+    if path.endswith(".zip"):
         raise InvalidParameterError(f"--model-path {path} is one checkpoint; a training needs a folder.")
-    return replace(request, generation=replace(wanted, model_path=path.rstrip("/")))
+    return replace(request, generation=replace(wanted, model_path=path))
+
+
+def _usual_path(experiment: str | None, locations: Locations) -> str:
+    path = locations.open_root().display_url(f"{MODELS}/{experiment}")
+    return registrable_path(path, "--model-path").rstrip("/")
 
 
 def _job(
@@ -228,13 +239,16 @@ def _job(
     total = _whole("n_timesteps", values.pop("n_timesteps", None))
     total = request.total_timesteps or (begun.total_timesteps if begun else None) or total or DEFAULT_TIMESTEPS
     every = request.checkpoint_every or (begun.checkpoint_every if begun else None) or max(1, total // _CHECKPOINTS)
+    n_envs = _first(request.n_envs, n_envs, held.get("n_envs"), 1)
+    if not 1 <= n_envs <= _MOST_ENVS:
+        raise InvalidParameterError(f"n_envs must be from 1 to {_MOST_ENVS:,}, not {n_envs}.")
     job = TrainingJob(
         experiment=plan.experiment.name,
         spec=spec,
         settings=_settings(values),
         algorithm=algorithm,
         hyperparameters=values,
-        n_envs=request.n_envs or n_envs or held.get("n_envs") or 1,
+        n_envs=n_envs,
         seed=_first(request.seed, held.get("seed"), 0),
         total_timesteps=total,
         checkpoint_every=every,

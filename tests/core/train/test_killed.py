@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3 import SAC
 from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -21,7 +23,8 @@ from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.train.arguments import algorithm_class
 from rlhfblender_core.train.model_folder import TrainingRecord, read_record
 from rlhfblender_core.train.run import train
-from tests.core.train.test_training import BIT_FLIPPING
+from tests.core.train.test_training import BIT_FLIPPING, job_of, run
+from tests.support import killing
 
 _OFF = {"learning_starts": 50, "buffer_size": 2000, "batch_size": 16, "policy_kwargs": {"net_arch": [16]}}
 _HER = {"replay_buffer_class": "HerReplayBuffer", "replay_buffer_kwargs": {"n_sampled_goal": 2}}
@@ -63,7 +66,7 @@ def killed_when(is_due: Callable[[], bool], flags: dict[str, Any]) -> None:
     command = [sys.executable, str(script), json.dumps({**flags, "no_rollouts": True})]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not is_due():
-        time.sleep(0.002)
+        time.sleep(0.01)
     assert process.poll() is None, "it wasn't killed"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -122,6 +125,43 @@ def check_plays_alike(kind: Any, flags: dict[str, Any], models: Path, step: int)
             assert rewards[0] == pytest.approx(reward, abs=1e-4)
             starts = dones
     venv.close()
+
+
+def go_on(folder: Path) -> None:
+    """Trains to the end, with statistics and a replay buffer beside each checkpoint."""
+    run(job_of("sac", folder, 120))
+
+
+def check_whole(folder: Path) -> None:
+    """Every checkpoint that is there is loaded, has its statistics, and the last one its replay buffer."""
+    steps = sorted(int(file.name.split("_")[2]) for file in folder.glob("rl_model_*_steps.zip"))
+    venv: Any = DummyVecEnv([lambda: gym.make("Pendulum-v1")])
+    for step in steps:
+        assert SAC.load(folder / f"rl_model_{step}_steps.zip", device="cpu").num_timesteps == step
+        VecNormalize.load(str(folder / f"rl_model_vecnormalize_{step}_steps.pkl"), venv)
+    for step in steps[-1:]:
+        with np.load(folder / f"rl_model_replay_buffer_{step}_steps.npz", allow_pickle=False) as arrays:
+            assert step - 2 <= int(arrays["pos"]) <= step  # that of a checkpoint's own step isn't in it yet
+    venv.close()
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=pytest.mark.soak)])
+def test_killed_at_any_change_to_its_folder_a_training_ends_as_if_it_wasnt(kills: int, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    code, changes = killing.run(partial(go_on, whole), tmp_path / "temporary")
+    names = {str(path.relative_to(whole)) for path in whole.rglob("*")}
+    assert code == 0
+    assert {"rl_model_60_steps.zip", "rl_model_120_steps.zip", "rl_model_replay_buffer_120_steps.npz"} <= names
+    for number in range(kills):
+        folder = tmp_path / f"{number}"
+        moment = round(changes * (number + 1) / (kills + 1))
+        code, _ = killing.run(partial(go_on, folder), tmp_path / "temporary", moment)
+        assert code == killing.KILLED
+        check_whole(folder)
+        go_on(folder)
+        check_whole(folder)
+        assert {str(path.relative_to(folder)) for path in folder.rglob("*")} == names
 
 
 def test_a_replay_buffer_that_was_kept_is_kept_on_without_the_flag(tmp_path: Path) -> None:
