@@ -30,6 +30,7 @@ from flows.cli.shared_flags import (
     EnvGymEntrypoint,
     EnvKwargs,
 )
+from rlhfblender_core.credentials import without_credentials
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.environments.parse import env_kwarg_text
 from rlhfblender_core.errors import InvalidParameterError
@@ -171,7 +172,8 @@ def _followed_line(exp: str | None, locations: Locations, *, follow: bool) -> st
     if record.following is None:
         return f"Experiment {record.name} is not followed."
     newer = f"newer than step {record.following.after}" if record.following.after >= 0 else "all of them"
-    return f"Experiment {record.name} is followed: watch.py generates for checkpoints in {record.model_path}, {newer}."
+    place = without_credentials(record.model_path or "")
+    return f"Experiment {record.name} is followed: watch.py generates for checkpoints in {place}, {newer}."
 
 
 def _update_lines(record: ExperimentRecord, locations: Locations) -> Iterator[str]:

@@ -14,6 +14,7 @@ from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints
 from rlhfblender_core.checkpoints.match import check_spaces
 from rlhfblender_core.checkpoints.select import choose_checkpoints
 from rlhfblender_core.checkpoints.successors import as_trained
+from rlhfblender_core.credentials import without_credentials
 from rlhfblender_core.environments import (
     ONLY_DECLARED,
     EnvironmentDescription,
@@ -159,7 +160,8 @@ def plan_generation(
 def _moved_notes(registered: ExperimentRecord | None, experiment: ExperimentRecord) -> tuple[str, ...]:
     if registered is None or registered.model_path in (None, experiment.model_path):
         return ()
-    return (f"the model path of {experiment.name} is {experiment.model_path} now, it was {registered.model_path}",)
+    line = f"the model path of {experiment.name} is {experiment.model_path} now, it was {registered.model_path}"
+    return (without_credentials(line),)  # registries of before may hold some
 
 
 def _environment_id(request: GenerationRequest, registered: ExperimentRecord | None) -> str:
