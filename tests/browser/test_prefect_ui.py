@@ -115,7 +115,7 @@ def is_submitted(team: Team) -> bool:
 def test_the_form_describes_and_checks_its_fields(page: Any, seen: Seen, team: Team, tmp_path: Path) -> None:
     page.goto(f"{seen.address}/deployments/deployment/{seen.deployment}/run")
     page.get_by_text("Gymnasium id, e.g. CartPole-v1").wait_for()
-    page.get_by_text("episodes per checkpoint (default 10)").wait_for()
+    page.get_by_text("episodes per checkpoint (default as many as the experiment has, 10 of a new one)").wait_for()
     assert page.get_by_text("Property is type").count() == 0
     page.screenshot(path=tmp_path / "form.png", full_page=True)
     field(page, "num_episodes").fill("0")
