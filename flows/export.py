@@ -20,7 +20,7 @@ from pydantic import Field
 
 import tasks.export  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import fail_as, make_parser, run_flow
-from flows.cli.next_commands import lines_from_here
+from flows.cli.next_commands import as_typed, lines_from_here
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import DataRoot
@@ -122,7 +122,7 @@ def main() -> int:
     state = run_flow(export, **arguments)
     if not state.is_completed() and state.name != _INCOMPLETE:
         fail_as(state, "the export failed")
-    print(lines_from_here(state.message or ""))
+    print(lines_from_here(as_typed(state.message or "")))
     return EXIT_DONE if state.is_completed() else EXIT_INCOMPLETE
 
 

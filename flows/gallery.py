@@ -20,7 +20,7 @@ from pydantic import Field
 
 import tasks.gallery  # noqa: F401 (the task of its step)
 from flows.cli.arguments import fail_as, make_parser, run_flow
-from flows.cli.next_commands import lines_from_here
+from flows.cli.next_commands import as_typed, lines_from_here
 from flows.cli.process import EXIT_DONE
 from flows.cli.shared_flags import DataRoot
 from flows.execution.data_flow import data_flow
@@ -90,7 +90,7 @@ def main() -> int:
     state = run_flow(gallery, **arguments)
     if not state.is_completed():
         fail_as(state, "nothing could be written")
-    print(lines_from_here(state.message or ""))
+    print(lines_from_here(as_typed(state.message or "")))
     return EXIT_DONE
 
 

@@ -20,7 +20,6 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.cli.arguments import end_as, make_parser, run_flow
-from flows.cli.next_commands import flags_of
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import (
@@ -77,7 +76,7 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
         str | None,
         Field(description="experiment; default <env>_random_experiment or <env>_trained_experiment"),
     ] = None,
-    num_episodes: NumEpisodes = 10,
+    num_episodes: NumEpisodes = None,
     random: Annotated[bool, Field(description="a random agent")] = False,
     model_path: Annotated[
         str | None, Field(description="folder of checkpoints (local or any fsspec URL), or one .zip")
@@ -201,8 +200,7 @@ def main() -> int:
     )
     arguments["env_kwargs"] = parse_env_kwargs(arguments["env_kwargs"] or [])
     arguments["agent_kwargs"] = parse_env_kwargs(arguments["agent_kwargs"] or [], "--agent-kwargs")
-    where = flags_of(data_root=arguments["data_root"], database_url=arguments["database_url"])
-    display = TerminalDisplay(where)
+    display = TerminalDisplay()
     current_display.set(display)
     choice = RunnerChoice(arguments["runner"], arguments["workers"], arguments["dask_address"])
     locations = resolve_locations(arguments["data_root"], arguments["database_url"])

@@ -24,7 +24,7 @@ from pydantic import Field
 
 import tasks.import_data  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import fail_as, make_parser, run_flow
-from flows.cli.next_commands import command, flags_of, path_from_here
+from flows.cli.next_commands import as_typed, command, path_from_here
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import DataRoot, Project
@@ -80,7 +80,7 @@ def import_data(  # noqa: PLR0913 (flat parameters make a deployment's form and 
     return Completed(message=imported.summary)
 
 
-def print_imported(imported: Imported, data_root: str | None = None) -> None:
+def print_imported(imported: Imported) -> None:
     """Prints a line per checkpoint, per problem and remark, and what to do next."""
     counts: dict[str, list[int]] = {}
     is_one = len(imported.experiments) == 1
@@ -92,14 +92,13 @@ def print_imported(imported: Imported, data_root: str | None = None) -> None:
     for name, (made, there, failed) in counts.items():
         print(f"{name}: {made:,} imported, {there:,} already there, {failed:,} not imported")
     for line in imported.notes:
-        print(f"note: {line}")
+        print(as_typed(f"note: {line}"))
     for line in imported.faults:
-        print(f"not imported: {line}")
+        print(as_typed(f"not imported: {line}"))
     print(f"{imported.summary}.")
     print(f"Data: {shlex.quote(path_from_here(imported.data_root))}")
     if imported.made or imported.existing:
-        flags = flags_of(data_root=data_root)
-        print(f"Look: {command('gallery', '--exp', *imported.experiments, *flags)}")
+        print(f"Look: {command('gallery', '--exp', *imported.experiments)}")
 
 
 def main() -> int:
@@ -114,7 +113,7 @@ def main() -> int:
     shown: list[Imported] = []
 
     def show(imported: Imported) -> None:
-        print_imported(imported, data_root=arguments["data_root"])
+        print_imported(imported)
         shown.append(imported)
 
     current_printer.set(show)

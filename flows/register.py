@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.arguments import make_parser
-from flows.cli.next_commands import command, flags_of
+from flows.cli.next_commands import command
 from flows.cli.process import EXIT_DONE
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import (
@@ -30,6 +30,7 @@ from flows.cli.shared_flags import (
     EnvGymEntrypoint,
     EnvKwargs,
 )
+from rlhfblender_core.credentials import without_credentials
 from rlhfblender_core.environments import parse_env_kwargs
 from rlhfblender_core.environments.parse import env_kwarg_text
 from rlhfblender_core.errors import InvalidParameterError
@@ -132,8 +133,7 @@ def register(  # noqa: PLR0913 (one per flag)
             update=update,
         )
         environment = register_environment(request, locations.open_root(), locations.database_url, locations.trust())
-        where = flags_of(data_root=data_root, database_url=database_url)
-        for line in (*_registered_lines(environment, request, where), *_dependent_lines(request, locations)):
+        for line in (*_registered_lines(environment, request), *_dependent_lines(request, locations)):
             print(line)
     if list:
         # A pipe has no width: names stay whole, for grep and awk.
@@ -141,9 +141,7 @@ def register(  # noqa: PLR0913 (one per flag)
         print_registered(_registered(locations, project), Console(width=width))
 
 
-def _registered_lines(
-    environment: EnvironmentRecord, request: RegistrationRequest, where: Sequence[str]
-) -> Iterator[str]:
+def _registered_lines(environment: EnvironmentRecord, request: RegistrationRequest) -> Iterator[str]:
     if request.needs_dimensions:
         yield f"Action dimensions: {dimensions_of(environment)}"
     else:
@@ -153,7 +151,9 @@ def _registered_lines(
     if request.action_images:
         yield "Action images: stored."
     if not (request.needs_dimensions or request.update):
-        yield f"Generate: {command('generate', '--env', environment.env_id, '--random', *where)}"
+        kwargs = [env_kwarg_text(name, value) for name, value in request.env_kwargs.items()]
+        flags = ["--env-kwargs", *kwargs] if kwargs else []
+        yield f"Generate: {command('generate', '--env', environment.env_id, '--random', *flags)}"
 
 
 def _dependent_lines(request: RegistrationRequest, locations: Locations) -> Iterator[str]:
@@ -172,7 +172,8 @@ def _followed_line(exp: str | None, locations: Locations, *, follow: bool) -> st
     if record.following is None:
         return f"Experiment {record.name} is not followed."
     newer = f"newer than step {record.following.after}" if record.following.after >= 0 else "all of them"
-    return f"Experiment {record.name} is followed: watch.py generates for checkpoints in {record.model_path}, {newer}."
+    place = without_credentials(record.model_path or "")
+    return f"Experiment {record.name} is followed: watch.py generates for checkpoints in {place}, {newer}."
 
 
 def _update_lines(record: ExperimentRecord, locations: Locations) -> Iterator[str]:

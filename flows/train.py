@@ -21,7 +21,7 @@ from pydantic import Field
 
 import tasks.export  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import end_as, make_parser, run_flow
-from flows.cli.next_commands import flags_of
+from flows.cli.next_commands import as_typed
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import (
@@ -86,7 +86,7 @@ def train(  # noqa: PLR0913 (flat parameters make a deployment's form and `--par
     checkpoint_every: Annotated[
         int | None, Field(ge=1, description="steps between checkpoints (default a fifth of all)")
     ] = None,
-    num_episodes: NumEpisodes = 10,
+    num_episodes: NumEpisodes = None,
     hyperparameters: Annotated[
         dict[str, Any],
         Field(description="RL Zoo's names, over those of the file, e.g. learning_rate:lin_0.001 normalize:True"),
@@ -169,8 +169,7 @@ def main() -> int:
     )
     arguments["env_kwargs"] = parse_env_kwargs(arguments["env_kwargs"] or [])
     arguments["hyperparameters"] = parse_env_kwargs(arguments["hyperparameters"] or [], "--hyperparameters")
-    where = flags_of(data_root=arguments["data_root"], database_url=arguments["database_url"])
-    display = TerminalDisplay(where)
+    display = TerminalDisplay()
     current_display.set(display)
     locations = resolve_locations(arguments["data_root"], arguments["database_url"])
     plan = plan_training(training_request_from_flags(arguments), locations, arguments["workers"])
@@ -179,7 +178,7 @@ def main() -> int:
     print(f"{plan.note}.")
     state = run_flow(train, **arguments)
     if display.has_shown:
-        print(state.message)
+        print(as_typed(state.message or ""))
     return end_as(state, is_told=display.has_shown)
 
 

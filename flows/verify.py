@@ -9,7 +9,7 @@ if __name__ == "__main__":  # before what takes long to import
 
     start_command("flows.verify")
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ from pydantic import Field
 
 import tasks.verify  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import end_as, make_parser, run_flow
-from flows.cli.next_commands import command, flags_of
+from flows.cli.next_commands import as_typed, command, with_place
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import DataRoot
@@ -82,7 +82,7 @@ def verify(  # noqa: PLR0913 (flat parameters make a deployment's form and `--pa
     else:
         verification = verify_all(exp, PrefectRunner(), locations, workers, quick=quick, quarantine=quarantine)
     for line in verification.notes:
-        get_run_logger().warning("%s", line)
+        get_run_logger().warning("%s", with_place(line))
     show_verification(exp, verification.sound, verification.found, verification.left)
     printer = current_printer.get()
     if printer is not None:
@@ -93,7 +93,7 @@ def verify(  # noqa: PLR0913 (flat parameters make a deployment's form and `--pa
 
 
 def print_verification(
-    verification: Verification, *, repair: bool, quarantine: bool = False, flags: Sequence[str] = ()
+    verification: Verification, *, repair: bool, quarantine: bool = False, exp: str | None = None
 ) -> None:
     """Prints one line per problem and remark, and one about everything.
 
@@ -101,24 +101,25 @@ def print_verification(
         verification: what was found.
         repair: whether it was repaired.
         quarantine: whether unknown files were moved.
-        flags: with which the command is given again.
+        exp: the experiment that was checked; None for all.
     """
     left = set(verification.left)
     for problem in verification.found:
         done = "repaired: " if repair else ("moved to quarantine: " if quarantine else "")
         state = done if problem not in left else ""
-        print(f"{state}{problem}")
+        print(as_typed(f"{state}{problem}"))
     for problem in verification.left:
         if problem not in verification.found:
-            print(problem)
+            print(as_typed(str(problem)))
     for note in verification.notes:
-        print(f"not repaired: {note}")
+        print(as_typed(f"not repaired: {note}"))
     print(verification.summary)
+    again = ("verify",) if exp is None else ("verify", "--exp", exp)
     remedies = {problem.remedy for problem in left}
     if remedies - {Remedy.QUARANTINE, Remedy.BY_HAND} and not repair:
-        print(f"Mend what can be mended: {command('verify', *flags, '--repair')}")
+        print(f"Mend what can be mended: {command(*again, '--repair')}")
     if Remedy.QUARANTINE in remedies and not quarantine:
-        print(f"Move unknown files to quarantine/<date>/: {command('verify', *flags, '--quarantine')}")
+        print(f"Move unknown files to quarantine/<date>/: {command(*again, '--quarantine')}")
 
 
 def main() -> int:
@@ -129,8 +130,8 @@ def main() -> int:
     shown: list[Verification] = []
 
     def show(verification: Verification) -> None:
-        flags = flags_of(**{name: arguments[name] for name in ("exp", "data_root", "database_url")})
-        print_verification(verification, repair=arguments["repair"], quarantine=arguments["quarantine"], flags=flags)
+        asked = {name: arguments[name] for name in ("repair", "quarantine", "exp")}
+        print_verification(verification, **asked)
         shown.append(verification)
 
     current_printer.set(show)

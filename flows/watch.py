@@ -21,7 +21,7 @@ from pydantic import Field
 
 import tasks.export  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import REFUSED, STOPPED, fail_as, make_parser, run_flow, say_where_to_look
-from flows.cli.next_commands import flags_of
+from flows.cli.next_commands import as_typed, with_place
 from flows.cli.process import EXIT_DONE, StoppedBySignal
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
@@ -119,18 +119,20 @@ def _log(rows: Sequence[WatchRow]) -> None:
         if row.is_problem:
             current_display.get().say(f"{row.name}: {row.finding}: {row.reason}")
         level = logger.error if row.is_problem else (logger.warning if row.is_known else logger.info)
-        level("%s: %s %s", row.name, row.finding, row.reason)
+        level("%s: %s %s", row.name, row.finding, with_place(row.reason))
 
 
 def main() -> int:
     """The command line; returns the exit code."""
     parser = make_parser(watch.fn, "Generate episodes for new checkpoints of followed experiments.", _EXAMPLES)
     arguments = vars(parser.parse_args())
-    current_display.set(TerminalDisplay(flags_of(**{name: arguments[name] for name in ("data_root", "database_url")})))
+    # A wrong request is refused at once, before Prefect is started and stores what was given.
+    check_export_to(arguments["export_to"], resolve_locations(arguments["data_root"], arguments["database_url"]))
+    current_display.set(TerminalDisplay())
     state = run_flow(watch, **arguments)
     if not state.is_completed():
         fail_as(state, "the run failed")
-    print(state.message)
+    print(as_typed(state.message or ""))
     say_where_to_look(state)
     return EXIT_DONE
 

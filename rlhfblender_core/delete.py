@@ -10,6 +10,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from rlhfblender_core.argument_types import check_arguments
 from rlhfblender_core.dataset.layout import (
     EXTENSIONS,
     ArtifactKind,
@@ -97,6 +98,7 @@ class Deletion:
         return f"{what}experiment {self.experiment} ({labels}): {counts}"
 
 
+@check_arguments
 def delete(  # noqa: PLR0913 (the command's flags, by keyword)
     *,
     exp: str,

@@ -6,6 +6,7 @@ What an error *is* decides what happens to it, and it is decided here, once::
     ├── RequestError              the user's: one line, exit code 2, never retried
     │   ├── InvalidNameError          a name that can't become a path segment
     │   ├── InvalidParameterError     a flag or parameter with a wrong value
+    │   │   └── WrongTypeError            an argument of another type than the parameter's, in Python
     │   ├── EnvironmentNotUsableError unknown id, missing package, bad entry point, bad kwargs, no rendering
     │   │   └── EnvironmentNotTrustedError  made with what only a registry or a manifest names
     │   ├── CheckpointNotUsableError  missing, damaged, unknown algorithm, refused content
@@ -26,7 +27,8 @@ What an error *is* decides what happens to it, and it is decided here, once::
     ├── TrainingFailedError       the environment or the algorithm raised while an agent learned
     └── RunStoppedError           the run was stopped on purpose
 
-Every message is one line that says what was expected, what was found and what to do.
+Every message is one line that says what was expected, what was found and what to do. A command that it names stands in
+backticks as ``python flows/verify.py --repair``, with placeholders as ``…``; the command line adds its own flags to it.
 """
 
 import linecache
@@ -34,9 +36,15 @@ import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
+from rlhfblender_core.credentials import without_credentials
+
 
 class RLHFBlenderError(Exception):
     """Base of all errors raised on purpose."""
+
+    def __str__(self) -> str:
+        """The message; Prefect logs it, and a notebook shows it, so that no password of a URL is in it."""
+        return without_credentials(super().__str__())
 
 
 class RequestError(RLHFBlenderError):
@@ -49,6 +57,10 @@ class InvalidNameError(RequestError):
 
 class InvalidParameterError(RequestError):
     """A parameter has a value it can't have."""
+
+
+class WrongTypeError(InvalidParameterError, TypeError):
+    """An argument is of another type than its parameter."""
 
 
 class EnvironmentNotUsableError(RequestError):
@@ -185,13 +197,14 @@ _LONGEST = 1000
 def one_line(error: BaseException) -> str:
     """The error as one line of text, its type named where the text alone would say nothing.
 
-    What others' errors say may hold anything: control characters, which a terminal would obey, are written as escapes.
+    What others' errors say may hold anything: control characters, which a terminal would obey, are written as escapes,
+    and a URL's password as ``***``. Several spaces may be part of a name.
     """
     try:
-        text = " ".join(str(error).split())
+        text = " ".join(filter(None, map(str.strip, str(error).expandtabs(1).splitlines())))
     except Exception as fault:  # noqa: BLE001 (an error of somebody else whose text can't be had)
         text = f"its message can't be read ({type(fault).__name__})"
-    text = printable(text)
+    text = printable(without_credentials(text))
     if isinstance(error, RLHFBlenderError):
         return text
     if isinstance(error, AssertionError) and not text:
@@ -207,7 +220,7 @@ def trace_of(error: BaseException) -> str:
         lines = "".join(traceback.format_exception(error)).splitlines()
     except Exception:  # noqa: BLE001 (the error's own text can't be had)
         lines = "".join(traceback.format_tb(error.__traceback__)).splitlines()
-    return "\n".join(map(printable, lines))[-_LONGEST_TRACE:]
+    return "\n".join(printable(without_credentials(line)) for line in lines)[-_LONGEST_TRACE:]
 
 
 #: Characters of a traceback that are kept, from its end.
@@ -223,7 +236,7 @@ def last_line(error: BaseException) -> str:
     if len(whole) <= _LONG:
         return whole
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {printable(lines[-1])}" if lines else whole
+    return f"{type(error).__name__}: {printable(without_credentials(lines[-1]))}" if lines else whole
 
 
 def printable(text: str) -> str:

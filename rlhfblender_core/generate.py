@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rlhfblender_core.argument_types import check_arguments
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, locate
 from rlhfblender_core.planning.request import GenerationRequest, check_flags, request_from_flags
 from rlhfblender_core.planning.work import CheckpointWork, GenerationWork, plan_work
@@ -27,6 +28,7 @@ from rlhfblender_core.steps import LocalSteps, RunSteps, ShardResult, Steps
 _ASK_S = (0.5, 1.5)
 
 
+@check_arguments
 def generate(
     request: GenerationRequest | None = None,
     *,
@@ -76,7 +78,7 @@ def carry_out(work: GenerationWork, steps: Steps) -> Report:
     """
     plan = work.plan
     remove_unfinished(steps.locations.open_root())
-    where = steps.locations.open_root().display_url("").rstrip("/")
+    where = steps.locations.open_root().display_url()
     if plan.experiment is None or not work.checkpoints:
         _register(work, steps)
         return Report(plan.experiment.name if plan.experiment else None, where)

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from rlhfblender_core.credentials import without_credentials
 from rlhfblender_core.errors import InvalidNameError
 
 #: Bytes in UTF-8. File systems allow 255; temporary names and extensions need some of them.
@@ -61,6 +62,7 @@ def same_but_for_case(name: str, others: Iterable[str]) -> str | None:
 
 def shorten(text: str, width: int = 40) -> str:
     """The text, cut to ``width`` characters for a message."""
+    text = without_credentials(text)  # cut, a password wouldn't be known as one
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rlhfblender_core.argument_types import check_arguments, check_fields
 from rlhfblender_core.dataset.action_labels import check_pictured, find_pictures, read_picture, store_pictures
 from rlhfblender_core.environments import (
     ONLY_DECLARED,
@@ -67,7 +68,11 @@ class RegistrationRequest:
     needs_dimensions: bool = False
     update: bool = False
 
+    def __post_init__(self) -> None:
+        check_fields(self)
 
+
+@check_arguments
 def register(
     *,
     env: str,
@@ -194,7 +199,9 @@ def update_experiment(request: ExperimentUpdate, database_url: str, trust: Trust
         record = registry.find_experiment(checked_name(request.exp, "experiment"))
         environment = registry.find_environment(record.env_id) if record else None
         if record is None or environment is None:
-            raise InvalidParameterError(f"No experiment {request.exp!r} is registered. See register.py --list.")
+            raise InvalidParameterError(
+                f"No experiment {request.exp!r} is registered. See `python flows/register.py --list`."
+            )
         changes: dict[str, Any] = {}
         if request.project is not None:
             changes["project"] = checked_name(request.project, "project")
@@ -226,7 +233,7 @@ def follow_experiment(name: str, locations: Locations, *, follow: bool) -> Exper
     with open_registry(locations.database_url, create=False) as registry:
         record = registry.find_experiment(checked_name(name, "experiment"))
         if record is None:
-            raise InvalidParameterError(f"No experiment {name!r} is registered. See register.py --list.")
+            raise InvalidParameterError(f"No experiment {name!r} is registered. See `python flows/register.py --list`.")
         following = None
         if follow:
             following = record.following or begin_following(record, registry, locations.storage_options)

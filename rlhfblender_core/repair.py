@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rlhfblender_core.argument_types import check_arguments
 from rlhfblender_core.dataset.layout import EpisodeKey
 from rlhfblender_core.dataset.listings import check_root
 from rlhfblender_core.errors import RequestError, one_line
@@ -32,6 +33,7 @@ from rlhfblender_core.verify import (
 )
 
 
+@check_arguments
 def repair(
     *,
     exp: str | None = None,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlhfblender_core.argument_types import check_arguments
 from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.dataset.listings import (
     CheckpointListing,
@@ -118,6 +119,7 @@ class Verification:
         return f"{checked}: nothing is wrong."
 
 
+@check_arguments
 def verify(  # noqa: PLR0913 (the command's flags, by keyword)
     *,
     exp: str | None = None,

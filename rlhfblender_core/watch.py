@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from rlhfblender_core.argument_types import check_arguments
 from rlhfblender_core.checkpoints.changes import each_change
 from rlhfblender_core.checkpoints.select import wanted_as
 from rlhfblender_core.dataset.layout import RANDOM
@@ -118,6 +119,7 @@ class WatchReport:
         return [row.name for row in self.rows if row.finding is finding]
 
 
+@check_arguments
 def watch(  # noqa: PLR0913 (one per flag)
     *,
     exp: Sequence[str] = (),

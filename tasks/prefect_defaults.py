@@ -7,7 +7,11 @@ last is dropped. Only environment variables reach a server that Prefect starts b
 import contextlib
 import logging
 import os
+import traceback
 from pathlib import Path
+from typing import Any
+
+from rlhfblender_core.credentials import without_credentials
 
 _DEFAULTS = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
@@ -41,3 +45,17 @@ def _tells_something(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("prefect.task_runs").addFilter(_tells_something)
+
+
+_make_record = logging.getLogRecordFactory()
+
+
+def _without_credentials(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    """A record whose traceback has no passwords: Prefect keeps those of failed tasks, with what clients say of URLs."""
+    record = _make_record(*args, **kwargs)
+    if record.exc_info and record.exc_info[1] is not None:
+        record.exc_text = without_credentials("".join(traceback.format_exception(record.exc_info[1])).rstrip())
+    return record
+
+
+logging.setLogRecordFactory(_without_credentials)

@@ -14,8 +14,9 @@ from pydantic.fields import FieldInfo
 
 from flows.cli.outliving import note_run
 from flows.cli.process import EXIT_DONE, EXIT_INCOMPLETE, EXIT_WRONG_REQUEST, StoppedBySignal, fail, show_tracebacks
-from flows.cli.secret_parameters import Secret
+from flows.cli.secret_parameters import Noted
 from flows.cli.temporary_server import server_settings
+from rlhfblender_core.credentials import without_credentials
 from rlhfblender_core.errors import OutOfReachError, one_line
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exits with 2."""
         hint = self._meant(message.removeprefix(_UNKNOWN)) if message.startswith(_UNKNOWN) else ""
-        fail(f"{message[:1].upper()}{message[1:]}. {hint}See --help.", EXIT_WRONG_REQUEST)
+        shown = without_credentials(message)
+        fail(f"{shown[:1].upper()}{shown[1:]}. {hint}See --help.", EXIT_WRONG_REQUEST)
 
     def _meant(self, words: str) -> str:
         """What flags may have been meant by these words, as a sentence."""
@@ -67,7 +69,7 @@ def say_where_to_look(state: "State[Any]") -> None:
     from prefect.utilities.urls import url_for
 
     page = url_for("flow-run", state.state_details.flow_run_id)
-    print(f"Run: {page}" if page else _NO_UI)
+    print(f"Run: {without_credentials(page)}" if page else _NO_UI)
 
 
 def end_as(state: "State[Any]", *, is_told: bool, otherwise: str = "the run failed") -> int:
@@ -144,8 +146,8 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, annotated: Any, defaul
         parser.add_argument(flag, choices=get_args(kind), **options)
     else:
         metavar = {int: "N", float: "X"}.get(kind, "TEXT")
-        secret = next((item.keep for item in metadata if isinstance(item, Secret)), None)
-        parser.add_argument(flag, type=secret or kind, nargs="+" if is_list else None, metavar=metavar, **options)
+        keep = next((item.keep for item in metadata if isinstance(item, Noted)), None)
+        parser.add_argument(flag, type=keep or kind, nargs="+" if is_list else None, metavar=metavar, **options)
 
 
 def _element_type(annotation: Any) -> tuple[Any, bool]:

@@ -23,8 +23,10 @@ from typing import NoReturn
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
 
+from flows.cli.next_commands import as_typed
 from flows.cli.outliving import go_on_in_a_fork, is_traced, note_leaving, note_signal
 from flows.cli.temporary_server import begin_temporary_server, start_temporary_server
+from rlhfblender_core.credentials import without_credentials
 from rlhfblender_core.errors import DiskFullError, OutOfReachError, RLHFBlenderError, TransientError, one_line
 from rlhfblender_core.lifelines import remember_lifelines
 from rlhfblender_core.workers import HASH_SEED
@@ -159,9 +161,9 @@ def _exit_code(module: str, *, is_flow: bool) -> int:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Prints one line on standard error and exits."""
+    """Prints one line on standard error, the commands in it as they are typed here, and exits."""
     with contextlib.suppress(OSError):  # the terminal may be gone
-        print(f"error: {message}", file=sys.stderr, flush=True)
+        print(f"error: {as_typed(message)}", file=sys.stderr, flush=True)
     raise SystemExit(code)
 
 
@@ -249,7 +251,7 @@ class _Terminal(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Prints the line, and the traceback that goes with it."""
         with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
-            print(self.format(record), file=sys.stderr, flush=True)
+            print(as_typed(without_credentials(self.format(record))), file=sys.stderr, flush=True)
 
 
 _terminal = _Terminal(logging.WARNING)

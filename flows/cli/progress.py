@@ -5,7 +5,7 @@ import datetime
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +13,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from flows.cli.next_commands import as_typed
 from flows.cli.tables import print_report
 from rlhfblender_core.report.summary import Report
 from rlhfblender_core.workers.progress import read_progress
@@ -65,24 +66,19 @@ current_display: ContextVar[Display] = ContextVar("current_display", default=NoD
 
 
 class TerminalDisplay:
-    """A live line on a terminal, plain lines elsewhere; on standard error, so that results can be piped.
+    """A live line on a terminal, plain lines elsewhere; on standard error, so that results can be piped."""
 
-    Args:
-        where: flags that other commands need to find the data.
-    """
-
-    def __init__(self, where: Sequence[str] = ()) -> None:
+    def __init__(self) -> None:
         self._console = Console(stderr=True)
-        self._where = where
         self.has_shown = False
 
     def say(self, line: str) -> None:
         """See :class:`Display`."""
-        self._console.print(line, highlight=False, markup=False)
+        self._console.print(as_typed(line), soft_wrap=True, highlight=False, markup=False)
 
     def show(self, report: Report) -> None:
         """See :class:`Display`."""
-        print_report(report, Console(), self._where)
+        print_report(report, Console())
         self.has_shown = True
 
     @contextlib.contextmanager

@@ -4,14 +4,30 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from flows.cli.next_commands import note_flag
+from flows.cli.secret_parameters import Noted
+from rlhfblender_core.credentials import without_credentials
 from rlhfblender_core.registry import DEFAULT_PROJECT
 
-DataRoot = Annotated[str | None, Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)")]
+
+def _keep(data_root: str) -> str:
+    note_flag("--data-root", without_credentials(data_root))
+    return data_root
+
+
+DataRoot = Annotated[
+    str | None,
+    Field(description="folder or fsspec URL (default RLHFBLENDER_DATA_ROOT, else data)"),
+    Noted(_keep),
+]
 RegisteredEnv = Annotated[
     str | None, Field(description="Gymnasium id, e.g. CartPole-v1; left out with a registered experiment")
 ]
 Project = Annotated[str, Field(description=f"project (default {DEFAULT_PROJECT})")]
-NumEpisodes = Annotated[int, Field(ge=1, description="episodes per checkpoint (default 10)")]
+NumEpisodes = Annotated[
+    int | None,
+    Field(ge=1, description="episodes per checkpoint (default as many as the experiment has, 10 of a new one)"),
+]
 
 EnvGymEntrypoint = Annotated[
     str | None, Field(description="module:Class of a custom environment, registered as that id")

@@ -2,12 +2,12 @@
 
 import math
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli.next_commands import command, path_from_here, without_registry
+from flows.cli.next_commands import as_typed, command, path_from_here
 from rlhfblender_core.report.summary import CheckpointReport, Report
 from rlhfblender_core.wording import counted
 
@@ -21,13 +21,12 @@ def row_of(row: CheckpointReport) -> tuple[str, ...]:
     return row.checkpoint, str(row.made), str(row.existing), str(len(row.failed)), mean_return, mean_length
 
 
-def print_report(report: Report, console: Console, where: Sequence[str] = ()) -> None:
+def print_report(report: Report, console: Console) -> None:
     """Prints the table, and below it what needs attention and what to do next.
 
     Args:
         report: what the run achieved.
         console: to print on.
-        where: flags that other commands need to find the data.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in HEADINGS:
@@ -36,8 +35,8 @@ def print_report(report: Report, console: Console, where: Sequence[str] = ()) ->
         table.add_row(*row_of(row))
     if report.checkpoints:
         console.print(table)
-    for line in (*notes(report), *next_steps(report, path_from_here), *_commands(report, where)):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    for line in (*notes(report), *next_steps(report, path_from_here), *_commands(report)):
+        console.print(as_typed(line), soft_wrap=True, highlight=False, markup=False)
 
 
 def next_steps(report: Report, shown: Callable[[str], str] = str) -> Iterator[str]:
@@ -60,11 +59,11 @@ def next_steps(report: Report, shown: Callable[[str], str] = str) -> Iterator[st
         yield f"Load: import rlhfblender_core; data = rlhfblender_core.open_data_set({shown(report.data_root)!r})"
 
 
-def _commands(report: Report, where: Sequence[str]) -> Iterator[str]:
+def _commands(report: Report) -> Iterator[str]:
     if report.experiment is not None and not report.checkpoints:
-        yield f"Generate: {command('generate', '--exp', report.experiment, *where)}"
+        yield f"Generate: {command('generate', '--exp', report.experiment)}"
     elif report.made or any(row.existing for row in report.checkpoints):
-        yield f"Look: {command('gallery', '--exp', report.experiment or '', *without_registry(where))}"
+        yield f"Look: {command('gallery', '--exp', report.experiment or '')}"
 
 
 def notes(report: Report) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What all flows have in common: how they are declared, and how their errors become states."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec
 
 from prefect import Flow, State, flow, get_run_logger
@@ -9,10 +9,13 @@ from prefect.states import Cancelled, Failed
 
 import flows.ui.log_filters  # noqa: F401 (its import is what it is for)
 from flows.cli.arguments import REFUSED, STOPPED
+from flows.cli.next_commands import flags_noted, with_place
 from flows.cli.process import StoppedBySignal, core_logger
 from flows.execution.crashed_task_runs import end_crashed_task_runs
 from flows.ui.parameter_forms import shown_as_form
+from rlhfblender_core.credentials import without_credentials
 from rlhfblender_core.errors import DiskFullError, RequestError, RLHFBlenderError, one_line
+from rlhfblender_core.registry import has_password
 
 P = ParamSpec("P")
 
@@ -32,17 +35,32 @@ def data_flow(name: str, run_name: Callable[[], str]) -> Callable[[Callable[P, S
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> State[Any]:
             end_crashed_task_runs()
-            try:
-                return function(*args, **kwargs)
-            except StoppedBySignal as stop:  # else the run's state would call it a crash
-                return Cancelled(name=STOPPED, message=f"Stopped by {stop}. What is published stays.")
-            except RLHFBlenderError as error:
-                core_logger.debug("", exc_info=True)
-                if not isinstance(error, RequestError) or isinstance(error, DiskFullError):
-                    return Failed(message=one_line(error))
-                get_run_logger().error("%s", one_line(error))
-                return Failed(name=REFUSED, message=one_line(error))
+            with flags_noted(_place_flags(kwargs)):
+                try:
+                    state = function(*args, **kwargs)
+                except StoppedBySignal as stop:  # else the run's state would call it a crash
+                    return Cancelled(name=STOPPED, message=f"Stopped by {stop}. What is published stays.")
+                except RLHFBlenderError as error:
+                    core_logger.debug("", exc_info=True)
+                    state = _failed(error)
+                state.message = state.message and with_place(state.message)
+            return state
 
         return shown_as_form(flow(name=name, flow_run_name=run_name)(run))
 
     return declare
+
+
+def _failed(error: RLHFBlenderError) -> State[Any]:
+    line = with_place(one_line(error))
+    if not isinstance(error, RequestError) or isinstance(error, DiskFullError):
+        return Failed(message=line)
+    get_run_logger().error("%s", line)
+    return Failed(name=REFUSED, message=line)
+
+
+def _place_flags(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """What says where a run's data is, as flags; a database URL with a password is going to be refused."""
+    root, database = parameters.get("data_root"), parameters.get("database_url")
+    flags = {"--data-root": without_credentials(root)} if root else {}
+    return flags | ({"--database-url": database} if database and not has_password(database) else {})

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from rlhfblender_core.credentials import has_credentials
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.steps import WRITERS
 from rlhfblender_core.workers import HASH_SEED
@@ -34,6 +35,8 @@ class RunnerChoice:
             raise InvalidParameterError(f"--workers must be 1 or more, not {self.workers}.")
         if self.dask_address and self.kind != "dask":
             raise InvalidParameterError("--dask-address needs --runner dask.")
+        if self.dask_address and has_credentials(self.dask_address):
+            raise InvalidParameterError("--dask-address holds a password or a token, which Prefect would show.")
 
     @property
     def is_cluster(self) -> bool:

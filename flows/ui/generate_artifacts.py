@@ -23,6 +23,7 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run as current_run
 
+from flows.cli.next_commands import with_place
 from flows.cli.tables import HEADINGS, next_steps, notes, row_of
 from rlhfblender_core.dataset.layout import RANDOM, ArtifactKind, EpisodeKey, artifact_path
 from rlhfblender_core.errors import RLHFBlenderError, one_line
@@ -142,7 +143,7 @@ def overview(plan: GenerationPlan, experiment: str, report: Report, locations: L
     parts += [f"![Return per checkpoint]({_data_url(plot, 'png')})"] if plot else []
     parts += [f"### Episodes\n\n![Thumbnails]({_data_url(sheet, 'jpeg')})"] if sheet else []
     parts.append("### Files\n\n" + "\n".join(_files(root, experiment, labels)))
-    parts.append("\n\n".join(map(in_markdown, (*notes(report), *next_steps(report)))))
+    parts.append("\n\n".join(in_markdown(with_place(line)) for line in (*notes(report), *next_steps(report))))
     return "\n\n".join(parts) + "\n"
 
 

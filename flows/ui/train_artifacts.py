@@ -94,5 +94,5 @@ class TrainingInUi:
         return (
             f"## {self._job.experiment}\n\n{self._job.algorithm} in `{self._job.spec.env_id}` · {self._note}\n\n"
             f"![Learning curve](data:image/png;base64,{base64.b64encode(picture).decode()})\n\n"
-            f"Checkpoints written by this run: {written}, in `{self._job.folder.display_url('')}`\n"
+            f"Checkpoints written by this run: {written}, in `{self._job.folder.display_url()}`\n"
         )

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from prefect.artifacts import create_table_artifact
 
+from flows.cli.next_commands import with_place
 from flows.ui.generate_artifacts import artifact_key, optional
 from rlhfblender_core.dataset.layout import CheckpointKey
 from rlhfblender_core.verification.checks import Problem
@@ -46,7 +47,7 @@ def show_verification(
 
 def _row(problem: Problem, *, mended: bool) -> dict[str, str]:
     remedy = "repaired" if mended else str(problem.remedy)
-    return {"file": problem.path, "what is wrong": problem.what, "remedy": remedy}
+    return {"file": problem.path, "what is wrong": with_place(problem.what), "remedy": remedy}
 
 
 def _place(problem: Problem) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from prefect.artifacts import create_markdown_artifact
 
+from flows.cli.next_commands import with_place
 from flows.ui.generate_artifacts import artifact_key, optional
 from rlhfblender_core.watch import WatchRow
 from rlhfblender_core.wording import in_markdown
@@ -13,7 +14,9 @@ def show_watch_report(experiment: str, data_root: str, rows: Sequence[WatchRow])
     """Stores the table with the run, where there is something to report."""
     if rows:
         # Markdown, because reasons are long and lines of Prefect's tables are cut off.
-        lines = "\n".join(f"| {' | '.join(map(in_markdown, (row.label, row.finding, row.reason)))} |" for row in rows)
+        lines = "\n".join(
+            f"| {' | '.join(map(in_markdown, (row.label, row.finding, with_place(row.reason))))} |" for row in rows
+        )
         with optional("table of checkpoints"):
             create_markdown_artifact(
                 f"| checkpoint | what | why |\n|---|---|---|\n{lines}\n",

@@ -7,7 +7,8 @@ from typing import Any
 from rlhfblender_core.checkpoints.find import CheckpointFile
 from rlhfblender_core.checkpoints.listing import open_folder
 from rlhfblender_core.checkpoints.looking import pickled_classes
-from rlhfblender_core.checkpoints.naming import stem_of
+from rlhfblender_core.checkpoints.models import zips_in
+from rlhfblender_core.checkpoints.naming import own_step, stem_of
 from rlhfblender_core.errors import CheckpointNotUsableError
 from rlhfblender_core.untrusted.limits import MAX_PICKLE_BYTES
 
@@ -29,7 +30,7 @@ def statistics_url(
         storage_options: for fsspec.
 
     Raises:
-        CheckpointNotUsableError: there are several, and nothing says which is meant.
+        CheckpointNotUsableError: there are several, and nothing says which is meant; or the only ones are another's.
         StorageNotUsableError, StorageUnavailableError: the folder can't be read.
     """
     if chosen is not None:
@@ -49,6 +50,11 @@ def statistics_url(
     if not known:
         return None, None
     name = known[0].rpartition("/")[2]
+    if not _belongs_to(known[0], file) and _is_of_another(known[0], file, storage_options):
+        raise CheckpointNotUsableError(
+            f"Checkpoint {file.url!r} has no statistics of its own beside it: by its name, {name!r} is another "
+            "checkpoint's. Say with which it was trained: --vecnormalize FILE."
+        )
     return known[0], f"Checkpoint {file.label} sees observations normalised by {name!r}"
 
 
@@ -67,7 +73,28 @@ def _statistics_among(urls: Sequence[str], storage_options: Mapping[str, Any] | 
 
 def _belongs_to(url: str, file: CheckpointFile) -> bool:
     """Whether a file's name has the checkpoint's own: its steps as a whole number, its word, or all of its name."""
-    stem = re.sub(r"(?i)\.(pkl|pickle)$", "", url.rpartition("/")[2])
+    stem = _stem(url)
     model = stem_of(file.url.rpartition("/")[2])
     label = rf"(?<![0-9A-Za-z])0*{re.escape(file.label)}(?![0-9A-Za-z])"
     return re.search(label, stem) is not None or stem == model or stem.startswith((f"{model}_", f"{model}-"))
+
+
+def _is_of_another(url: str, file: CheckpointFile, storage_options: Mapping[str, Any] | None) -> bool:
+    """Whether a file's name has other steps than the checkpoint, or a number that only a neighbour's name has."""
+    stem = _stem(url)
+    foreign = _whole_numbers(stem) - _whole_numbers(file.url)
+    if not foreign:
+        return False
+    if file.step is not None and own_step(stem) in foreign:
+        return True
+    folder = open_folder(url.rpartition("/")[0] or "/", storage_options)
+    neighbours = [*zips_in(folder), *folder.folders]
+    return any(foreign & _whole_numbers(name) for name in neighbours)
+
+
+def _stem(url: str) -> str:
+    return re.sub(r"(?i)\.(pkl|pickle)$", "", url.rpartition("/")[2])
+
+
+def _whole_numbers(name: str) -> set[int]:
+    return {int(digits) for digits in re.findall(r"(?<![0-9A-Za-z])\d{1,18}(?![0-9A-Za-z])", name)}

@@ -14,7 +14,14 @@ from shlex import quote
 
 from rlhfblender_core.dataset.derive import derivable_kinds, derive_files, with_records
 from rlhfblender_core.dataset.episode_checks import find_fault
-from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path, manifest_path
+from rlhfblender_core.dataset.layout import (
+    RANDOM,
+    ArtifactKind,
+    CheckpointKey,
+    EpisodeKey,
+    artifact_path,
+    manifest_path,
+)
 from rlhfblender_core.dataset.manifests import ArtifactRecord, Manifest, parse_manifest
 from rlhfblender_core.dataset.staged import StagedEpisode, StagedShard
 from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError, one_line
@@ -141,10 +148,10 @@ class _Comparison:
         if self._is_same(kinds):
             return
         paths = [artifact_path(kind, self.key) for kind in ArtifactKind if kind in kinds]
-        command = f"python flows/import_data.py --exp {quote(self.key.experiment)} --env …"
         raise DataNotUsableError(
             f"{', '.join(paths)}: lie where episode {self.name} goes, and are no run's that is known here. "
-            f"`{command}` takes such files in; or move them away."
+            f"`python flows/import_data.py --exp {quote(self.key.experiment)} --env …` takes such files in; or move "
+            "them away."
         )
 
     def _is_same(self, kinds: Collection[ArtifactKind]) -> bool:
@@ -212,9 +219,17 @@ class _Comparison:
 
     def _refusal(self, why: str) -> DataNotUsableError:
         return DataNotUsableError(
-            f"{self.name}: can't be made again as it was, and was left as it is: {why}. "
-            "Use generate.py with --overwrite for a new one."
+            f"{self.name}: can't be made again as it was, and was left as it is: {why}. {anew_advice(self.key)}"
         )
+
+
+def anew_advice(key: CheckpointKey | EpisodeKey) -> str:
+    """How a checkpoint gets other episodes in place of those that can't be made again, as a sentence."""
+    label = "0" if key.checkpoint == RANDOM else ":0" if key.checkpoint == "0" else key.checkpoint
+    return (
+        f"For new ones: `python flows/generate.py --exp {quote(key.experiment)} --checkpoints {quote(label)} "
+        "--overwrite`."
+    )
 
 
 def _key(manifest: Manifest) -> EpisodeKey:

@@ -127,8 +127,8 @@ class Trust:
         if any(not self._is_declared(spec, claim) for claim in unknown):
             raise EnvironmentNotTrustedError(
                 f"{_printable(spec.env_id)} would be made with what only the registry or a manifest names, which is "
-                "somebody's code until you say otherwise. If you trust it, name it once, to generate.py or "
-                f"register.py: {_flags(spec)}"
+                "somebody's code until you say otherwise. If you trust it, name it once: "
+                f"`python flows/register.py {_flags(spec)}`."
             )
 
     def _is_declared(self, spec: EnvironmentSpec, claim: _Claim) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rlhfblender_core.credentials import without_credentials
 from rlhfblender_core.dataset.gif import write_gif
 from rlhfblender_core.dataset.selection import EpisodeSelection
 from rlhfblender_core.environments.describe import DEFAULT_FPS
@@ -78,7 +79,9 @@ def hub_repository(url: str, to: str) -> str:
     """
     match = _URL.fullmatch(url)
     if match is None:
-        raise InvalidParameterError(f"--push-to takes hf://datasets/<user>/<name>, not {url!r:.100}.")
+        raise InvalidParameterError(
+            f"--push-to takes hf://datasets/<user>/<name>, not {without_credentials(url)!r:.100}."
+        )
     if to not in _LOADING:
         raise InvalidParameterError(f"--push-to goes with --to {', '.join(_LOADING)}, not with --to {to}.")
     try:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from fsspec.utils import get_protocol
@@ -103,10 +104,14 @@ def find_experiments(
             found.append(source)
         elif names:
             raise DataNotUsableError(
-                f"Experiment {name!r} has no episodes in {root.url}. Generate some with generate.py --exp {name}."
+                f"Experiment {name!r} has no episodes in {root.display_url()}. "
+                f"Make some with `python flows/generate.py --exp {quote(name)}`."
             )
     if not found:
-        raise DataNotUsableError(f"There are no episodes in {root.url} to export. Generate some with generate.py.")
+        raise DataNotUsableError(
+            f"There are no episodes in {root.display_url()} to export. Make some with "
+            "`python flows/generate.py --env … --random`."
+        )
     return tuple(found) if not labels else _with_checkpoints(found, labels)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlhfblender_core.argument_types import check_arguments
 from rlhfblender_core.dataset.selection import parse_selection
 from rlhfblender_core.export.formats import FORMATS, CheckpointJob, ExportFormat, ExportOptions
 from rlhfblender_core.export.hub import hub_repository, push_to_hub
@@ -65,6 +66,7 @@ class ExportReport:
             yield f"Pushed to {self.pushed}; a repository that is new is private."
 
 
+@check_arguments
 def export(  # noqa: PLR0913 (one per flag)
     out: str,
     *,

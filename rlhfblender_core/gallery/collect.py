@@ -58,15 +58,18 @@ def find_experiments(root: DataRoot, wanted: Sequence[str]) -> list[str]:
     missing = [name for name in wanted if name not in there]
     notes = hand_laid_notes(root, missing) if missing or not there else ()
     if notes:
-        raise DataNotUsableError(f"{root.display_url('').rstrip('/')}: {notes[0]}.")
+        raise DataNotUsableError(f"{root.display_url()}: {notes[0]}.")
     if missing:
-        known = f"There are: {', '.join(there[:10])}." if there else "There are none at all; run generate.py first."
-        raise DataNotUsableError(
-            f"{root.display_url('').rstrip('/')} has no episodes of experiment {missing[0]!r}. {known}"
+        known = (
+            f"There are: {', '.join(there[:10])}."
+            if there
+            else "There are none at all; make some with `python flows/generate.py --env … --random`."
         )
+        raise DataNotUsableError(f"{root.display_url()} has no episodes of experiment {missing[0]!r}. {known}")
     if not there:
         raise DataNotUsableError(
-            f"{root.display_url('').rstrip('/')} has no episodes. Run generate.py first, or give another --data-root."
+            f"{root.display_url()} has no episodes. Make some with "
+            "`python flows/generate.py --env … --random`, or give another --data-root."
         )
     return sorted(set(wanted) or there)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rlhfblender_core.argument_types import check_arguments
 from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey
 from rlhfblender_core.errors import RegistryNotUsableError
 from rlhfblender_core.gallery.collect import Checkpoint, find_experiments, find_labels, look_at, training_order
@@ -58,6 +59,7 @@ class GalleryReport:
         return "\n".join([what, *self.notes, f"Open in a browser: {self.page}"])
 
 
+@check_arguments
 def gallery(
     *,
     exp: Sequence[str] = (),

@@ -240,12 +240,16 @@ class _Importing:
 
     def _states(self) -> list[Any] | None:
         file = self.source.states_of(self.episode.number)
-        try:
-            return None if file is None else read_states(file)
-        except (FaultError, RefusedPickleError, DamagedPickleError, OSError) as error:
-            shown = file.relative_to(self.source.folder).as_posix() if file else ""
-            self.notes.append(f"{shown}: left out: {str(error)[:200]}")
+        if file is None:
             return None
+        try:
+            return read_states(file)
+        except FileNotFoundError:
+            reason = "isn't there, and the episode has no states of the environment"
+        except (FaultError, RefusedPickleError, DamagedPickleError, OSError) as error:
+            reason = f"left out: {str(error)[:200]}"
+        self.notes.append(f"{file.relative_to(self.source.folder).as_posix()}: {reason}")
+        return None
 
     def _check_rewards(self, rewards: NDArray[np.float64], cumulative: NDArray[np.float64]) -> None:
         kind = ArtifactKind.REWARDS

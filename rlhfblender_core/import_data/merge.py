@@ -66,7 +66,7 @@ def merge_episodes(
         try:
             if path not in contents:
                 raise DataNotUsableError("is gone")
-            manifest = _own_manifest(parse_manifest(contents[path], path), origin)
+            manifest = _own_manifest(_source_manifest(contents[path], path), origin)
             coming = _renamed(manifest, merge.key)
             if _is_there(published, coming, merge):
                 existing.append(number)
@@ -79,6 +79,19 @@ def merge_episodes(
             continue
         made.append(number)
     return ImportedBatch(merge.key, tuple(made), tuple(existing), tuple(faults))
+
+
+def _source_manifest(content: bytes, path: str) -> Manifest:
+    """The manifest, where it is good; what mends another is done in the source, not where the episodes go.
+
+    Raises:
+        DataNotUsableError: it isn't.
+    """
+    try:
+        return parse_manifest(content, path)
+    except DataNotUsableError as error:
+        found, advice, _ = str(error).partition(" Run `")
+        raise DataNotUsableError(f"{found} Mend it where it comes from." if advice else found) from error
 
 
 def _own_manifest(manifest: Manifest, key: EpisodeKey) -> Manifest:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fsspec.utils import get_protocol
 
+from rlhfblender_core.argument_types import check_arguments
 from rlhfblender_core.dataset.layout import MANIFESTS, CheckpointKey, EpisodeKey, manifest_path
 from rlhfblender_core.dataset.manifests import Manifest, canonical_digest, parse_manifest
 from rlhfblender_core.dataset.publish import episode_record
@@ -28,7 +29,7 @@ from rlhfblender_core.import_data.merge_plan import (
     plan_merge,
 )
 from rlhfblender_core.import_data.plan import ImportPlan, ImportRequest, check_locations, plan_import
-from rlhfblender_core.import_data.sources import SourceCheckpoint, source_folder
+from rlhfblender_core.import_data.sources import SourceCheckpoint, data_folder, source_folder
 from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
 from rlhfblender_core.registry import DEFAULT_PROJECT, Registry, open_registry, registry_if_any
 from rlhfblender_core.runs.claims import RunClaims, open_claims, this_machine
@@ -86,6 +87,7 @@ class Imported:
         return f"{made} imported, {existing}, {failed:,} not imported{labels}"
 
 
+@check_arguments
 def import_data(  # noqa: PLR0913 (one per flag)
     folder: str | None = None,
     *,
@@ -142,6 +144,7 @@ def import_request(  # noqa: PLR0913 (one per flag)
             return MergeRequest(source.url, exp, env, project, source_exp, overwrite)
     place = source_of(folder, locations)
     if exp is None or env is None:
+        data_folder(place)  # a folder that isn't there has no names either
         raise InvalidParameterError("Name the experiment and the environment of the episodes: --exp NAME --env ID.")
     return ImportRequest(place, exp, env, project, source_exp, overwrite)
 
@@ -207,7 +210,7 @@ def import_all(request: ImportRequest | MergeRequest, runner: StepRunner, locati
 
 
 def _shown(locations: Locations) -> str:
-    return locations.open_root().display_url("").rstrip("/")
+    return locations.open_root().display_url()
 
 
 def _merge_all(

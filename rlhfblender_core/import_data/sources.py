@@ -75,9 +75,9 @@ class SourceCheckpoint:
     states: str = ""
 
     def states_of(self, number: int) -> Path | None:
-        """The file of an episode's states of the environment, if there is one."""
-        file = self.folder / self.states / f"env_states_{number}.npy"
-        return file if self.states and file.is_file() else None
+        """Where an episode's states of the environment are, if those of the checkpoint's are there."""
+        folder = self.folder / self.states
+        return folder / f"env_states_{number}.npy" if self.states and folder.is_dir() else None
 
     def numbers(self) -> list[int]:
         """Of its episodes, ascending: every number that any file has."""

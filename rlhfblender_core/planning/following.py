@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Any
 
 from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints
@@ -20,7 +21,7 @@ def begin_following(
     options: Mapping[str, Any] | None,
     *,
     chosen: Sequence[int | None] = (),
-    num_episodes: int = DEFAULT_EPISODES,
+    num_episodes: int | None = None,
     has_baseline: bool = False,
 ) -> Following:
     """From where on the experiment is followed: what is newer than the checkpoints that were chosen.
@@ -30,7 +31,7 @@ def begin_following(
         registry: None where there is none yet.
         options: for fsspec, to reach the model folder.
         chosen: steps of the checkpoints that are chosen now, None where unknown; those registered count as well.
-        num_episodes: per checkpoint, unless the experiment has more of one.
+        num_episodes: per checkpoint, unless the experiment has more of one; None for as many as it has.
         has_baseline: whether a random baseline is asked for.
 
     Raises:
@@ -38,7 +39,8 @@ def begin_following(
     """
     if experiment.kind != "trained" or experiment.model_path is None:
         raise InvalidParameterError(
-            f"Experiment {experiment.name!r} has no model folder to follow. Give it to generate.py with --model-path."
+            f"Experiment {experiment.name!r} has no model folder to follow. Give it: "
+            f"`python flows/generate.py --exp {quote(experiment.name)} --model-path …`."
         )
     registered = registry.list_checkpoints(experiment.name) if registry else []
     steps = [*chosen, *(record.step for record in registered if record.label != RANDOM)]
@@ -46,7 +48,8 @@ def begin_following(
         with contextlib.suppress(CheckpointNotUsableError):  # there is nothing, yet
             steps += [file.step for file in _files(experiment, options)]
     after = max((step for step in steps if step is not None), default=-1)
-    return Following(after=after, since=datetime.now(UTC), num_episodes=num_episodes, has_baseline=has_baseline)
+    wanted = num_episodes or episodes_wanted(experiment.name, None, registry)
+    return Following(after=after, since=datetime.now(UTC), num_episodes=wanted, has_baseline=has_baseline)
 
 
 def _files(experiment: ExperimentRecord, options: Mapping[str, Any] | None) -> tuple[CheckpointFile, ...]:
@@ -61,7 +64,18 @@ def is_followed(file: CheckpointFile, following: Following, options: Mapping[str
     return modified_at(file.url, options) > following.since
 
 
-def episodes_wanted(experiment: str, following: Following, registry: Registry | None) -> int:
-    """Episodes per checkpoint: as many as the experiment has of the one that has most, or was followed with."""
-    summaries = registry.summarise(experiment) if registry else []
-    return max([following.num_episodes, *(summary.episodes for summary in summaries)])
+def episodes_wanted(experiment: str, following: Following | None, registry: Registry | None) -> int:
+    """Episodes per checkpoint where nobody says how many: as many as the experiment was asked for, or has.
+
+    Checkpoints with equally many are what is compared. Of a new experiment :data:`DEFAULT_EPISODES`.
+
+    Args:
+        experiment: its name.
+        following: since when it is followed, if it is.
+        registry: None where there is none yet.
+    """
+    counts = [following.num_episodes if following else 0]
+    record = registry.find_experiment(experiment) if registry else None
+    if registry and record:
+        counts += [record.num_episodes or 0, *(summary.episodes for summary in registry.summarise(experiment))]
+    return max(counts) or DEFAULT_EPISODES

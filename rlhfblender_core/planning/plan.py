@@ -14,6 +14,7 @@ from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints
 from rlhfblender_core.checkpoints.match import check_spaces
 from rlhfblender_core.checkpoints.select import choose_checkpoints
 from rlhfblender_core.checkpoints.successors import as_trained
+from rlhfblender_core.credentials import without_credentials
 from rlhfblender_core.environments import (
     ONLY_DECLARED,
     EnvironmentDescription,
@@ -38,7 +39,7 @@ from rlhfblender_core.planning.environment import (
     spec_of,
 )
 from rlhfblender_core.planning.experiment_names import check_free, default_name, in_its_project
-from rlhfblender_core.planning.following import begin_following
+from rlhfblender_core.planning.following import DEFAULT_EPISODES, begin_following, episodes_wanted
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest, registrable_path
 from rlhfblender_core.registry import (
     EnvironmentRecord,
@@ -117,9 +118,15 @@ def plan_generation(
     description = describe_environment(spec, render=options.render and try_out, try_out=try_out)
     environment = described(environment, description, request, env_kwargs)
     if experiment is None:
-        return GenerationPlan(environment, None, (), request.num_episodes, request.overwrite)
+        return GenerationPlan(environment, None, (), request.num_episodes or DEFAULT_EPISODES, request.overwrite)
+    known_following = registered.following if registered else None
+    num_episodes = request.num_episodes or episodes_wanted(experiment.name, known_following, registry)
     experiment = replace(
-        experiment, observation_space=description.observation_space, action_space=description.action_space
+        experiment,
+        observation_space=description.observation_space,
+        action_space=description.action_space,
+        # Registered before any are made: the same command, without a number too, finishes what was cut short.
+        num_episodes=request.num_episodes if request.register_only else num_episodes,
     )
     rollouts: tuple[RolloutSettings, ...] = ()
     notes: tuple[str, ...] = ()
@@ -142,18 +149,19 @@ def plan_generation(
             registry,
             storage_options,
             chosen=[agent.step for agent in (rollout.agent for rollout in rollouts) if agent.is_trained],
-            num_episodes=request.num_episodes,
+            num_episodes=num_episodes,
             has_baseline=RANDOM_BASELINE in request.checkpoints,
         )
         experiment = replace(experiment, following=following)
     notes = tuple(dict.fromkeys(notes))
-    return GenerationPlan(environment, experiment, rollouts, request.num_episodes, request.overwrite, notes)
+    return GenerationPlan(environment, experiment, rollouts, num_episodes, request.overwrite, notes)
 
 
 def _moved_notes(registered: ExperimentRecord | None, experiment: ExperimentRecord) -> tuple[str, ...]:
     if registered is None or registered.model_path in (None, experiment.model_path):
         return ()
-    return (f"the model path of {experiment.name} is {experiment.model_path} now, it was {registered.model_path}",)
+    line = f"the model path of {experiment.name} is {experiment.model_path} now, it was {registered.model_path}"
+    return (without_credentials(line),)  # registries of before may hold some
 
 
 def _environment_id(request: GenerationRequest, registered: ExperimentRecord | None) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 
 from fsspec.utils import get_protocol
 
+from rlhfblender_core.argument_types import as_type, check_fields
 from rlhfblender_core.checkpoints.select import parse_wanted
+from rlhfblender_core.credentials import has_credentials
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.names import checked_name, path_segment
 from rlhfblender_core.registry import DEFAULT_PROJECT
 from rlhfblender_core.rollout.code_identity import with_absolute_paths
 from rlhfblender_core.rollout.options import RolloutOptions, check_at_least
-from rlhfblender_core.storage import has_password
 from rlhfblender_core.wording import did_you_mean
 
 #: As given with ``--checkpoints``: the latest; a random baseline.
@@ -28,6 +29,8 @@ class GenerationRequest:
     """What a user asks for; named like the flags. None means "as registered, else the default".
 
     Attributes:
+        num_episodes: per checkpoint; None for as many as the experiment has, see
+            :func:`~rlhfblender_core.planning.following.episodes_wanted`.
         options: those of :class:`~rlhfblender_core.rollout.options.RolloutOptions` that are asked for, by name.
         follow: checkpoints that appear in the model folder later get episodes, too.
         default_max_steps_per_episode: of an experiment that isn't registered yet, where the options don't say. A
@@ -39,7 +42,7 @@ class GenerationRequest:
 
     env: str | None = None
     exp: str | None = None
-    num_episodes: int = 10
+    num_episodes: int | None = None
     random: bool = False
     model_path: str | None = None
     checkpoints: Sequence[int | str] = (LATEST,)
@@ -58,6 +61,9 @@ class GenerationRequest:
     trust_checkpoint: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.checkpoints, str | int):  # one by itself, or "all"
+            object.__setattr__(self, "checkpoints", [self.checkpoints])
+        check_fields(self)
         checked_name(self.project, "project")
         if self.exp is not None:
             checked_name(self.exp, "experiment")
@@ -102,11 +108,11 @@ def registrable_path(path: str, flag: str) -> str:
     """A local path as an absolute one, a URL as it is: what the registry keeps is found from anywhere.
 
     Raises:
-        InvalidParameterError: a URL with a password in it.
+        InvalidParameterError: a URL with a password or a token in it.
     """
-    if has_password(path):
+    if has_credentials(path):
         raise InvalidParameterError(
-            f"The {flag} holds a password, which would be registered and shown. Put it into "
+            f"The {flag} holds a password or a token, which would be registered and shown. Put it into "
             "RLHFBLENDER_STORAGE_OPTIONS."
         )
     if get_protocol(path) in ("file", "local"):
@@ -139,8 +145,10 @@ def request_from_flags(flags: Mapping[str, Any]) -> GenerationRequest:
     if flags.get("no_render") is not None:  # the flag says what is left out, the option what is made
         asked["render"] = not flags["no_render"]
     if flags.get("vecnormalize") is not None:
-        asked["vecnormalize"] = registrable_path(flags["vecnormalize"], "--vecnormalize")
+        file = as_type("vecnormalize", flags["vecnormalize"], str)
+        asked["vecnormalize"] = registrable_path(file, "--vecnormalize")
     if asked["agent_kwargs"] is not None:  # an empty form says nothing
-        asked["agent_kwargs"] = with_absolute_paths(asked["agent_kwargs"]) or None
+        given = as_type("agent_kwargs", asked["agent_kwargs"], Mapping[str, Any])
+        asked["agent_kwargs"] = with_absolute_paths(given) or None
     options = {name: value for name, value in asked.items() if value is not None}
     return GenerationRequest(**{name: flags[name] for name in flags if name in _REQUEST_NAMES}, options=options)

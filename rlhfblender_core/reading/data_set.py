@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from rlhfblender_core.argument_types import as_type, check_arguments, place_in
 from rlhfblender_core.dataset.layout import (
     MANIFESTS,
     CheckpointKey,
@@ -38,6 +39,7 @@ _BATCH = 64
 Condition = Callable[[Episode], bool]
 
 
+@check_arguments
 def open_data_set(
     data_root: str | os.PathLike[str] = "data", storage_options: Mapping[str, Any] | None = None
 ) -> "DataSet":
@@ -109,6 +111,7 @@ class DataSet(Sequence[Episode]):
         """Labels of the checkpoints, in the order of training."""
         return tuple(dict.fromkeys(key.checkpoint for key in self.keys))
 
+    @check_arguments
     def experiment(self, name: str) -> "DataSet":
         """The episodes of one experiment.
 
@@ -117,6 +120,7 @@ class DataSet(Sequence[Episode]):
         """
         return self._of("experiment", name, self.experiments, [key for key in self.keys if key.experiment == name])
 
+    @check_arguments
     def checkpoint(self, label: str | int) -> "DataSet":
         """The episodes of one checkpoint, in each experiment that has it.
 
@@ -131,10 +135,12 @@ class DataSet(Sequence[Episode]):
             raise InvalidParameterError(f"There is no {what} {name!r} in {self.root.url}. {did_you_mean(name, known)}")
         return replace(self, keys=tuple(keys))
 
+    @check_arguments
     def filter_episodes(self, condition: Condition) -> "DataSet":
         """Those episodes for which it is true: ``filter_episodes(lambda episode: episode.episode_return > 100)``."""
         return replace(self, conditions=(*self.conditions, condition))
 
+    @check_arguments
     def where(self, condition: str) -> "DataSet":
         """Those episodes that meet a condition as ``--where`` takes it: ``where("return > 100 and length < 500")``.
 
@@ -143,6 +149,7 @@ class DataSet(Sequence[Episode]):
         """
         return self.filter_episodes(_Meets(condition))
 
+    @check_arguments
     def episode(self, number: int) -> Episode:
         """Episode ``number`` of the one checkpoint that is chosen.
 
@@ -201,7 +208,7 @@ class DataSet(Sequence[Episode]):
             if self.conditions:
                 return list(self)[index]
             return list(self._read(list(self._keys())[index]))
-        place = range(len(self))[index]
+        place = place_in(index, len(self), "episode")
         if self.conditions:
             return next(islice(self, place, None))
         for key in self.keys:
@@ -209,7 +216,7 @@ class DataSet(Sequence[Episode]):
             if place < len(numbers):
                 return Episode(EpisodeKey(key.experiment, key.checkpoint, numbers[place]), self.root)
             place -= len(numbers)
-        raise IndexError(index)
+        raise IndexError(f"There is no episode {index} any more: some were deleted meanwhile.")
 
     @property
     def total_episodes(self) -> int:
@@ -244,7 +251,7 @@ class DataSet(Sequence[Episode]):
         """Pieces of episodes: see :func:`rlhfblender_core.reading.segments.cut_segments`."""
         from rlhfblender_core.reading.segments import cut_segments
 
-        return islice(cut_segments(self, length, seed), _how_many(n))
+        return islice(cut_segments(self, *_cut(length, seed)), _how_many(n))
 
     def segment_pairs(
         self, length: int = 50, *, seed: int = 0, n: int | None = None
@@ -252,16 +259,22 @@ class DataSet(Sequence[Episode]):
         """Pairs of pieces of different episodes, to be compared: no piece is in two of them."""
         from rlhfblender_core.reading.segments import pair_segments
 
-        return islice(pair_segments(self, length, seed), _how_many(n))
+        return islice(pair_segments(self, *_cut(length, seed)), _how_many(n))
 
+    @check_arguments
     def torch(
-        self, length: int = 50, *, stride: int | None = None, keys: Sequence[str] = ("obs", "actions", "rewards")
+        self, length: int = 50, *, stride: int | None = None, keys: str | Sequence[str] = ("obs", "actions", "rewards")
     ) -> "torch.utils.data.Dataset[dict[str, torch.Tensor]]":
         """A map-style data set of windows: see :class:`rlhfblender_core.reading.windows.Windows`."""
         from rlhfblender_core.reading.windows import Windows
 
         names = (keys,) if isinstance(keys, str) else tuple(keys)
         return Windows(self, length, length if stride is None else stride, names)
+
+
+def _cut(length: int, seed: int) -> tuple[int, int]:
+    """Before the first piece is asked for: those are cut as they are."""
+    return as_type("length", length, int), as_type("seed", seed, int)
 
 
 def _how_many(n: int | None) -> int | None:

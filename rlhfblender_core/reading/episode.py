@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlhfblender_core.argument_types import check_arguments, place_in
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, manifest_path
 from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
 from rlhfblender_core.dataset.video import Frame, even, read_frame, read_frames
@@ -211,7 +212,7 @@ class Episode:
             IndexError: the episode has no such step.
             DataNotUsableError: the episode has no video, or it doesn't decode.
         """
-        index = range(len(self))[t]
+        index = place_in(t, len(self), "step")
         height, width = self._frame_shape()
         frame = read_frame(self.video_file, index, self.manifest.fps or 1.0, even(height), even(width))
         if frame is None:
@@ -237,6 +238,7 @@ class Episode:
             row = {name: _plain(column[t]) for name, column in columns.items()}
             yield {**place, "t": t, **row, "infos": json.loads(row["infos"])}
 
+    @check_arguments
     def replay(self, *, render: bool = False, database_url: str | None = None) -> "Iterator[gym.Env[Any, Any]]":
         """Plays the episode again from its seed and actions: the environment at each of its T steps, before the action.
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from rlhfblender_core.argument_types import place_in
 from rlhfblender_core.dataset.layout import EpisodeKey
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.reading.episode import Episode, has_rows
@@ -56,7 +57,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        index = range(len(self))[index]
+        index = place_in(index, len(self), "window")
         place = bisect.bisect_right(self._ends, index)
         start = (index - (self._ends[place - 1] if place else 0)) * self._stride
         window = {name: column[start : start + self._length] for name, column in self._columns(place).items()}

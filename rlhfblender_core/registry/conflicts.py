@@ -6,6 +6,7 @@ A plan is checked with them before anything is written, and the registry decides
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from shlex import join
 from typing import Any
 
 from rlhfblender_core.names import same_but_for_case
@@ -33,10 +34,13 @@ def environment_conflict(registered: EnvironmentRecord, wanted: EnvironmentRecor
     )
     if not difference:
         return None
+    words = ["--env", wanted.env_id]
+    words += ["--env-gym-entrypoint", wanted.entry_point] if wanted.entry_point else []
+    words += ["--additional-gym-packages", *wanted.additional_packages] if wanted.additional_packages else []
     return (
         f"Environment {registered.env_id!r} is registered with {difference} was given. "
         "Leave it out to use what is registered, register this one under another id, or change it with "
-        "register.py --update."
+        f"`python flows/register.py {join(words)} --update`."
     )
 
 
@@ -103,7 +107,9 @@ def experiment_conflict(
     if replace_settings:
         return None
     difference = _replaceable_difference(registered, wanted)
-    advice = "Use another --exp, ask for what is registered, or replace it with generate.py --overwrite."
+    advice = (
+        "Use another --exp, ask for what is registered, or replace it: generate with these settings and --overwrite."
+    )
     return _experiment_line(registered, difference, advice) if difference else None
 
 
@@ -121,6 +127,8 @@ def experiment_changes(
     changes = {name: value for name, value in given.items() if _as_json(value) != _as_json(getattr(registered, name))}
     if wanted.following and registered.following is None:  # one that is followed goes on from where it is
         changes["following"] = wanted.following.to_json()
+    if (wanted.num_episodes or 0) > (registered.num_episodes or 0):
+        changes["num_episodes"] = wanted.num_episodes
     return changes
 
 

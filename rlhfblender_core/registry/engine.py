@@ -27,7 +27,7 @@ POSTGRES_OPTIONS = {
 #: Of a pool: whoever is at work has a connection, and threads that share an engine don't wait for each other's.
 _NO_LIMIT = -1
 
-_FORMS = "Use sqlite:////folder/file.db or postgresql+psycopg://user:password@host/database."
+_FORMS = "Use sqlite:////folder/file.db or postgresql+psycopg://<user>:<password>@host/database."
 _DRIVERS = {
     "sqlite": "sqlite",
     "sqlite+pysqlite": "sqlite",

@@ -32,7 +32,8 @@ _SQLITE_PERMANENT = {
     "SQLITE_PROTOCOL": "can't be locked. Check that its disk can be written.",  # an ext4 after an error of the disk
     "SQLITE_PERM": "can't be opened: permission denied.",
     "SQLITE_NOTADB": "is no SQLite database. Choose another --database-url, or move the file away.",
-    "SQLITE_CORRUPT": "is damaged. Move the file away; verify.py --repair fills a new one from the manifests.",
+    "SQLITE_CORRUPT": "is damaged. Move the file away; `python flows/verify.py --repair` fills a new one from the "
+    "manifests.",
 }
 
 # PostgreSQL's error codes (https://www.postgresql.org/docs/current/errcodes-appendix.html): connection lost or

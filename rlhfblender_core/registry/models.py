@@ -130,6 +130,7 @@ class Experiment(Base):
     observation_space: Mapped[JsonDict]
     action_space: Mapped[JsonDict]
     following: Mapped[JsonDict | None] = mapped_column(JsonText)
+    num_episodes: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
 

@@ -168,7 +168,7 @@ def experiment_row_id(session: Session, name: str) -> int:
     """
     row_id = session.scalar(select(Experiment.id).where(Experiment.name == name))
     if row_id is None:
-        raise InvalidParameterError(f"Experiment {name!r} is not registered. Run generate.py with --exp first.")
+        raise InvalidParameterError(f"Experiment {name!r} is not registered. See `python flows/register.py --list`.")
     return row_id
 
 

@@ -118,6 +118,7 @@ class ExperimentRecord:
         observation_space: description of its environment's, made with these; empty while unknown.
         action_space: likewise.
         following: which new checkpoints get episodes by themselves; None for none, or where it isn't given.
+        num_episodes: the most that were asked for per checkpoint; None where unknown, or where it isn't given.
         created_at: when it was registered, in UTC; None before that.
         updated_at: when its row last changed, in UTC; None before it was registered.
 
@@ -136,6 +137,7 @@ class ExperimentRecord:
     observation_space: JsonDict = field(default_factory=dict)
     action_space: JsonDict = field(default_factory=dict)
     following: Following | None = None
+    num_episodes: int | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
 

@@ -95,7 +95,8 @@ def _refuse_what_acts(connection: Connection) -> None:
     if found:
         raise RegistryNotUsableError(
             f"The registry {shown_url(connection.engine.url)} has a {found[0]}, which this project's have not. If you "
-            "don't know whose it is, move the file away; verify.py --repair fills a new one from the manifests."
+            "don't know whose it is, move the file away; `python flows/verify.py --repair` fills a new one from the "
+            "manifests."
         )
 
 

@@ -56,7 +56,10 @@ def open_registry(url: str, *, create: bool = True, reached_before: bool = False
             database = shown_url(checked_url(url))
             if reached_before:
                 raise RegistryNotUsableError(f"The registry {database} is gone: was its disk unmounted, or it deleted?")
-            raise RegistryNotUsableError(f"There is no registry at {database}. Run generate.py or register.py first.")
+            raise RegistryNotUsableError(
+                f"There is no registry at {database}. `python flows/generate.py --env … --random` makes one; or choose "
+                "another --data-root or --database-url."
+            )
         return registry
     target = checked_url(url)
     make_parent_folder(target)

@@ -4,6 +4,7 @@ Rows are inserted with ``ON CONFLICT``, never after asking whether they are ther
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from sqlalchemy import delete, func, or_, select, text, update
@@ -99,7 +100,7 @@ def delete_environment(session: Session, env_id: str) -> None:
     if users:
         raise RegistryConflictError(
             f"Environment {env_id!r} is used by {counted(len(users), 'experiment')}: {', '.join(sorted(users))}. "
-            "Delete them first: python flows/delete.py --exp NAME."
+            f"Delete them first, e.g. by `python flows/delete.py --exp {quote(min(users))}`."
         )
     session.execute(delete(Environment).where(Environment.id == row_id))
 
@@ -113,7 +114,7 @@ def registered_environment(session: Session, env_id: str) -> EnvironmentRecord:
     record = queries.find_environment(session, env_id)
     if record is None:
         raise EnvironmentNotUsableError(
-            f"Environment {env_id!r} is not registered. Register it with register.py --env."
+            f"Environment {env_id!r} is not registered. Register it: `python flows/register.py --env {quote(env_id)}`."
         )
     return record
 

@@ -13,6 +13,7 @@ import gymnasium as gym
 from rlhfblender_core.checkpoints.algorithms import Algorithm
 from rlhfblender_core.checkpoints.fetch import CheckpointRef
 from rlhfblender_core.checkpoints.find import CheckpointFile
+from rlhfblender_core.credentials import without_credentials
 from rlhfblender_core.dataset.layout import RANDOM
 from rlhfblender_core.dataset.manifests import PolicyRecord, ResumedTraining
 from rlhfblender_core.environments.make import RENDER_MODE_KWARG
@@ -267,4 +268,4 @@ class CheckpointAgent:
         return masks
 
     def __str__(self) -> str:
-        return f"{self.ref.algorithm} from {self.file.url} (sha256 {self.ref.sha256[:12]})"
+        return f"{self.ref.algorithm} from {without_credentials(self.file.url)} (sha256 {self.ref.sha256[:12]})"

@@ -39,7 +39,6 @@ from rlhfblender_core.storage.reading import (
 )
 from rlhfblender_core.storage.root import (
     DataRoot,
-    has_password,
     install_hint,
     open_data_root,
     open_file_system,
@@ -58,7 +57,6 @@ __all__ = [
     "full_disk",
     "full_disk_errors",
     "gone",
-    "has_password",
     "install_hint",
     "is_not_found",
     "is_refusal",

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlhfblender_core.credentials import without_credentials
 from rlhfblender_core.errors import StorageFullError, StorageNotUsableError, StorageUnavailableError, one_line
 from rlhfblender_core.storage.root import DataRoot
 
@@ -79,7 +80,7 @@ def is_not_found(error: Exception) -> bool:
 def words_of(error: Exception) -> str:
     """What a client says, short enough for a line of ours and without a full stop."""
     text = " ".join(str(error).partition("RequestId:")[0].split())  # Azure appends the whole answer
-    return (text or type(error).__name__)[:_LONGEST].rstrip(".")
+    return (without_credentials(text) or type(error).__name__)[:_LONGEST].rstrip(".")
 
 
 def no_bucket(root: DataRoot) -> StorageNotUsableError:

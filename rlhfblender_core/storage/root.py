@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.registry import known_implementations
 from fsspec.utils import get_protocol, stringify_path
 
+from rlhfblender_core.credentials import has_credentials, without_credentials
 from rlhfblender_core.errors import StorageNotUsableError, one_line
 
 _LOCAL_PROTOCOLS = ("file", "local")
@@ -131,31 +131,25 @@ class DataRoot:
         """The file system's own path for one below the root."""
         return f"{self._prefix}/{path}"
 
-    def display_url(self, path: str) -> str:
-        """The path as a person would use it."""
-        return self.full_path(path) if self.is_local else f"{self.url.rstrip('/')}/{path}"
-
-
-def has_password(url: str) -> bool:
-    """Whether a URL is like ``sftp://user:password@host/folder``."""
-    try:
-        return bool(urlsplit(url.rpartition("::")[2]).password)
-    except ValueError:  # not a URL
-        return False
+    def display_url(self, path: str = "") -> str:
+        """The path as a person would use it; the root itself without one."""
+        shown = self._prefix if self.is_local else without_credentials(self.url).rstrip("/")
+        return f"{shown}/{path}" if path else shown
 
 
 def open_data_root(url: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> DataRoot:
     """The data root of a URL, its protocol checked; nothing is written or read yet.
 
     Raises:
-        StorageNotUsableError: the URL has no known or a server's protocol, holds a password, or its package is missing.
+        StorageNotUsableError: the URL has no known or a server's protocol, holds a password or a token, or its package
+            is missing.
     """
     url = os.fspath(url)
     if not url.strip():
         raise StorageNotUsableError("The data root is empty. Give a folder or a URL like s3://bucket/prefix.")
-    if has_password(url):
+    if has_credentials(url):
         raise StorageNotUsableError(
-            "The data root's URL holds a password, which would be recorded and shown. Put it into "
+            "The data root's URL holds a password or a token, which would be recorded and shown. Put it into "
             "RLHFBLENDER_STORAGE_OPTIONS."
         )
     root = DataRoot(url, dict(options or {}))

@@ -25,8 +25,8 @@ from rlhfblender_core.untrusted.model_zip import VARIABLES, read_archive, refusa
 from rlhfblender_core.untrusted.vecnormalize import RunningMoments, read_training_statistics
 from rlhfblender_core.untrusted.weights import scan_weights
 
-#: Counters that decide how an algorithm goes on: delays of updates, schedules, the number of steps.
-_COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_n_calls")
+#: Numbers that decide how an algorithm goes on: delays of updates, schedules, the number of steps.
+_NUMBERS = ("num_timesteps", "_episode_num", "_n_updates", "_n_calls", "exploration_rate")
 
 
 def make_agent(job: TrainingJob, env: Any) -> Any:
@@ -75,9 +75,9 @@ def restore_agent(agent: Any, model: Path, statistics: Path | None) -> None:
         agent.set_parameters(states, exact_match=True, device=agent.device)
         for name in variables:
             getattr(agent, name).data = values[name].data.to(agent.device)
-        for name in _COUNTERS:
+        for name in _NUMBERS:
             if hasattr(agent, name):
-                setattr(agent, name, _counter(archive.data[name]))
+                setattr(agent, name, _number(archive.data[name], like=getattr(agent, name)))
         if hasattr(agent, "n_delta"):  # ARS learns on a copy of its policy's weights
             import torch
 
@@ -101,10 +101,10 @@ def _tensors(model: Path, members: zipfile.ZipFile, name: str) -> Any:
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def _counter(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError("a counter that is no number")
-    return value
+def _number(value: Any, *, like: float) -> float:
+    if type(value) is not type(like) or not value >= 0:  # NaN isn't, either
+        raise ValueError(f"{value!r:.20} in the place of a number such as {like}")
+    return float(value) if isinstance(like, float) else int(value)
 
 
 def _restore_statistics(normalised: Any, model: Path, statistics: Path | None) -> None:

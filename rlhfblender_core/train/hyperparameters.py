@@ -58,6 +58,8 @@ def find_hyperparameters(
     Raises:
         InvalidParameterError: the file is missing or no such file, or holds what is no plain value.
     """
+    if file is not None and "://" in file:  # a Path would take its slashes apart; it may hold a password
+        raise InvalidParameterError("--hyperparameters-file is a file on this machine, no URL. Download it first.")
     found = _tuned(algorithm, spec) if file is None else _from_file(Path(file).expanduser(), spec)
     return Hyperparameters({**found.values, **_plain(given, "--hyperparameters")}, found.note)
 

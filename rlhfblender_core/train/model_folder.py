@@ -159,6 +159,11 @@ def checkpoint_steps(folder: DataRoot) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
+def has_replay_buffer(folder: DataRoot) -> bool:
+    """Whether a replay buffer was kept there."""
+    return any(_BUFFER.fullmatch(name) for name in list_sizes(folder, ""))
+
+
 def foreign_models(folder: DataRoot) -> list[str]:
     """Zips in the folder."""
     return sorted(name for name in list_sizes(folder, "") if name.endswith(".zip"))

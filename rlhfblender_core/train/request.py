@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from shlex import quote
 from typing import Any
 
+from rlhfblender_core.argument_types import check_fields
 from rlhfblender_core.checkpoints.algorithms import Algorithm, parse_algorithm
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.export.request import open_target
@@ -24,13 +26,21 @@ from rlhfblender_core.rollout.options import check_at_least
 from rlhfblender_core.storage import DataRoot, check_writable, open_data_root
 from rlhfblender_core.train.hyperparameters import Hyperparameters, find_hyperparameters
 from rlhfblender_core.train.job import TrainingJob
-from rlhfblender_core.train.model_folder import TrainingRecord, checkpoint_steps, foreign_models, read_record
+from rlhfblender_core.train.model_folder import (
+    TrainingRecord,
+    checkpoint_steps,
+    foreign_models,
+    has_replay_buffer,
+    read_record,
+)
 from rlhfblender_core.workers.pool import available_cores
 from rlhfblender_core.wrappers.specs import SETTING_KEYS, AgentSettings, parse_settings
 
 MODELS = "models"
 DEFAULT_TIMESTEPS = 100_000
 _CHECKPOINTS = 5
+#: Environments side by side; training.json may be somebody's.
+_MOST_ENVS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +56,7 @@ class TrainingRequest:
         hyperparameters_file: of RL Zoo's format; None for RL Zoo's own.
         n_envs: environments side by side; default that of the hyperparameters, else 1.
         seed: of the training; default 0.
-        keep_replay_buffer: save the replay buffer beside the last checkpoint.
+        keep_replay_buffer: save the replay buffer beside the last checkpoint; one that was kept is kept on.
         no_rollouts: train only.
         export_to: a folder that is exported to after each checkpoint, in RLHF-Blender's format.
     """
@@ -64,6 +74,7 @@ class TrainingRequest:
     export_to: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("total_timesteps", "checkpoint_every", "n_envs"):
             check_at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         if self.algorithm is not None:
@@ -131,7 +142,11 @@ class TrainingPlan:
         """Asks for the episodes of checkpoints, with which the baseline stays level."""
         wanted = self.request.generation
         return replace(
-            wanted, model_path=self.job.folder.url, register_only=False, checkpoints=[RANDOM_BASELINE, *steps]
+            wanted,
+            model_path=self.job.folder.url,
+            register_only=False,
+            checkpoints=[RANDOM_BASELINE, *steps],
+            num_episodes=self.work.plan.num_episodes,  # of the baseline some may have failed
         )
 
 
@@ -148,6 +163,7 @@ def plan_training(request: TrainingRequest, locations: Locations, workers: int |
     """
     if request.export_to is not None:
         open_target(request.export_to, locations.open_root())
+    named = request.generation.model_path
     request = _located(request, locations)
     generation = request.generation
     folder = open_data_root(str(generation.model_path), dict(locations.storage_options))
@@ -159,7 +175,13 @@ def plan_training(request: TrainingRequest, locations: Locations, workers: int |
     if begun is None and (models := foreign_models(folder)):
         raise InvalidParameterError(
             f"{folder.display_url(models[0])} is there, and no training.json that tells how to go on from it. Train "
-            "under another --exp or --model-path, or give the folder to generate.py."
+            "under another --exp or --model-path, or make episodes of it: `python flows/generate.py "
+            f"--env {quote(work.plan.environment.env_id)} --model-path {quote(folder.display_url())}`."
+        )
+    if begun is None and named is None and generation.model_path != _usual_path(generation.exp, locations):
+        raise InvalidParameterError(  # the registry may be somebody's: where files are written is for the user to say
+            f"The registry has {folder.display_url('')} for the checkpoints of {generation.exp}, and no training was "
+            f"begun there. Name the folder to train there: --model-path {generation.model_path}"
         )
     job, note = _job(request, work.plan, begun, folder, workers)
     if begun is not None:
@@ -181,13 +203,16 @@ def _located(request: TrainingRequest, locations: Locations) -> TrainingRequest:
                 raise InvalidParameterError("Give --env with a Gymnasium id, or --exp with a registered experiment.")
             wanted = replace(wanted, exp=default_name(wanted.env, "trained", wanted.env_kwargs, registry))
         known = registry.find_experiment(wanted.exp or "") if registry else None
-    path = wanted.model_path or (known.model_path if known else None)
-    if path is None:
-        path = locations.open_root().display_url(f"{MODELS}/{wanted.exp}")
-    path = registrable_path(path, "--model-path")
-    if path.rstrip("/").endswith(".zip"):
+    path = wanted.model_path or (known.model_path if known else None) or _usual_path(wanted.exp, locations)
+    path = registrable_path(path, "--model-path").rstrip("/")
+    if path.endswith(".zip"):
         raise InvalidParameterError(f"--model-path {path} is one checkpoint; a training needs a folder.")
-    return replace(request, generation=replace(wanted, model_path=path.rstrip("/")))
+    return replace(request, generation=replace(wanted, model_path=path))
+
+
+def _usual_path(experiment: str | None, locations: Locations) -> str:
+    path = locations.open_root().display_url(f"{MODELS}/{experiment}")
+    return registrable_path(path, "--model-path").rstrip("/")
 
 
 def _job(
@@ -214,17 +239,20 @@ def _job(
     total = _whole("n_timesteps", values.pop("n_timesteps", None))
     total = request.total_timesteps or (begun.total_timesteps if begun else None) or total or DEFAULT_TIMESTEPS
     every = request.checkpoint_every or (begun.checkpoint_every if begun else None) or max(1, total // _CHECKPOINTS)
+    n_envs = _first(request.n_envs, n_envs, held.get("n_envs"), 1)
+    if not 1 <= n_envs <= _MOST_ENVS:
+        raise InvalidParameterError(f"n_envs must be from 1 to {_MOST_ENVS:,}, not {n_envs}.")
     job = TrainingJob(
         experiment=plan.experiment.name,
         spec=spec,
         settings=_settings(values),
         algorithm=algorithm,
         hyperparameters=values,
-        n_envs=request.n_envs or n_envs or held.get("n_envs") or 1,
+        n_envs=n_envs,
         seed=_first(request.seed, held.get("seed"), 0),
         total_timesteps=total,
         checkpoint_every=every,
-        keep_replay_buffer=request.keep_replay_buffer,
+        keep_replay_buffer=request.keep_replay_buffer or (begun is not None and has_replay_buffer(folder)),
         folder=folder,
         threads=max(1, available_cores() - (0 if request.no_rollouts else rollout_workers(workers))),
     )

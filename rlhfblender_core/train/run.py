@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from rlhfblender_core.argument_types import check_arguments
 from rlhfblender_core.export.formats import ExportOptions
 from rlhfblender_core.export.run import ExportReport, export_all
 from rlhfblender_core.generate import carry_out
@@ -78,6 +79,7 @@ class TrainingReport:
         return not self.report.failed and self.is_export_whole is not False
 
 
+@check_arguments
 def train(
     *,
     data_root: str = DEFAULT_DATA_ROOT,
@@ -129,7 +131,7 @@ def carry_out_training(plan: TrainingPlan, steps: TrainingSteps) -> TrainingRepo
             if plan.request.export_to and wants_episodes:
                 whole = steps.export(plan.request.export_to, plan.job.experiment).is_whole
     final = replace(report, checkpoints=tuple(rows.values()))
-    return TrainingReport(final, plan.job.folder.display_url(""), tuple(checkpoint_steps(plan.job.folder)), whole)
+    return TrainingReport(final, f"{plan.job.folder.display_url()}/", tuple(checkpoint_steps(plan.job.folder)), whole)
 
 
 def _joined(before: CheckpointReport | None, now: CheckpointReport) -> CheckpointReport:

@@ -38,7 +38,7 @@ class Remedy(StrEnum):
     REMAKE = "make the episode again"
     REMOVE = "remove the file"
     INDEX = "rebuild the registry's index"
-    QUARANTINE = "take it in by import_data.py, or move it away by --quarantine"
+    QUARANTINE = "take it in by an import, or move it away by --quarantine"
     BY_HAND = "by hand"
 
 

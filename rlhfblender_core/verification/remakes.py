@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhfblender_core.checkpoints.select import wanted_as
+from rlhfblender_core.dataset.keep_intact import anew_advice
 from rlhfblender_core.dataset.layout import RANDOM, CheckpointKey, EpisodeKey
 from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.environments import ONLY_DECLARED, Trust, describe_environment
@@ -154,7 +155,7 @@ def _split_by_digest(
             key,
             (n,),
             f"{key.experiment}/{key.checkpoint}/{n}: can't be made again as it was: its checkpoint or settings have "
-            "changed. Use generate.py with --overwrite for a new one.",
+            f"changed. {anew_advice(key)}",
         )
         for n in others
     ]

@@ -18,6 +18,7 @@ from tests.support.verifying import problems
 
 pytestmark = pytest.mark.timeout(1200)
 
+WAYS = ("SIGTERM", "all", "SIGINT", "SIGKILL")
 TOTAL, EVERY, EPISODES = 3072, 1024, 2
 FLAGS = (
     *("--env", "CartPole-v1", "--exp", "study", "--num-episodes", EPISODES, "--total-timesteps", TOTAL, "--workers", 1),
@@ -34,20 +35,42 @@ def start(folder: Path, variables: Mapping[str, str]) -> "subprocess.Popen[str]"
     )  # fmt: skip
 
 
-def kill(process: "subprocess.Popen[str]", folder: Path, chance: random.Random, *, training: bool) -> None:
-    """Kills the command, or all of it, at a random moment of its life or of its training."""
-    if training:
+def kill(process: "subprocess.Popen[str]", folder: Path, chance: random.Random, way: str) -> None:
+    """Stops the command, or all of its processes, at a random moment of its life or of its training."""
+    is_asked = way in ("SIGTERM", "SIGINT")
+    if is_asked or chance.random() < 0.5:
         while process.poll() is None and not (folder / "data/models/study/training.json").exists():
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 8))
     else:
         time.sleep(chance.uniform(0, 15))
-    if process.poll() is None:
-        if chance.random() < 0.5:
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-    process.communicate(timeout=60)
+    was_over = process.poll() is not None
+    if way == "all":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.send_signal(getattr(signal, way))
+    out, _ = process.communicate(timeout=60)
+    if is_asked and not was_over and process.returncode != 0:  # else it ended at that moment
+        assert process.returncode == 128 + getattr(signal, way), out
+        assert "Stopped." in out
+    wait_until_gone(process.pid)
+
+
+def wait_until_gone(session: int) -> None:
+    """No process of the command outlives it for long."""
+    deadline = time.monotonic() + 30
+    while left := [path for path in Path("/proc").glob("[0-9]*/stat") if session_of(path) == session]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def session_of(stat: Path) -> int | None:
+    """The session of a process that isn't over."""
+    try:
+        state, _, _, session, *_ = stat.read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state == "Z" else int(session)
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.soak)])
@@ -61,7 +84,7 @@ def test_a_training_that_is_killed_ends_with_every_checkpoint_and_episode_whole(
     variables = {**os.environ, "PREFECT_API_URL": prefect_server}
     chance = random.Random(kills)
     for number in range(kills):
-        kill(start(tmp_path, variables), tmp_path, chance, training=kills == 1 or number % 2 == 0)
+        kill(start(tmp_path, variables), tmp_path, chance, WAYS[number % len(WAYS)])
         for model in (tmp_path / "data").glob("models/study/*.zip"):  # whole at every moment
             PPO.load(model)
     process = start(tmp_path, variables)

@@ -52,6 +52,13 @@ def foreign(data_root: Path, **environment: Any) -> str:
     return url
 
 
+def named_in(line: str) -> list[str]:
+    """The flags of the command that a refusal names."""
+    words = shlex.split(line.partition("`")[2].partition("`")[0])
+    assert words[1].endswith("flows/register.py")
+    return words[2:]
+
+
 @pytest.fixture
 def owned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that ``os:mkdir`` or the import of the module ``payload`` would make."""
@@ -82,8 +89,7 @@ def test_generate_runs_nothing_that_a_foreign_registry_names(
 
 def test_control_entry_point_on_the_command_line_is_run(owned: Path, data_root: Path, generate: Command) -> None:
     foreign(data_root, entry_point="os:mkdir", kwargs={"path": str(owned)})
-    line = generate("--exp", "h").err.partition("register.py: ")[2]
-    result = generate("--exp", "h", *shlex.split(line))  # the very flags that it says
+    result = generate("--exp", "h", *named_in(generate("--exp", "h").err))  # the very flags that it says
     assert result.code == 2
     assert owned.exists()
 
@@ -149,8 +155,7 @@ def test_what_was_named_once_is_made_by_the_experiment_alone(
     data_root.rename(elsewhere)
     refused = generate("--exp", "mine", "--num-episodes", "3", "--data-root", elsewhere)
     assert refused.code == 2
-    named = shlex.split(refused.err.partition("register.py: ")[2])
-    assert command_line("register", *named, "--data-root", elsewhere).code == 0
+    assert command_line("register", *named_in(refused.err)).code == 0
     assert generate("--exp", "mine", "--num-episodes", "3", "--data-root", elsewhere).code == 0
 
 

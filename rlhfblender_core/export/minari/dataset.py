@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, BinaryIO
 
 from rlhfblender_core.dataset.layout import IMPORTED, ArtifactKind, CheckpointKey
@@ -203,7 +204,7 @@ def _write(folder: Path, checkpoint: MinariCheckpoint, source: CheckpointSource)
     if not observation_space or not action_space:
         raise DataNotUsableError(
             f"The spaces of {environment.env_id} aren't registered, which Minari needs. "
-            f"Register them where it is installed: register.py --env {environment.env_id}."
+            f"Register them where it is installed: `python flows/register.py --env {quote(environment.env_id)}`."
         )
     space = space_from_description(observation_space)
     storage = MinariStorage.new(

@@ -8,10 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gymnasium import spaces
 from gymnasium.envs.registration import parse_env_id
 
 from rlhfblender_core.dataset.manifests import Manifest
-from rlhfblender_core.environments import observation_columns, space_from_description, split_env_kwargs
+from rlhfblender_core.environments import space_from_description, split_env_kwargs
 from rlhfblender_core.environments.packages import package_of
 from rlhfblender_core.environments.registration import split_module
 from rlhfblender_core.rollout.replay import wrappers_of
@@ -22,8 +23,15 @@ _LIMIT = "max_episode_steps"
 #: In a manifest's words.
 _STACKED = re.compile(r"(\d+) stacked")
 _OWN = "rlhfblender_core"
-#: Wrappers that leave a mission out, or make numbers of it.
+#: Wrappers that leave a mission out, or make numbers of all.
 _PICTURE, _FLAT = "minigrid.wrappers.ImgObsWrapper", "gymnasium.wrappers.FlattenObservation"
+_LEAVE_OUT = (
+    "ImgObsWrapper",
+    "FlatObsWrapper",
+    "FlattenObservation",
+    "FilterObservation",
+    "DictObservationSpaceWrapper",
+)
 
 
 def environment_config(
@@ -46,9 +54,10 @@ def environment_config(
     if made_with:
         config["env_kwargs"] = made_with
     wrappers = settings.wrappers or (wrappers_of(manifest.policy) if manifest else ())
-    if not wrappers and _has_text(observation_space):
-        # Stable-Baselines3's vectorised environments hold no texts: without this the server can't make it at all.
-        wrappers = (WrapperSpec(_PICTURE if _is_minigrid(env_id) else _FLAT),)
+    if _has_parts_without_shape(observation_space) and all(map(_leaves_parts_as_they_are, wrappers)):
+        # Stable-Baselines3's vectorised environments hold no texts and nothing nested: without this the server can't
+        # make it at all.
+        wrappers = (*wrappers, WrapperSpec(_PICTURE if _is_minigrid(env_id) else _FLAT))
     if wrappers:
         named = [{_name_there(one.name): one.kwargs} if one.kwargs else _name_there(one.name) for one in wrappers]
         config["env_wrapper"] = named[0] if len(named) == 1 else named
@@ -64,9 +73,16 @@ def environment_config(
     return config
 
 
-def _has_text(observation_space: Mapping[str, Any]) -> bool:
-    columns = observation_columns(space_from_description(observation_space)) if observation_space else {}
-    return any(column.dtype.kind == "U" for column in columns.values())
+def _has_parts_without_shape(described: Mapping[str, Any]) -> bool:
+    space = space_from_description(described) if described else None
+    parts = space.spaces if isinstance(space, spaces.Dict | spaces.Tuple) else (space,)
+    found = parts.values() if isinstance(parts, Mapping) else parts
+    return any(part is not None and part.shape is None for part in found)
+
+
+def _leaves_parts_as_they_are(wrapper: WrapperSpec) -> bool:
+    """Whether texts and nested parts are still there behind a wrapper; of one's own nobody knows."""
+    return wrapper.name in WRAPPERS and wrapper.name.rpartition(".")[2] not in _LEAVE_OUT
 
 
 def _is_minigrid(env_id: str) -> bool:

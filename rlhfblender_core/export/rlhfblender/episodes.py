@@ -31,7 +31,7 @@ from rlhfblender_core.export.rlhfblender import names
 from rlhfblender_core.export.rlhfblender.arrays import server_rewards, server_uncertainty, write_server_episode
 from rlhfblender_core.export.rlhfblender.states import StatesPlan, StateWriter, open_state_writer
 from rlhfblender_core.export.source import DAMAGED, CheckpointSource, SourceEpisode
-from rlhfblender_core.rollout.replay import ReplayedStates
+from rlhfblender_core.rollout.replayed_states import ReplayedStates
 from rlhfblender_core.storage import DataRoot, fetch_file, publish_files, remove_files, size_of
 from rlhfblender_core.untrusted.npy import DamagedArrayError, parse_npy
 from rlhfblender_core.untrusted.npz import open_arrays, reading_arrays

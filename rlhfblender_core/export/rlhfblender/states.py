@@ -13,13 +13,8 @@ from rlhfblender_core.dataset.manifests import Manifest
 from rlhfblender_core.environments import EnvironmentSpec, Trust
 from rlhfblender_core.environments.registration import entry_point_text, known_registration
 from rlhfblender_core.errors import RequestError, WorkerLostError, one_line
-from rlhfblender_core.rollout.replay import (
-    ReplayedStates,
-    give_states_back,
-    replay_of,
-    spec_of_manifest,
-    write_states,
-)
+from rlhfblender_core.rollout.replay import replay_of, spec_of_manifest
+from rlhfblender_core.rollout.replayed_states import ReplayedStates, give_states_back, write_states
 from rlhfblender_core.runs.folders import open_scratch
 from rlhfblender_core.untrusted.npz import open_arrays
 from rlhfblender_core.workers.pool import Workers

@@ -11,6 +11,7 @@ TABLES = {
     "0004": frozenset(),
     "0005": frozenset(),
     "0006": frozenset(),
+    "0007": frozenset(),
 }
 #: All revisions, oldest first.
 REVISIONS = tuple(TABLES)

@@ -92,6 +92,34 @@ def test_statistics_of_each_step_go_with_their_checkpoint(folder, statistics):
     assert named.vecnormalize.sha256 == sha256_of(statistics)
 
 
+@pytest.mark.parametrize("name", ["vecnorm_100.pkl", "100.pkl", "stats-step=100.pickle"])
+@pytest.mark.parametrize("label", ["200", "final"])
+def test_statistics_of_another_checkpoint_are_not_taken_for_one_s_own(folder, statistics, name, label):
+    for step in (100, 200):
+        shutil.copy(folder / "final.zip", folder / f"m_{step}.zip")
+    shutil.copy(statistics, folder / name)
+    assert Path(fetched(folder, "100").vecnormalize.path).name == name
+    with pytest.raises(CheckpointNotUsableError, match=r"another checkpoint's.*--vecnormalize FILE"):
+        fetched(folder, label)
+    assert fetched(folder, label, statistics=str(folder / name)).vecnormalize is not None
+
+
+def test_statistics_of_other_steps_are_not_taken_though_their_checkpoint_is_gone(folder, statistics):
+    (folder / "final.zip").rename(folder / "ppo_20000_steps.zip")
+    shutil.copy(statistics, folder / "norm_10000_steps.pkl")
+    with pytest.raises(CheckpointNotUsableError, match="another checkpoint's"):
+        fetched(folder, "20000")
+
+
+@pytest.mark.parametrize("name", ["seed_3_norm.pkl", "norm_v2.pkl", "norm_2024.pkl"])
+def test_numbers_that_are_no_checkpoint_s_say_nothing(folder, statistics, name):
+    for step in (1000, 2000):
+        shutil.copy(folder / "final.zip", folder / f"ppo_2024_{step}.zip")
+    shutil.copy(statistics, folder / name)
+    for label in ("1000", "2000"):
+        assert Path(fetched(folder, label).vecnormalize.path).name == name
+
+
 def test_known_names_come_first(folder, statistics):
     for name in ("vecnormalize.pkl", "copy.pkl"):
         shutil.copy(statistics, folder / name)

@@ -118,7 +118,7 @@ def test_refused_line_gives_flags_that_say_the_same(trust: Trust) -> None:
         trust.admit(EnvironmentSpec("A-v0", "os:mkdir", ("one", "two"), kwargs))
     import shlex
 
-    words = shlex.split(str(error.value).partition("register.py: ")[2])
+    words = shlex.split(str(error.value).partition("`python flows/register.py ")[2].removesuffix("`."))
     assert words[:7] == ["--env", "A-v0", "--env-gym-entrypoint", "os:mkdir", "--additional-gym-packages", "one", "two"]
     assert parse_env_kwargs(words[8:]) == kwargs
 

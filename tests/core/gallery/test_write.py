@@ -198,7 +198,7 @@ def test_unknown_experiment_is_refused_with_those_that_there_are(tmp_path: Path)
     root = Synthetic(tmp_path, episodes=1, videos=0).publish()
     with pytest.raises(DataNotUsableError, match=r"'Other'\. There are: Synthetic\."):
         write_gallery(root, ["Other"])
-    with pytest.raises(DataNotUsableError, match=r"has no episodes\. Run generate\.py first"):
+    with pytest.raises(DataNotUsableError, match=r"has no episodes\. Make some with `python flows/generate\.py"):
         write_gallery(open_data_root(str(tmp_path / "empty")))
 
 

@@ -5,7 +5,9 @@ import pytest
 from rlhfblender_core.errors import DataNotUsableError, InvalidNameError, InvalidParameterError, RegistryConflictError
 from rlhfblender_core.import_data import ImportPlan, ImportRequest, plan_import
 from rlhfblender_core.import_data.plan import check_locations
+from rlhfblender_core.import_data.run import import_request
 from rlhfblender_core.import_data.sources import source_folder
+from rlhfblender_core.locations import locate
 from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord, open_registry
 from tests.support.making_sources import ENV, make_database, make_documented, make_server
 
@@ -123,6 +125,15 @@ def test_random_agents_and_last_checkpoints_get_our_labels(source: Path) -> None
     make_database(source, framework="random")
     assert [record.label for record in plan(source).checkpoint_records()] == ["random"]
     assert plan(source).experiment.kind == "random"
+
+
+def test_a_folder_that_is_not_there_is_said_before_names_are_asked_for(source: Path, tmp_path: Path) -> None:
+    locations = locate(str(tmp_path / "root"), None, None)
+    with pytest.raises(DataNotUsableError, match="There is no folder"):
+        import_request(str(source), None, None, locations)
+    make_server(source, episodes=1)
+    with pytest.raises(InvalidParameterError, match="Name the experiment"):
+        import_request(str(source), None, None, locations)
 
 
 def test_wrong_requests_are_refused(source: Path, tmp_path: Path) -> None:

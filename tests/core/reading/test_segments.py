@@ -117,3 +117,29 @@ def test_a_data_set_without_episodes_has_no_pieces(data: DataSet) -> None:
     assert [*none.segments(5), *none.segment_pairs(5), *none.steps()] == []
     pytest.importorskip("torch")
     assert len(none.torch(5)) == 0
+
+
+@pytest.mark.parametrize("wrong", ["4", None, 4.5, [4], float("nan")])
+def test_arguments_of_another_type_are_told_at_once(data: DataSet, wrong: Any) -> None:
+    for cut in (data.segments, data.segment_pairs):
+        with pytest.raises(InvalidParameterError, match="length is a whole number, not"):
+            cut(length=wrong)
+        with pytest.raises(InvalidParameterError, match="seed is a whole number, not"):
+            cut(length=2, seed=wrong)
+    with pytest.raises(InvalidParameterError, match="number is a whole number, not"):
+        data.episode(wrong)
+    with pytest.raises(InvalidParameterError, match="condition is a function, not"):
+        data.filter_episodes(wrong)
+    if not isinstance(wrong, str):
+        with pytest.raises(InvalidParameterError, match="condition is a text, not"):
+            data.where(wrong)
+
+
+def test_an_index_beyond_the_end_says_how_many_there_are(data: DataSet) -> None:
+    for episodes in (data, data.where("length > 0")):
+        with pytest.raises(IndexError, match=f"There is no episode 99; there are {len(data)}, 0 to {len(data) - 1}"):
+            episodes[99]
+    with pytest.raises(IndexError, match="There is no step 999; there are"):
+        data[0].frame(999)
+    with pytest.raises(TypeError, match="An index of episodes is a whole number, not '1'"):
+        data["1"]

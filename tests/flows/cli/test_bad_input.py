@@ -279,7 +279,7 @@ def test_a_run_that_would_replace_what_was_laid_there_by_hand(
     before = snapshot(data_root)
     line = refused(*RANDOM, "--exp", "my study", leaves=True)
     assert "episodes/my study/random/1.npz, renders/my study/random/1.mp4 (2 files) lie where" in line
-    assert "`python flows/import_data.py --exp 'my study' --env Mine-v0` takes in" in line
+    assert "flows/import_data.py --exp 'my study' --env Mine-v0` takes in" in line
     assert snapshot(data_root) == before
     assert {path.name for path in data_root.iterdir()} == {"episodes", "renders"}
 

@@ -1,13 +1,25 @@
 """The last lines of a command can be pasted where one stands."""
 
+import contextvars
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from flows.cli.next_commands import command, flags_of, lines_from_here, path_from_here, without_registry
+from flows.cli.next_commands import (
+    as_typed,
+    command,
+    flags_noted,
+    lines_from_here,
+    note_flag,
+    path_from_here,
+    with_place,
+)
+from flows.cli.secret_parameters import DatabaseUrl
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -29,10 +41,59 @@ def test_a_command_is_one_in_the_repository_and_elsewhere(tmp_path: Path, monkey
         assert words[1:] == [script, "--exp", "It's mine"]
 
 
+def in_own_context(test: Callable[[], None]) -> None:
+    contextvars.copy_context().run(test)
+
+
 def test_flags_that_were_not_given_are_not_repeated() -> None:
-    flags = flags_of(data_root="my data", database_url=None, exp="")
-    assert flags == ["--data-root", "my data"]
-    assert without_registry(["--database-url", "sqlite:///x", *flags]) == flags
+    assert with_place("Run `python flows/verify.py --repair`.") == "Run `python flows/verify.py --repair`."
+    with flags_noted({"--data-root": "my data"}):
+        assert command("gallery", "--exp", "e").endswith(" --exp e --data-root 'my data'")
+
+
+def test_commands_of_messages_get_the_flags_that_were_given() -> None:
+    def test() -> None:
+        note_flag("--data-root", "it's my `data`")
+        note_flag("--database-url", "sqlite:///my db")
+        text = "It is damaged. Run `python flows/verify.py --exp 'a b`c' --repair`, or `python flows/gallery.py`; `x`."
+        both = """--data-root 'it'"'"'s my `data`' --database-url 'sqlite:///my db'"""
+        once = with_place(text)
+        assert f"`python flows/verify.py --exp 'a b`c' --repair {both}`, or" in once
+        assert once.endswith("""`python flows/gallery.py --data-root 'it'"'"'s my `data`'`; `x`.""")
+        assert with_place(once) == once
+        words = shlex.split(as_typed(once).partition("`")[2].partition("`,")[0])
+        assert Path(words[1]).resolve() == REPOSITORY / "flows" / "verify.py"
+        assert words[2:] == [
+            "--exp",
+            "a b`c",
+            "--repair",
+            "--data-root",
+            "it's my `data`",
+            *("--database-url", "sqlite:///my db"),
+        ]
+
+    in_own_context(test)
+
+
+def test_a_folder_whose_name_begins_with_a_dash_is_given_as_one() -> None:
+    with flags_noted({"--data-root": "-data"}):
+        assert with_place("`python flows/verify.py`") == "`python flows/verify.py --data-root=-data`"
+
+
+def test_the_run_that_a_run_is_part_of_says_where() -> None:
+    with flags_noted({"--data-root": "outer"}), flags_noted({"--data-root": "inner"}):
+        assert with_place("`python flows/verify.py`") == "`python flows/verify.py --data-root outer`"
+
+
+def test_a_database_url_is_repeated_without_its_password() -> None:
+    def test() -> None:
+        parameter = next(item for item in get_args(DatabaseUrl) if hasattr(item, "keep"))
+        assert parameter.keep("postgresql://user@host/db?sslmode=require") is not None
+        assert with_place("`python flows/verify.py`").endswith("'postgresql://user@host/db?sslmode=require'`")
+        assert parameter.keep("postgresql://user:hunter2@host/db") is None
+        assert with_place("`python flows/verify.py`").endswith("'postgresql://***@host/db'`")
+
+    in_own_context(test)
 
 
 def test_what_generate_says_last_can_be_pasted(tmp_path: Path, prefect_server: str) -> None:

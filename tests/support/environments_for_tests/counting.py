@@ -309,6 +309,25 @@ class Remembered(Counting):
         self.count = state["count"]
 
 
+class RememberedInARow(Counting):
+    """Its state is a row of numbers."""
+
+    def get_state(self):
+        return np.array([self.count, 0])
+
+    def set_state(self, state):
+        self.count = int(state[0])
+
+
+class Forgetting(Remembered):
+    """When it ends is drawn by the reset, and in no state."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed)
+        self.length = int(self.np_random.integers(3, 30))
+        return observation, info
+
+
 class Renderer:
     """Notes in which thread it is made, used and freed, as graphics contexts insist on one."""
 

@@ -195,7 +195,10 @@ def test_the_environment_is_made_there_as_the_agent_had_it(
     }
     assert configs == {
         "bare": {"env_wrapper": "minigrid.wrappers.ImgObsWrapper"},
-        "view": {"env_kwargs": {"max_episode_steps": 9}, "env_wrapper": "minigrid.wrappers.ViewSizeWrapper"},
+        "view": {
+            "env_kwargs": {"max_episode_steps": 9},
+            "env_wrapper": ["minigrid.wrappers.ViewSizeWrapper", "minigrid.wrappers.ImgObsWrapper"],
+        },
         "stacked": {"env_kwargs": {"sutton_barto_reward": True}},
     }
 
