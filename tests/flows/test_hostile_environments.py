@@ -45,8 +45,11 @@ def test_environment_that_ends_the_command_while_it_is_tried_is_one_line(
     assert not data_root.exists()
 
 
-@pytest.mark.parametrize("deed", ["killpg SIGKILL", "kill of the parent"])
-def test_environment_that_signals_other_processes_fails_its_own_episode(deed: str, data_root: Path) -> None:
+# Of several workers all are taken for lost when the process that they were forked from is gone.
+@pytest.mark.parametrize(("deed", "workers"), [("killpg SIGKILL", 2), ("kill of the parent", 1)])
+def test_environment_that_signals_other_processes_fails_its_own_episode(
+    deed: str, workers: int, data_root: Path
+) -> None:
     """In a group of its own, as a shell starts a command: else the tests would be ended as well."""
     kwargs = ("--env-kwargs", f"deed:{deed}", f"of_seed:{episode_seed(0, 1)}")
     asked = (
@@ -61,7 +64,13 @@ def test_environment_that_signals_other_processes_fails_its_own_episode(deed: st
         "--data-root",
         data_root,
     )
-    command = [sys.executable, str(Path(__file__).parents[2] / "flows" / "generate.py"), *map(str, asked)]
+    command = [
+        sys.executable,
+        str(Path(__file__).parents[2] / "flows" / "generate.py"),
+        *map(str, asked),
+        "--data-root",
+        str(data_root),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, start_new_session=True)
     published = {path.name for path in (data_root / "manifests" / "E" / "random").iterdir()}
     assert published >= {"0.json", "2.json"}, done.stderr
