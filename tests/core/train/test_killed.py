@@ -19,6 +19,7 @@ from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from rlhfblender_core.checkpoints.algorithms import Algorithm
+from rlhfblender_core.dataset.layout import RUNS
 from rlhfblender_core.storage import DataRoot
 from rlhfblender_core.train.arguments import algorithm_class
 from rlhfblender_core.train.model_folder import TrainingRecord, read_record
@@ -159,6 +160,8 @@ def test_killed_at_any_change_to_its_folder_a_training_ends_as_if_it_wasnt(kills
         code, _ = killing.run(partial(go_on, folder), tmp_path / "temporary", moment)
         assert code == killing.KILLED
         check_whole(folder)
+        for unnamed in folder.glob(f"{RUNS}/.new-*"):  # killed before it was locked: dead by its age
+            os.utime(unnamed, (0, 0))
         go_on(folder)
         check_whole(folder)
         assert {str(path.relative_to(folder)) for path in folder.rglob("*")} == names
