@@ -43,6 +43,7 @@ _LEVEL = "PREFECT_LOGGING_LEVEL"
 _HERE = ("inprocess", "dask", "ray")
 #: How long a stopped command may take to clean up, in seconds.
 _GRACE_S = 10
+_HELP = (["-h"], ["--help"])
 _STOPPED = "Stopped. What is published stays; run the same command again to finish."
 _INTERRUPTED = "The environment, or a package that it uses, raised KeyboardInterrupt. What is published stays."
 
@@ -64,6 +65,7 @@ def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
     _hash_texts_alike()
     go_on_in_a_fork()
     leave = _Leave()
+    is_flow = is_flow and sys.argv[1:] not in _HELP  # a server takes longer to start than the help to be shown
     if is_flow:
         begin_temporary_server()
     # Nothing of what is imported is garbage, and looking for it takes a fifth of the time that importing does.

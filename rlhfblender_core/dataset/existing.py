@@ -5,7 +5,6 @@ more is read, to see that the index is this data root's.
 """
 
 import itertools
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from rlhfblender_core.dataset.publish import episode_record
 from rlhfblender_core.dataset.published import list_episode_files
 from rlhfblender_core.registry import EpisodeRecord, Registry
 from rlhfblender_core.storage import DataRoot, read_many
+from rlhfblender_core.untrusted.json_values import parse_json
 
 #: Manifests that are in memory at once.
 _AT_ONCE = 1000
@@ -121,7 +121,7 @@ class _Comparison:
                 self._complete.add(number)
                 self._digests.setdefault(request, set()).add(number)
             else:
-                recorded = json.loads(sizes)
+                recorded = _recorded(sizes)
                 if recorded.get(MANIFESTS) != self._manifests[number]:
                     continue
                 self.add_row(number, request, recorded)
@@ -135,7 +135,7 @@ class _Comparison:
 
     def add_row(self, number: int, request: str, recorded: Mapping[str, int]) -> None:
         """Adds an episode whose manifest names files of these sizes."""
-        if all(self._files[folder].get(number) == size for folder, size in recorded.items()):
+        if all(self._files.get(folder, {}).get(number) == size for folder, size in recorded.items()):
             self._complete.add(number)
         self._digests.setdefault(request, set()).add(number)
         for folder, files in self._files.items():
@@ -161,3 +161,12 @@ class _Comparison:
             sample,
             tuple(unindexed),
         )
+
+
+def _recorded(sizes: str) -> Mapping[str, int]:
+    """The sizes that a row names; none where it holds something else, so that the manifest is asked."""
+    try:
+        recorded = parse_json(sizes)
+    except ValueError:
+        return {}
+    return recorded if isinstance(recorded, dict) else {}

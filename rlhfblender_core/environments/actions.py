@@ -35,7 +35,7 @@ def check_action_names(space: Space, names: Sequence[str]) -> None:
         raise InvalidParameterError(
             f"The action space {space!s:.80} has {count} {what}, so it takes {count} names; got {len(names)}."
         )
-    if any(not name.strip() for name in names):
+    if any(not isinstance(name, str) or not name.strip() for name in names):  # a registry's JSON can hold anything
         raise InvalidParameterError("An action's name can't be empty.")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

@@ -15,6 +15,8 @@ JSONValue: TypeAlias = "bool | int | float | str | list[JSONValue] | dict[str, J
 
 #: Python writes no integers of very many digits into JSON or a message, but raises.
 _MOST_BITS = 1024
+#: Lists in lists: far below what Python's own recursion can walk, which everything that reads such a value has to.
+_MOST_DEPTH = 32
 #: Keyword arguments that belong to Gymnasium's registration, not to the environment's constructor.
 SPEC_KWARGS = (
     "disable_env_checker",
@@ -112,25 +114,33 @@ def split_env_kwargs(kwargs: Mapping[str, JSONValue]) -> tuple[dict[str, JSONVal
     return constructor, registration
 
 
-def as_json_value(value: object, name: str) -> JSONValue:
+def as_json_value(value: object, name: str, depth: int = _MOST_DEPTH) -> JSONValue:
     """The value with tuples as lists, so that it is the same before and after being stored as JSON.
 
+    Args:
+        value: of the keyword argument.
+        name: its name.
+        depth: how deeply it may be nested.
+
     Raises:
-        InvalidParameterError: JSON can't hold it (a set, bytes, an infinite number, a key that is no text).
+        InvalidParameterError: JSON can't hold it (a set, bytes, an infinite number, a key that is no text), or it is
+            nested too deeply.
     """
+    if not depth:
+        raise InvalidParameterError(f"The value of {name!r:.60} is nested too deeply.")
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-        raise InvalidParameterError(f"The value of {name!r} is a whole number of very many digits.")
+        raise InvalidParameterError(f"The value of {name!r:.60} is a whole number of very many digits.")
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, list | tuple):
-        return [as_json_value(item, name) for item in cast("Sequence[object]", value)]
+        return [as_json_value(item, name, depth - 1) for item in cast("Sequence[object]", value)]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: as_json_value(value[key], name) for key in sorted(value)}
+        return {key: as_json_value(value[key], name, depth - 1) for key in sorted(value)}
     raise InvalidParameterError(
-        f"The value of {name!r} can't be stored as JSON: {value!r:.60}. Use numbers, text, True, False, None, lists "
-        "and dictionaries with text keys."
+        f"The value of {name!r:.60} can't be stored as JSON: {value!r:.60}. Use numbers, text, True, False, None, "
+        "lists and dictionaries with text keys."
     )
 
 
@@ -146,4 +156,4 @@ def _check_spec_kwarg(key: str, value: JSONValue) -> None:
     else:
         raise InvalidParameterError(f"{key!r} is no argument of a registration; those are {', '.join(SPEC_KWARGS)}.")
     if not fits:
-        raise InvalidParameterError(f"{key} must be {expected}, not {json.dumps(value)}.")
+        raise InvalidParameterError(f"{key} must be {expected}, not {json.dumps(value):.60}.")

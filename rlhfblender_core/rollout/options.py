@@ -66,7 +66,7 @@ class RolloutOptions:
         check_at_least("--seed", self.seed, 0)
         check_at_least("--max-steps-per-episode", self.max_steps_per_episode, 1)
         if self.fps is not None and not 0 < self.fps <= _MAX_FPS:
-            raise InvalidParameterError(f"--fps must be above 0 and at most {_MAX_FPS}, not {self.fps:g}.")
+            raise InvalidParameterError(f"--fps must be above 0 and at most {_MAX_FPS}, not {str(self.fps)[:20]}.")
         if self.action_mask_method is not None and not _METHOD.fullmatch(self.action_mask_method):
             raise InvalidParameterError(
                 f"--action-mask-method takes the name of a method, not {self.action_mask_method[:40]!r}."

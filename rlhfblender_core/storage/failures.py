@@ -19,6 +19,8 @@ _REFUSED = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP),
 )
+#: What a local disk says that is failing: waiting doesn't mend it.
+_BROKEN = (errno.EIO, errno.EBADMSG)
 #: Modules of network clients. What they raise, and is no OSError, is a time-out, a reset or a bad answer …
 _CLIENTS = frozenset({"aiohttp", "botocore", "aiobotocore", "urllib3", "requests", "azure", "gcsfs", "google"})
 #: … but for these, which another try doesn't mend.
@@ -99,6 +101,11 @@ def translated(root: DataRoot, error: OSError) -> StorageNotUsableError | Storag
         return full_disk(Path(error.filename or root.local_folder) if root.is_local else Path(tempfile.gettempdir()))
     if not root.is_local and is_refusal(error):
         return _refused(root, error)
+    if root.is_local and error.errno in _BROKEN:
+        return StorageNotUsableError(
+            f"The disk of {root.url} does not work properly: {_text(error)}. Look into the disk or the mount, then run "
+            "the same command again."
+        )
     if isinstance(error, PermissionError) or error.errno in _REFUSED:
         return StorageNotUsableError(
             f"The data root {root.url} can't be used: {_text(error)}. Check the path and its permissions, or give "

@@ -68,20 +68,31 @@ def read_many(root: DataRoot, paths: Iterable[str], *, most: int = SMALL_BYTES) 
     Args:
         root: the data root.
         paths: of files below it.
-        most: bytes that one of them has. What has more on a local disk is taken for empty, and so for damaged: a file
-            of somebody's with a terabyte of holes weighs nothing.
+        most: bytes that one of them has. What has more is taken for empty, and so for damaged: a file of somebody's
+            with a terabyte of holes weighs nothing.
     """
     if not root.is_local:
-        return read_objects(root, paths)
+        return read_objects(root, paths, most)
     contents = {}
     with storage_errors(root):
         for path in paths:
-            file = root.local_folder / path
             with contextlib.suppress(FileNotFoundError):
-                status = file.stat()
-                if _is_file(status):
-                    contents[path] = file.read_bytes() if status.st_size <= most else b""
+                content = _read_local(root.local_folder / path, most)
+                if content is not None:
+                    contents[path] = content
     return contents
+
+
+def _read_local(file: Path, most: int) -> bytes | None:
+    """The content of a file; of what is none, None."""
+    try:
+        status = file.stat()
+        if not _is_file(status):
+            return None
+        return file.read_bytes() if status.st_size <= most else b""
+    except OSError as error:
+        error.filename = str(file)  # not said of what fails when it is read
+        raise
 
 
 def _is_file(status: os.stat_result) -> bool:

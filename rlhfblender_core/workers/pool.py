@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -28,6 +29,9 @@ from rlhfblender_core.workers.progress import start_counter
 
 _logger = logging.getLogger(__name__)
 _DIED = "A worker process died (killed, or out of memory). Its episodes are made again."
+#: An environment may have killed its parent, the template: its workers are known to be lost a moment before Python can
+#: tell that it has to start another one.
+_DYING_S = 0.3
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -84,6 +88,7 @@ class Workers:
             if self._is_closed:
                 raise RunStoppedError("The run was stopped.") from error
             self._drop(executor)
+            time.sleep(_DYING_S)
             raise WorkerLostError(_DIED) from error
 
     def run_alone(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -109,6 +114,7 @@ class Workers:
             # The pool's own thread waits for the process, and its exit status can be read once only: of two threads
             # that ask at the same moment one is told 255.
             pool.shutdown(wait=True)
+            time.sleep(_DYING_S)
             raise WorkerLostError(how_it_ended(processes)) from error
         finally:
             with self._lock:

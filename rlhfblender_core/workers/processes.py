@@ -174,6 +174,8 @@ def begin_worker(variables: Mapping[str, str]) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
+    if hasattr(os, "setpgid"):  # a group of its own: one that signalled its group would end the command and all others
+        os.setpgid(0, 0)
     # What was forked stays shared with the template: garbage is only looked for among what comes from now on.
     gc.freeze()
     gc.enable()

@@ -53,6 +53,21 @@ def test_files_are_published_read_listed_and_removed(root: DataRoot, tmp_path: P
         read_bytes(root, "renders/E/random/3.mp4")
 
 
+def test_no_more_is_read_of_a_file_than_it_may_have(root: DataRoot) -> None:
+    """As on a local disk: what has more is taken for empty, and isn't downloaded; what is empty is there."""
+    contents = {
+        "a/empty": b"",
+        "a/one": b"1",
+        "a/most": b"x" * 1000,
+        "a/more": b"x" * 1001,
+        "a/large": b"x" * 90_000,
+    }
+    publish_many_bytes(root, contents)
+    found = read_many(root, [*contents, "a/none"], most=1000)
+    assert found == {**contents, "a/more": b"", "a/large": b""}
+    assert read_many(root, ["a/more"]) == {"a/more": contents["a/more"]}
+
+
 def test_a_folder_made_by_hand_is_no_file_in_it(root: DataRoot) -> None:
     if root.protocol == "az":
         pytest.skip("Azure's tools make folders in another way")

@@ -39,6 +39,8 @@ class Synthetic:
     level: float = 1.0
     environment: str = "Made/Up-v0"
     actions: tuple[str, ...] | None = ACTIONS
+    algorithm: str = "PPO"
+    warning: str = "the video never changes"
     own_arrays: Callable[[int], dict[str, np.ndarray]] | None = None
 
     def publish(self) -> DataRoot:
@@ -89,7 +91,7 @@ class Synthetic:
             environment=EnvironmentRecordInManifest(id=self.environment),
             policy=PolicyRecord(kind="random")
             if key.checkpoint == "random"
-            else PolicyRecord(kind="checkpoint", algorithm="PPO"),
+            else PolicyRecord(kind="checkpoint", algorithm=self.algorithm),
             request_digest="0" * 64,
             run_seed=0,
             seed=key.episode,
@@ -105,7 +107,7 @@ class Synthetic:
             uncertainty_kind="entropy",
             action_names=self.actions,
             versions={},
-            warnings=("the video never changes",) if key.episode == 4 else (),
+            warnings=(self.warning,) if key.episode == 4 else (),
             artifacts=records,
         )
 

@@ -37,6 +37,12 @@ EXPECTED = {
     "SIGKILL": "Hostile-v0 ended its process (SIGKILL)",
     "SIGTERM": "Hostile-v0 ended its process (SIGTERM)",
     "SIGINT": MADE,
+    # Its group is a worker's own; its parent is the template that workers are forked from, and is started again.
+    "killpg SIGKILL": "Hostile-v0 ended its process (SIGKILL)",
+    "killpg SIGTERM": "Hostile-v0 ended its process (SIGTERM)",
+    "killpg SIGINT": MADE,
+    "kill of the group": "Hostile-v0 ended its process (SIGKILL)",
+    "kill of the parent": "",
     "SIGHUP": MADE,
     "SIGALRM": "Hostile-v0 ended its process (SIGALRM)",
     "SIGPIPE": "Hostile-v0 ended its process (SIGPIPE)",

@@ -210,3 +210,22 @@ def test_nothing_is_made_where_a_data_root_was_unmounted(tmp_path: Path) -> None
     with pytest.raises(StorageNotUsableError, match="is gone: was the data root unmounted"):
         publish_files(root, {"renders/e/random/0.mp4": tmp_path / "mount/.runs/1/renders.mp4"})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_more_is_read_of_a_file_than_it_may_have_anywhere(root: DataRoot) -> None:
+    contents = {"a/empty": b"", "a/most": b"x" * 100, "a/more": b"x" * 101}
+    publish_many_bytes(root, contents)
+    assert read_many(root, contents, most=100) == {**contents, "a/more": b""}
+    assert read_many(root, contents) == contents
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file that fails when it is read")
+def test_a_disk_that_fails_is_named_and_not_asked_again(tmp_path: Path) -> None:
+    """Its first page can't be read: an input/output error, as a failing disk gives it."""
+    root = open_data_root(str(tmp_path))
+    publish_bytes(root, "manifests/E/random/0.json", b"{}")
+    (tmp_path / "manifests/E/random/1.json").symlink_to("/proc/self/mem")
+    paths = [f"manifests/E/random/{number}.json" for number in (0, 1)]
+    with pytest.raises(StorageNotUsableError, match=r"Input/output error: .*manifests/E/random/1\.json"):
+        read_many(root, paths)
+    assert read_each(root, paths) == {paths[0]: b"{}", paths[1]: "can't be read: Input/output error"}

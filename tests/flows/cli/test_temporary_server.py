@@ -1,6 +1,9 @@
 """Prefect's temporary server: several that start at once on a new home."""
 
 import contextlib
+import os
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -22,3 +25,22 @@ def test_first_servers_started_at_once_on_a_new_home_all_answer(
         for server in servers:  # as the command waits for its own
             with urllib.request.urlopen(f"{server.api_url}/health", timeout=150) as answer:
                 assert answer.status == 200
+
+
+@pytest.mark.parametrize(("flag", "begun"), [("--help", False), ("-h", False), ("--nonsense", True)])
+def test_help_is_shown_without_a_server(flag: str, *, begun: bool, tmp_path: Path) -> None:
+    log = tmp_path / "started"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "def note(event, arguments):\n"
+        f"    if event == 'subprocess.Popen': open({str(log)!r}, 'a').write(str(arguments))\n"
+        "sys.addaudithook(note)\n"
+    )
+    command = [sys.executable, str(Path(__file__).parents[3] / "flows" / "generate.py"), flag]
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == (2 if begun else 0)
+    assert ("--num-episodes" in done.stdout) is not begun
+    assert (log.exists() and "temporary_server" in log.read_text()) is begun
