@@ -159,7 +159,7 @@ def _distributions(roots: frozenset[str]) -> tuple[str, ...]:
     """Names of the installed distributions that bring any of these modules, sorted.
 
     As ``importlib.metadata.packages_distributions`` finds them, which takes the list of files of every distribution
-    apart: a tenth of what a command takes that finds everything finished.
+    apart (0.4 s of processor time with 100 of them, this 0.15 s).
     """
     return tuple(
         sorted(
