@@ -163,9 +163,11 @@ def _distributions(roots: frozenset[str]) -> tuple[str, ...]:
     """
     return tuple(
         sorted(
-            distribution.metadata["Name"]
-            for distribution in importlib.metadata.distributions()
-            if any(_brings(distribution, roots))
+            {  # one may be found twice: installed, and where the sources are
+                distribution.metadata["Name"]
+                for distribution in importlib.metadata.distributions()
+                if any(_brings(distribution, roots))
+            }
         )
     )
 
