@@ -4,7 +4,7 @@ import contextvars
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -26,10 +26,9 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
-def _nothing_given(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that another test ran in this process has left its flags, as it may: a process runs one."""
     monkeypatch.setattr(next_commands, "_given", contextvars.ContextVar("given_flags", default=None))
-    yield
 
 
 def test_paths_below_the_current_folder_are_written_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
