@@ -237,9 +237,8 @@ def list_episodes(key: CheckpointKey, folder: Path, locations: Locations, *, qui
         quick: whether the parts are for a quick check, of which more go into one.
     """
     rows, in_progress, left_over = _registered(key, locations)
-    files = list_files(
-        locations.open_root(), key
-    )  # after the rows and runs: what is published meanwhile is in progress
+    # After the rows and runs: what is published meanwhile is in progress.
+    files = list_files(locations.open_root(), key)
     parts = []
     for episodes in _cut(files.episodes(rows), quick=quick):
         numbers = frozenset(episode.number for episode in episodes)

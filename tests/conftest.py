@@ -203,6 +203,16 @@ def data_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def owned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that something hostile would make: a pickle, ``os:mkdir``, the import of the module ``payload``."""
+    folder = tmp_path / "owned"
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "payload.py").write_text(f"import os\nos.makedirs({str(folder)!r}, exist_ok=True)\n")
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    return folder
+
+
+@pytest.fixture
 def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """Runs the command line of a flow (``"verify"``) in this process; with ``prefect``, on the session's server."""
     import flows.ui.log_filters  # noqa: F401 (sets the core's level once; the first command's would be taken back)

@@ -10,6 +10,7 @@ from rlhfblender_core.registry.conflicts import (
     name_conflict,
 )
 from rlhfblender_core.registry.engine import has_password, registry_location
+from rlhfblender_core.registry.opening import open_existing_registry, open_registry, registry_if_any
 from rlhfblender_core.registry.records import (
     DEFAULT_PROJECT,
     CheckpointRecord,
@@ -24,7 +25,7 @@ from rlhfblender_core.registry.records import (
     ReturnSummary,
     RunRecord,
 )
-from rlhfblender_core.registry.store import Registry, open_existing_registry, open_registry, registry_if_any
+from rlhfblender_core.registry.store import Registry
 
 __all__ = [
     "DEFAULT_PROJECT",

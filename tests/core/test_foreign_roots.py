@@ -45,16 +45,6 @@ class _Payload:
 
 
 @pytest.fixture
-def owned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that a payload would make: a pickle, or the import of the module ``payload``."""
-    folder = tmp_path / "owned"
-    (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "payload.py").write_text(f"import os\nos.makedirs({str(folder)!r}, exist_ok=True)\n")
-    monkeypatch.syspath_prepend(tmp_path / "modules")
-    return folder
-
-
-@pytest.fixture
 def payload(owned: Path) -> bytes:
     """A pickle that was seen to do harm."""
     content = pickle.dumps(_Payload(owned))

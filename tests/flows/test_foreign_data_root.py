@@ -59,16 +59,6 @@ def named_in(line: str) -> list[str]:
     return words[2:]
 
 
-@pytest.fixture
-def owned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that ``os:mkdir`` or the import of the module ``payload`` would make."""
-    folder = tmp_path / "owned"
-    (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "payload.py").write_text(f"import os\nos.makedirs({str(folder)!r}, exist_ok=True)\n")
-    monkeypatch.syspath_prepend(tmp_path / "modules")
-    return folder
-
-
 @pytest.mark.parametrize("name", ["entry point", "package", "id", "import by entry point"])
 def test_generate_runs_nothing_that_a_foreign_registry_names(
     name: str, owned: Path, data_root: Path, generate: Command

@@ -1,7 +1,7 @@
 import dataclasses
 import json
 import types
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import version
 from pathlib import Path
 
 import gymnasium
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from rlhfblender_core.environments import EnvironmentSpec, describe_environment, fps_of, space_from_description
-from rlhfblender_core.environments.describe import _distributions
 from rlhfblender_core.errors import EnvironmentNotUsableError
 
 
@@ -113,12 +112,3 @@ def test_an_environment_that_fails_to_close_is_described(outside: Path, capfd: p
 )
 def test_fps_are_the_metadatas_or_thirty(metadata: object, fps: float) -> None:
     assert fps_of(types.SimpleNamespace(metadata=metadata)) == fps  # type: ignore[arg-type]
-
-
-def test_distributions_of_modules_are_those_that_python_finds() -> None:
-    """Python's own function reads the lists of all files of all distributions."""
-    known = packages_distributions()
-    for module in (*known, "math", "nothing"):
-        assert _distributions(frozenset({module})) == tuple(sorted(set(known.get(module, ())))), module
-    some = frozenset({"numpy", "PIL", "yaml", "math"})
-    assert set(_distributions(some)) == {name for module in some for name in known.get(module, ())}
