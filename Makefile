@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 JOBS ?= 4
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Hundreds of processes start in the tests: they needn't compile the project each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types soak bench clean server deploy worker azurite
 
 demo: $(VENV)/.installed ## generate 10 random episodes of CartPole-v1 into data/

@@ -55,6 +55,12 @@ _SERVER_START_S = 180
 
 
 @pytest.hookimpl(trylast=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Has a file's tests run by one worker of pytest-xdist: what they share is made once."""
+    if not item.get_closest_marker("xdist_group"):
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Makes sure that pytest-xdist sees the groups of tests that can't run at the same time."""
     is_grouping = getattr(config.option, "loadgroup", False)

@@ -168,9 +168,10 @@ class _EndlessEpisodes:
         if self._is_told or now - self._since < _LONG_SECONDS:
             return None
         self._is_told = True
+        so_far = f" ({steps:,} steps so far)" if steps else ""  # a cluster's workers count none
         return (
-            f"No episode has ended for {_LONG_SECONDS:.0f} s ({steps:,} steps so far). An environment that never ends "
-            "one needs --max-steps-per-episode."
+            f"No episode has ended for {_LONG_SECONDS:.0f} s{so_far}. An environment that never ends one needs "
+            "--max-steps-per-episode."
         )
 
 

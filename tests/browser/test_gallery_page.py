@@ -1,5 +1,6 @@
 """The gallery's page as a whole: widths, colours, many checkpoints, many episodes, notes."""
 
+import itertools
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from benchmarks.clone_episodes import clone_episodes
 from rlhfblender_core.gallery import write_gallery
 from rlhfblender_core.gallery.write import gallery
 from tests.support.gallery_page import OpenPage, Page, fits
+from tests.support.soak import sampled
 from tests.support.synthetic import Synthetic
 
 #: Seconds in which a page with thousands of episodes has to show its first ones, on a slow machine.
@@ -17,8 +19,10 @@ _OPENS_WITHIN = 10.0
 _FRAME_MS = 16.0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 1280, 390])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    sampled(itertools.product(["light", "dark"], [1440, 1280, 390]), ("dark", 1440), ("light", 390)),
+)
 def test_page_follows_the_colour_scheme_and_fits_its_width(
     open_page: OpenPage, data_root: Path, tmp_path: Path, scheme: str, width: int
 ) -> None:
@@ -48,7 +52,7 @@ def test_narrow_screens_have_two_cards_side_by_side(open_page: OpenPage, data_ro
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-@pytest.mark.parametrize("checkpoints", [52, 500])
+@pytest.mark.parametrize("checkpoints", sampled([52, 500], 52))
 def test_curve_of_many_checkpoints_fits_and_tells_each(
     open_page: OpenPage, tmp_path: Path, checkpoints: int, width: int
 ) -> None:
@@ -68,7 +72,7 @@ def test_curve_of_many_checkpoints_fits_and_tells_each(
     page.screenshot(path=tmp_path / f"curve-{checkpoints}-{width}.png")
 
 
-@pytest.mark.parametrize("episodes", [2_500, pytest.param(10_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("episodes", sampled([1_100, 10_000], 1_100))
 def test_thousands_of_episodes_open_at_once_and_scroll(open_page: OpenPage, tmp_path: Path, episodes: int) -> None:
     write_gallery(Synthetic(tmp_path, episodes=episodes, videos=3, mean_length=4).publish())
     # Pieces are loaded as they are looked at: without the others the first episodes are shown as well.

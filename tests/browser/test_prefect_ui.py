@@ -112,6 +112,7 @@ def is_submitted(team: Team) -> bool:
     return any(run.parameters.get("exp") == "from-the-form" for run in team.flow_runs())
 
 
+@pytest.mark.soak
 def test_the_form_describes_and_checks_its_fields(page: Any, seen: Seen, team: Team, tmp_path: Path) -> None:
     page.goto(f"{seen.address}/deployments/deployment/{seen.deployment}/run")
     page.get_by_text("Gymnasium id, e.g. CartPole-v1").wait_for()

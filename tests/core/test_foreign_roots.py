@@ -120,13 +120,17 @@ def test_control_weights_that_torch_unpickles_do_harm(owned: Path, payload: byte
     "changes",
     [
         {"hyperparameters": {"env_wrapper": "payload.Wrapper"}},
-        {"hyperparameters": {"policy_kwargs": "dict(features_extractor_class=payload.Net)"}},
-        {"hyperparameters": {"policy_kwargs": {"activation_fn": "payload.Net(1)"}}},
-        {"hyperparameters": {"replay_buffer_class": "payload.Buffer"}},
-        {"algorithm": "payload"},
+        pytest.param(
+            {"hyperparameters": {"policy_kwargs": "dict(features_extractor_class=payload.Net)"}}, marks=pytest.mark.soak
+        ),
+        pytest.param(
+            {"hyperparameters": {"policy_kwargs": {"activation_fn": "payload.Net(1)"}}}, marks=pytest.mark.soak
+        ),
+        pytest.param({"hyperparameters": {"replay_buffer_class": "payload.Buffer"}}, marks=pytest.mark.soak),
+        pytest.param({"algorithm": "payload"}, marks=pytest.mark.soak),
         {"n_envs": 10**9},
-        {"n_envs": -1},
-        {"env": "payload:CartPole-v1"},
+        pytest.param({"n_envs": -1}, marks=pytest.mark.soak),
+        pytest.param({"env": "payload:CartPole-v1"}, marks=pytest.mark.soak),
     ],
 )
 def test_what_a_foreign_record_of_a_training_names_is_not_used(

@@ -56,6 +56,7 @@ def ask_for_no_agent(team: Team, exp: str) -> None:
     assert team.prefect("deployment", "run", "generate/on-demand", *flags).returncode == 1
 
 
+@pytest.mark.soak
 def test_a_run_whose_request_is_wrong_says_so_in_one_line(team: Team) -> None:
     ask_for_no_agent(team, "agentless")
     (run,) = refused(team, "agentless")
@@ -75,6 +76,7 @@ def test_a_run_whose_request_is_wrong_says_so_in_one_line(team: Team) -> None:
     assert [line for line in logged() if "Traceback" in line or "hook" in line] == []
 
 
+@pytest.mark.soak
 def test_deploying_again_changes_nothing_that_people_changed(team: Team) -> None:
     (update,) = [words for words in PREFECT if words[:2] == ["gcl", "update"]]
     assert team.prefect(*update).returncode == 0
@@ -176,6 +178,7 @@ def test_a_worker_killed_amid_a_run_and_started_again_finishes_it(team: Team) ->
     assert [run.run_count for run in refused(team, "over")] == [1]
 
 
+@pytest.mark.soak
 def test_a_schedule_fires(team: Team) -> None:
     (documented,) = [words for words in PREFECT if words[:3] == ["deployment", "schedule", "create"]]
     assert team.prefect(*documented).returncode == 0

@@ -71,6 +71,7 @@ def named_paths(said: str) -> list[str]:
     return [path for line in lines for path in shlex.split(line) if "://" not in path]
 
 
+@pytest.mark.soak
 def test_the_command_for_an_environment_of_ones_own_runs(reader: Reader, tmp_path: Path) -> None:
     (custom,) = [words for words in README if "MyEnv-v0" in words]
     reader(custom)

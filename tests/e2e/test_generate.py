@@ -111,7 +111,7 @@ def test_the_default_data_root_is_the_folder_data_here(command: Command) -> None
     ("runner", "number", "hangs"),
     [
         (IN_PROCESS, signal.SIGTERM, False),
-        (PROCESSES, signal.SIGINT, True),
+        pytest.param(PROCESSES, signal.SIGINT, True, marks=pytest.mark.soak),
         # A thread that hangs in the environment can't be stopped: the process is ended after a while.
         pytest.param(IN_PROCESS, signal.SIGTERM, True, marks=pytest.mark.soak),
         pytest.param(IN_PROCESS, signal.SIGINT, True, marks=pytest.mark.soak),
@@ -214,10 +214,9 @@ def peak_memory(process: "subprocess.Popen[str]") -> int:
 
 
 @needs_proc
-@pytest.mark.parametrize(
-    ("few", "many", "length"),
-    [(10, 40, 100), pytest.param(10, 200, 500, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])],
-)
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("few", "many", "length"), [(10, 40, 100), (10, 200, 500)])
 def test_memory_does_not_grow_with_the_number_of_episodes(
     few: int, many: int, length: int, command: Command, tmp_path: Path
 ) -> None:

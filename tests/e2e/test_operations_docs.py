@@ -24,6 +24,7 @@ def test_make_has_the_target(arguments: list[str]) -> None:
     assert shown.returncode == 0, shown.stderr
 
 
+@pytest.mark.soak
 def test_prefect_has_the_workers_options() -> None:
     """The others are run by test_deployments.py."""
     (arguments,) = [words for words in of("prefect", DOCUMENT) if words[:2] == ["worker", "start"]]

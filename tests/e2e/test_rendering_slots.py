@@ -76,6 +76,7 @@ def slot_held(team: Team) -> Iterator[None]:
         holder.stdin.close()
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("one_slot")
 def test_a_run_waits_for_a_slot_and_goes_on_when_it_is_free(team: Team) -> None:
     with slot_held(team):

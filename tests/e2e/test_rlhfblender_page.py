@@ -79,6 +79,7 @@ def run(words: list[str], cwd: Path, server: str) -> str:
     return done.stdout
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_the_commands_of_rlhfblenders_page_run_in_order_in_one_data_root(reader: Path, prefect_server: str) -> None:
     printed = [run(words, reader, prefect_server) for words in of("python", "docs/rlhfblender.md")]

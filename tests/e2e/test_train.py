@@ -73,7 +73,8 @@ def session_of(stat: Path) -> int | None:
     return None if state == "Z" else int(session)
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("kills", [1, 10])
 def test_a_training_that_is_killed_ends_with_every_checkpoint_and_episode_whole(
     kills: int, tmp_path: Path, prefect_server: str
 ) -> None:

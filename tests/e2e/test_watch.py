@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rlhfblender_core import generate
 from tests.support import server_contract
 
@@ -22,6 +24,7 @@ def wait_for(is_so: Callable[[], bool], process: Any, seconds: float = 60) -> fl
     return time.monotonic() - start
 
 
+@pytest.mark.soak
 def test_a_checkpoint_that_appears_in_a_local_folder_is_filled_and_exported_within_seconds(
     command: Any, tmp_path: Path, trained_cartpole: Path
 ) -> None:

@@ -34,6 +34,7 @@ def on_storage(root: DataRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return root
 
 
+@pytest.mark.soak
 def test_all_commands_work_on_object_storage(
     on_storage: DataRoot, command_line: CommandLine, contents: Contents, step_count: Callable[[], int], tmp_path: Path
 ) -> None:

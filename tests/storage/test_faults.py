@@ -87,7 +87,7 @@ def is_one_line(err: str) -> bool:
 @pytest.mark.parametrize(
     ("kinds", "share"),
     [
-        (("503", "reset", "late_reset", "cut"), 0.15),
+        pytest.param(("503", "reset", "late_reset", "cut"), 0.15, marks=_SOAK),
         *(pytest.param(kinds, 0.3, marks=_SOAK) for kinds in [("503",), ("reset", "late_reset"), ("cut",)]),
         pytest.param(("stall", "503"), 0.1, marks=_SOAK),
     ],

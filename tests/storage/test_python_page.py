@@ -11,6 +11,7 @@ from tests.docs.test_python import PAGE, blocks, run
 pytestmark = pytest.mark.xdist_group("object-storage")
 
 
+@pytest.mark.soak
 def test_the_page_runs_on_object_storage(s3_root: DataRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # the registry of a data root on object storage is there
     script, count = re.subn(r'(data_root=|open_data_set\()"data"', rf'\1"{s3_root.url}"', "\n".join(blocks(PAGE)))

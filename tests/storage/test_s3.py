@@ -208,7 +208,8 @@ def test_no_bucket_no_server_and_no_credentials_are_told_apart(
         publish_bytes(unknown, "a/x", b"x")
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=_SOAK)])
+@_SOAK
+@pytest.mark.parametrize("count", [2, 4])
 def test_overlapping_runs_share_the_work(
     count: int, s3_root: DataRoot, database: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

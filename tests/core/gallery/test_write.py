@@ -10,7 +10,7 @@ import pytest
 from rlhfblender_core.dataset.manifests import parse_manifest
 from rlhfblender_core.dataset.publish import episode_record
 from rlhfblender_core.errors import DataNotUsableError
-from rlhfblender_core.gallery import INDEX_PATH, collect, write_gallery
+from rlhfblender_core.gallery import INDEX_PATH, collect, figures, write_gallery
 from rlhfblender_core.gallery.escape import script_json
 from rlhfblender_core.registry import (
     CheckpointRecord,
@@ -106,36 +106,45 @@ def test_second_run_writes_the_same_bytes(tmp_path: Path, snapshot: Callable[[Pa
     assert snapshot(tmp_path) == first
 
 
-def test_pieces_hold_a_thousand_episodes_and_only_those_that_changed_are_written(tmp_path: Path) -> None:
-    whole = Synthetic(tmp_path, episodes=2010, videos=0, mean_length=3)
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a tenth of their size: thousands of episodes take long to write."""
+    assert figures.PIECE_NUMBERS == 1000
+    monkeypatch.setattr(figures, "PIECE_NUMBERS", 100)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_only_pieces_that_changed_are_written(tmp_path: Path) -> None:
+    whole = Synthetic(tmp_path, episodes=210, videos=0, mean_length=3)
     root = whole.publish()
-    for number in range(2000, 2010):
+    for number in range(200, 210):
         (tmp_path / f"manifests/Synthetic/100000/{number}.json").unlink()
     assert write_gallery(root).pieces_written == 2
-    assert [len(piece["n"]) for piece in pieces(tmp_path)] == [1000, 1000]
+    assert [len(piece["n"]) for piece in pieces(tmp_path)] == [100, 100]
     before = data_files(tmp_path)
     assert write_gallery(root).pieces_written == 0
     assert data_files(tmp_path) == before
-    replace(whole, episodes=2010).publish()
+    replace(whole, episodes=210).publish()
     assert write_gallery(root).pieces_written == 1
-    assert [len(piece["n"]) for piece in pieces(tmp_path)] == [1000, 1000, 10]
+    assert [len(piece["n"]) for piece in pieces(tmp_path)] == [100, 100, 10]
     assert before.items() <= data_files(tmp_path).items()
-    (tmp_path / "manifests/Synthetic/100000/1500.json").unlink()
+    (tmp_path / "manifests/Synthetic/100000/150.json").unlink()
     (tmp_path / "episodes/Synthetic/100000/3.npz").unlink()
     assert write_gallery(root).pieces_written == 2
-    assert [len(piece["n"]) for piece in pieces(tmp_path)] == [1000, 999, 10]
+    assert [len(piece["n"]) for piece in pieces(tmp_path)] == [100, 99, 10]
     assert pieces(tmp_path)[0]["flags"][3] == 0b10
 
 
+@pytest.mark.usefixtures("small_pieces")
 def test_manifests_of_pieces_that_are_there_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry's rows name the manifests: adding ten to many reads a piece, and the checkpoint's first."""
-    whole = Synthetic(tmp_path, episodes=2010, videos=0, mean_length=3)
+    whole = Synthetic(tmp_path, episodes=210, videos=0, mean_length=3)
     root = whole.publish()
-    with indexed(tmp_path, whole, range(2000)) as registry:
-        for number in range(2000, 2010):
+    with indexed(tmp_path, whole, range(200)) as registry:
+        for number in range(200, 210):
             (tmp_path / f"manifests/Synthetic/100000/{number}.json").unlink()
         write_gallery(root, registry=registry)
-        replace(whole, episodes=2010).publish()
+        replace(whole, episodes=210).publish()
         read: list[str] = []
         monkeypatch.setattr(
             collect, "read_many", lambda root, paths: (read.extend(paths := list(paths)), read_many(root, paths))[1]

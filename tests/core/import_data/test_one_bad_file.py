@@ -94,7 +94,7 @@ def test_episode_of_very_many_steps_is_refused_at_once(source: Path, import_all:
     make_documented(source)
     long_npz(source / EPISODE, 60_000_000)
     assert (source / EPISODE).stat().st_size < 600_000
-    with bounded(seconds=3):  # the other episode has a video
+    with bounded():  # the other episode has a video
         (batch,) = import_all()
     assert batch.made == (1,)
     assert batch.faults[0].startswith(f"{EPISODE}: ")
@@ -125,7 +125,7 @@ def test_small_file_that_asks_for_much_is_named(
 ) -> None:
     make_documented(source)
     write(source)
-    with bounded(seconds=3):
+    with bounded():
         (batch,) = import_all()
     assert batch.made == (1,)
     assert len(batch.faults) == 1
@@ -184,7 +184,7 @@ def test_what_is_no_file_is_named_or_made_up_for(what: str, source: Path, import
         file = source / path.format("Theirs/5000").replace("0.", f"{number}.")
         file.unlink()
         NO_FILES[what](file)
-    with bounded(seconds=3):
+    with bounded():
         (batch,) = import_all(source_exp="Theirs")
     named = " ".join((*batch.faults, *batch.notes))
     assert 0 not in batch.made
@@ -226,6 +226,6 @@ def test_database_that_computes_without_end_is_left(statement: str, source: Path
             connection.execute("CREATE TABLE Experiment (id, env_id, environment_config)")
             connection.execute("INSERT INTO Experiment VALUES (1, 'E', ?)", ["{" * 50_000])
     connection.close()
-    with bounded(seconds=3):
+    with bounded():
         find_database(source)
         assert read_facts(file, 1, "E").env_kwargs == {}

@@ -181,6 +181,7 @@ def test_the_same_comes_from_a_file_system_that_isn_t_local(data: DataSet, folde
     assert data.to_pandas().equals(remote.to_pandas())
 
 
+@pytest.mark.soak
 def test_memory_is_flat_over_many_episodes(folder: Path, tmp_path: Path) -> None:
     def peak(episodes: int) -> int:
         copy = tmp_path / str(episodes)

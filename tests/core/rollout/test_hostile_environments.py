@@ -1,5 +1,6 @@
 """What environments do to their process, and what each gets: its own episode fails or is made, the others are made."""
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from rlhfblender_core.rollout.seeding import episode_seed
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import Shard, roll_out_shard
 from rlhfblender_core.workers.pool import Workers
+from tests.support.soak import sampled
 
 MADE = None
 #: What becomes of the episode in which it is done: made, or a part of the line about its failure.
@@ -141,8 +143,10 @@ def test_environment_that_ends_its_process_always_fails_each_episode_by_name(
     assert list((staging / "random").iterdir()) == []
 
 
-@pytest.mark.parametrize("used", [0, 2])
-@pytest.mark.parametrize("at", ["reset", "step", "render", "close"])
+@pytest.mark.parametrize(
+    ("at", "used"),
+    sampled(itertools.product(["reset", "step", "render", "close"], [0, 2]), ("step", 0), ("close", 2)),
+)
 def test_environment_that_closes_the_workers_pipes_fails_and_the_run_goes_on(
     at: str, used: int, staging: Path, tmp_path: Path
 ) -> None:

@@ -72,8 +72,8 @@ def _spaces() -> tuple[Any, Any]:
 @pytest.mark.parametrize(
     "agent",
     [
-        *("forgetful", "Predicting", "clean_rl"),
-        *(pytest.param(name, marks=pytest.mark.soak) for name in ("leaning", "remembering")),
+        *("Predicting", "clean_rl"),
+        *(pytest.param(name, marks=pytest.mark.soak) for name in ("forgetful", "leaning", "remembering")),
     ],
 )
 def test_the_bytes_don_t_depend_on_workers_or_repairs(tmp_path: Path, weights: Path, agent: str) -> None:

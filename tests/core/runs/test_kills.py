@@ -23,6 +23,7 @@ from rlhfblender_core.storage import DataRoot, open_data_root
 from tests.support import generating
 from tests.support.claiming import claim_and_die, under_way
 from tests.support.generating import locations_of
+from tests.support.soak import sampled
 from tests.support.verifying import problems, repair
 
 psutil = pytest.importorskip("psutil")
@@ -93,7 +94,7 @@ def check(root: DataRoot, undisturbed: Path, snapshot: Snapshot) -> None:
     assert problems(root, database(root)) == []
 
 
-@pytest.mark.parametrize("who", ["main", "worker", "encoder"])
+@pytest.mark.parametrize("who", sampled(["main", "worker", "encoder"], "worker"))
 def test_a_killed_run_is_finished_by_the_same_command(
     who: str, tmp_path: Path, undisturbed: Path, snapshot: Snapshot
 ) -> None:
@@ -121,6 +122,7 @@ def delete(root: DataRoot) -> None:
     delete_all(generating.KEY.experiment, (), LocalRunner(), locations_of(root, database(root)))
 
 
+@pytest.mark.soak
 def test_two_runs_that_overlap_and_are_killed_are_finished_by_the_same_command(
     tmp_path: Path, undisturbed: Path, snapshot: Snapshot
 ) -> None:
@@ -151,6 +153,7 @@ def test_seventeen_kills_in_random_moments(who: str, tmp_path: Path, undisturbed
         check(root, undisturbed, snapshot)
 
 
+@pytest.mark.soak
 def test_what_a_killed_run_had_moved_without_manifest_is_removed_unless_a_live_run_may_own_it(
     tmp_path: Path, undisturbed: Path, snapshot: Snapshot
 ) -> None:

@@ -74,7 +74,8 @@ def killed_when(is_due: Callable[[], bool], flags: dict[str, Any]) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["her", *(pytest.param(n, marks=pytest.mark.soak) for n in CASES if n != "her")])
+@pytest.mark.soak
+@pytest.mark.parametrize("name", CASES)
 def test_a_killed_training_goes_on_and_plays_as_stable_baselines_own(name: str, tmp_path: Path) -> None:
     flags = flags_of(name, tmp_path)
     models = tmp_path / "data" / "models" / "study"

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.soak import sampled
+
 REPOSITORY = Path(__file__).parents[3]
 ENVIRONMENT = """
 import gymnasium, numpy, {package}
+from tests.support.soak import sampled
 
 class Env(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-1, 1, (1,))
@@ -27,7 +30,7 @@ class Env(gymnasium.Env):
 """
 
 
-@pytest.mark.parametrize("package", ["register", "export", "tables", "process"])
+@pytest.mark.parametrize("package", sampled(["register", "export", "tables", "process"], "register", "tables"))
 def test_an_environments_own_package_is_imported_by_the_command_and_its_workers(package: str, tmp_path: Path) -> None:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / f"{package}.py").write_text('ORIGIN = "its own"\n')

@@ -103,6 +103,7 @@ def test_a_database_url_is_repeated_without_its_password() -> None:
     in_own_context(test)
 
 
+@pytest.mark.soak
 def test_what_generate_says_last_can_be_pasted(tmp_path: Path, prefect_server: str) -> None:
     def run(*words: str) -> str:
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)

@@ -25,10 +25,10 @@ def run(file: str, *arguments: object, **variables: str) -> "subprocess.Complete
     ("deed", "how"),
     [
         ("libc _exit", "exit code 0"),
-        ("libc exit", "exit code 3"),
+        pytest.param("libc exit", "exit code 3", marks=pytest.mark.soak),
         ("segmentation fault", "SIGSEGV"),
-        ("SIGKILL", "SIGKILL"),
-        ("close descriptors", "exit code 1"),
+        pytest.param("SIGKILL", "SIGKILL", marks=pytest.mark.soak),
+        pytest.param("close descriptors", "exit code 1", marks=pytest.mark.soak),
     ],
 )
 @pytest.mark.parametrize(
@@ -56,13 +56,10 @@ def test_package_that_ends_the_process_when_it_is_imported_is_refused(tmp_path: 
         assert not data_root.exists()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("deed", "how"),
-    [
-        ("segmentation fault", "SIGSEGV"),
-        pytest.param("libc _exit", "exit code 0", marks=pytest.mark.soak),
-        pytest.param("close descriptors", "exit code 1", marks=pytest.mark.soak),
-    ],
+    [("segmentation fault", "SIGSEGV"), ("libc _exit", "exit code 0"), ("close descriptors", "exit code 1")],
 )
 def test_environment_that_ends_the_command_in_an_episode_is_told_and_what_is_published_stays(
     deed: str, how: str, data_root: Path, prefect_server: str

@@ -14,6 +14,7 @@ from flows.cli.temporary_server import TemporaryServer
 _AT_ONCE = 4
 
 
+@pytest.mark.soak
 def test_first_servers_started_at_once_on_a_new_home_all_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -27,7 +28,7 @@ def test_first_servers_started_at_once_on_a_new_home_all_answer(
                 assert answer.status == 200
 
 
-@pytest.mark.parametrize(("flag", "begun"), [("--help", False), ("-h", False), ("--nonsense", True)])
+@pytest.mark.parametrize(("flag", "begun"), [("--help", False), ("--nonsense", True)])
 def test_help_is_shown_without_a_server(flag: str, *, begun: bool, tmp_path: Path) -> None:
     log = tmp_path / "started"
     (tmp_path / "sitecustomize.py").write_text(

@@ -42,8 +42,8 @@ EPISODES = ("--env", "Failing-v0", "--env-gym-entrypoint", "failing:Failing", "-
     ("arguments", "variables", "traces"),
     [
         (("--verbose",), {}, 2),
-        (("--verbose", "--runner", "inprocess"), {}, 2),
-        ((), {"PREFECT_LOGGING_LEVEL": "DEBUG"}, 2),
+        pytest.param(("--verbose", "--runner", "inprocess"), {}, 2, marks=pytest.mark.soak),
+        pytest.param((), {"PREFECT_LOGGING_LEVEL": "DEBUG"}, 2, marks=pytest.mark.soak),
         ((), {}, 0),
     ],
 )
@@ -65,6 +65,7 @@ def test_a_refusal_is_shown_with_its_traceback_and_its_line(tmp_path: Path) -> N
     assert ended.stderr.splitlines()[-1].startswith("error: ")
 
 
+@pytest.mark.soak
 def test_prefects_level_shows_prefects_lines(tmp_path: Path, prefect_server: str) -> None:
     variables = {"PREFECT_API_URL": prefect_server, "PREFECT_LOGGING_LEVEL": "INFO"}
     ended = run(tmp_path, *EPISODES, "--no-render", **variables)

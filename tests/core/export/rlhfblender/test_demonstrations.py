@@ -13,6 +13,7 @@ from gymnasium import spaces
 from rlhfblender_core import import_data
 from tests.support import rlhfblender_server as server
 from tests.support.exporting import COUNTING, DataSet
+from tests.support.soak import sampled
 
 #: Environment, package that it needs, its keyword arguments, and how many steps are made.
 EPISODES: dict[str, tuple[str, str, dict[str, Any], int]] = {
@@ -27,7 +28,7 @@ EPISODES: dict[str, tuple[str, str, dict[str, Any], int]] = {
 }
 
 
-@pytest.mark.parametrize("name", EPISODES)
+@pytest.mark.parametrize("name", sampled(EPISODES, "classic control", "MiniGrid", "a namespace"))
 def test_from_any_step_the_episode_is_seen_and_played_to_its_end(name: str, data: DataSet, tmp_path: Path) -> None:
     env_id, package, env_kwargs, limit = EPISODES[name]
     pytest.importorskip(package)

@@ -96,7 +96,7 @@ def test_an_emulator_goes_on_from_where_the_episode_was(data: DataSet, tmp_path:
     ("env", "needs"),
     [
         ("ALE/Pong-v5", "ale_py"),  # sticky: the last action is in no state
-        ("Pong-v4", "ale_py"),  # the number of frames that are skipped is drawn
+        pytest.param("Pong-v4", "ale_py", marks=pytest.mark.soak),  # the number of frames that are skipped is drawn
         ("MiniGrid-Dynamic-Obstacles-5x5-v0", "minigrid"),
     ],
 )
