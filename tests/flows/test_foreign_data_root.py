@@ -79,9 +79,10 @@ def test_generate_runs_nothing_that_a_foreign_registry_names(
 
 def test_control_entry_point_on_the_command_line_is_run(owned: Path, data_root: Path, generate: Command) -> None:
     foreign(data_root, entry_point="os:mkdir", kwargs={"path": str(owned)})
-    result = generate("--exp", "h", *named_in(generate("--exp", "h").err))  # the very flags that it says
+    refused = generate("--exp", "h")
+    result = generate("--exp", "h", *named_in(refused.err))  # the very flags that it says
     assert result.code == 2
-    assert owned.exists()
+    assert owned.exists(), (refused, result)
 
 
 def test_repair_runs_nothing_that_a_foreign_manifest_names(owned: Path, data_root: Path) -> None:
