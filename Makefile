@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests wait for servers, browsers and processes half of their time: six at a time keep two cores busy.
-JOBS ?= 6
+# Tests wait for servers, browsers and processes half of their time: four at a time keep two cores busy.
+JOBS ?= 4
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Hundreds of processes start in the tests: they needn't compile the project each time.
