@@ -123,7 +123,8 @@ def spaces_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("is_served", [pytest.param(False, marks=pytest.mark.soak), True])
+@pytest.mark.soak
+@pytest.mark.parametrize("is_served", [False, True])
 def test_every_kind_of_space_is_shown(open_page: OpenPage, spaces_root: Path, tmp_path: Path, is_served: bool) -> None:
     with served_folder(spaces_root, with_ranges=True) as (address, _):
         for name, (_, _, tracks) in SPACES.items():

@@ -104,6 +104,7 @@ def test_a_broken_checkpoint_does_not_keep_the_others_from_being_made(
     assert look(data_root).message == "1 checkpoint filled: study/256"
 
 
+@pytest.mark.soak
 def test_a_model_that_changed_since_its_episodes_were_made_is_left_alone(
     experiment: str, models: Path, trained_cartpole: Path, data_root: Path
 ) -> None:
@@ -181,6 +182,7 @@ def test_a_random_experiment_has_nothing_to_follow(data_root: Path) -> None:
     assert not data_root.exists()
 
 
+@pytest.mark.soak
 def test_an_export_follows(experiment: str, data_root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert look(data_root, export_to=str(out)).message == "1 checkpoint filled: study/128"

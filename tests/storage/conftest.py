@@ -10,6 +10,7 @@ os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 from rlhfblender_core.storage import DataRoot, open_data_root
 from tests.support.fault_proxy import FaultProxy
 from tests.support.servers import SERVERS, ObjectStorage
+from tests.support.soak import sampled
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +49,7 @@ def make_bucket(storage: ObjectStorage, test: str) -> str:
     return f"{storage.protocol}://{name}/team/data"
 
 
-@pytest.fixture(params=sorted(SERVERS))
+@pytest.fixture(params=sampled(SERVERS, "moto", "azurite"))
 def storage(
     request: pytest.FixtureRequest, server: Callable[[str], ObjectStorage], monkeypatch: pytest.MonkeyPatch
 ) -> ObjectStorage:

@@ -24,7 +24,7 @@ def run(file: str, *arguments: object, **variables: str) -> "subprocess.Complete
 @pytest.mark.parametrize(
     ("deed", "how"),
     [
-        ("libc _exit", "exit code 0"),
+        pytest.param("libc _exit", "exit code 0", marks=pytest.mark.soak),
         pytest.param("libc exit", "exit code 3", marks=pytest.mark.soak),
         ("segmentation fault", "SIGSEGV"),
         pytest.param("SIGKILL", "SIGKILL", marks=pytest.mark.soak),

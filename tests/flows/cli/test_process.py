@@ -46,6 +46,7 @@ def test_a_stopped_command_that_hangs_is_ended_after_a_while(*, handled_by_other
     assert err == "error: Stopped. What is published stays; run the same command again to finish.\n"
 
 
+@pytest.mark.soak
 def test_a_signal_to_a_process_that_an_environment_forked_does_not_end_the_command() -> None:
     script = (
         "import os, signal, sys, time, types\n"

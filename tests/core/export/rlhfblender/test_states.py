@@ -193,6 +193,7 @@ def test_the_environment_is_made_there_as_the_agent_had_it(
     }
 
 
+@pytest.mark.soak
 def test_an_import_takes_states_and_an_export_of_it_gives_them_back(data: DataSet, tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
     out = exported(data, tmp_path, "Hopper-v5", num_episodes=2)
