@@ -42,14 +42,14 @@ def database(root: Path) -> str:
     return f"sqlite:///{root / 'rlhfblender.db'}"
 
 
-def processes_with(mark: str) -> list[Any]:
-    """All processes that inherited the mark from a command, whatever became of their parents."""
-    found = []
+def processes_with(mark: str) -> dict[Any, str]:
+    """All processes that inherited the mark from a command, whatever became of their parents, with what they run."""
+    found = {}
     for process in psutil.process_iter():
         try:
             if process.environ().get("KILLED_RUN") == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
+                found[process] = " ".join(process.cmdline())
+        except psutil.Error:  # it has ended meanwhile
             continue
     return found
 
@@ -63,7 +63,7 @@ def kill_a_part(process: "subprocess.Popen[str]", mark: str, who: str, chance: r
         if who == "group":
             os.killpg(process.pid, signal.SIGKILL)
             return
-        names = {found: " ".join(found.cmdline()) for found in processes_with(mark) if found.pid != process.pid}
+        names = {found: name for found, name in processes_with(mark).items() if found.pid != process.pid}
         sought = "ffmpeg" if who == "encoder" else "forkserver"  # a worker, or what workers are forked from
         victims = [found for found, name in names.items() if sought in name]
         if victims:
@@ -75,7 +75,7 @@ def kill_a_part(process: "subprocess.Popen[str]", mark: str, who: str, chance: r
 def wait_until_none_is_left(mark: str) -> None:
     deadline = time.monotonic() + 15
     while left := processes_with(mark):
-        assert time.monotonic() < deadline, [process.cmdline() for process in left]
+        assert time.monotonic() < deadline, left
         time.sleep(0.05)
 
 
