@@ -146,7 +146,10 @@ def test_another_seed_gives_other_episodes(generate: Command, tmp_path: Path) ->
     assert (tmp_path / "0" / path).read_bytes() != (tmp_path / "1" / path).read_bytes()
 
 
-@pytest.mark.parametrize("flags", [("--runner", "process", "--workers", "2")])
+@pytest.mark.parametrize(
+    "flags",
+    [pytest.param(("--runner", "inprocess"), marks=pytest.mark.soak), ("--runner", "process", "--workers", "2")],
+)
 def test_an_episode_that_fails_is_named_and_only_it_is_made_by_the_next_run(
     flags: tuple[str, ...],
     generate: Command,

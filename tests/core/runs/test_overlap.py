@@ -21,9 +21,9 @@ def run_side_by_side(count: int, *arguments: str) -> list[str]:
     return [output for output, _ in outputs]
 
 
-def test_four_runs_register_and_generate_at_once(new_url: str, tmp_path: Path) -> None:
+def test_many_runs_register_and_four_generate_at_once(new_url: str, tmp_path: Path) -> None:
     root = open_data_root(str(tmp_path / "data"))
-    run_side_by_side(4, str(root.local_folder), new_url, "--register-only", "--length", "60")
+    run_side_by_side(8, str(root.local_folder), new_url, "--register-only", "--length", "60")
     with open_registry(new_url) as registry:
         assert [record.name for record in registry.list_experiments()] == ["E"]
         assert [record.env_id for record in registry.list_environments()] == ["Counting-v0"]

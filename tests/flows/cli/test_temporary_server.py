@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.temporary_server import TemporaryServer
+from tests.support.soak import sampled
 
 _AT_ONCE = 4
 
@@ -28,7 +29,10 @@ def test_first_servers_started_at_once_on_a_new_home_all_answer(
                 assert answer.status == 200
 
 
-@pytest.mark.parametrize(("flag", "begun"), [("--help", False), ("--nonsense", True)])
+@pytest.mark.parametrize(
+    ("flag", "begun"),
+    sampled([("--help", False), ("-h", False), ("--nonsense", True)], ("--help", False), ("--nonsense", True)),
+)
 def test_help_is_shown_without_a_server(flag: str, *, begun: bool, tmp_path: Path) -> None:
     log = tmp_path / "started"
     (tmp_path / "sitecustomize.py").write_text(
