@@ -168,11 +168,10 @@ class _EndlessEpisodes:
         if self._is_told or now - self._since < _LONG_SECONDS:
             return None
         self._is_told = True
-        so_far = f" ({steps:,} steps so far)" if steps else ""  # a cluster's workers count none
-        return (
-            f"No episode has ended for {_LONG_SECONDS:.0f} s{so_far}. An environment that never ends one needs "
-            "--max-steps-per-episode."
-        )
+        # A cluster's workers count nothing: its episodes are heard of by the shard.
+        what = f"No episode has ended ({steps:,} steps so far)" if steps else "No shard has come back"
+        advice = "An environment that never ends an episode needs --max-steps-per-episode."
+        return f"{what} for {_LONG_SECONDS:.0f} s. {advice}"
 
 
 class _Rate:

@@ -22,8 +22,20 @@ def test_episodes_that_never_end_get_one_note(
             counter.add(steps=50, episodes=int(ends))
             time.sleep(0.06)
     said = " ".join(capsys.readouterr().err.split())
-    assert said.count("No episode has ended for") == (0 if ends else 1)
+    assert said.count("No episode has ended (") == (0 if ends else 1)
     assert ("--max-steps-per-episode" in said) == (not ends)
+
+
+def test_silent_cluster_is_not_said_to_run_an_endless_episode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.02)
+    monkeypatch.setattr(progress, "_LONG_SECONDS", 0.1)
+    with progress.TerminalDisplay().watch(tmp_path, 100):
+        time.sleep(0.5)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("No shard has come back for") == 1
+    assert "episode has ended" not in said
 
 
 def test_steps_are_counted_with_the_time_that_is_left(
