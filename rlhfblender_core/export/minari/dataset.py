@@ -5,6 +5,7 @@ off. Minari is an extra; this module imports it where it is needed.
 """
 
 import dataclasses
+import itertools
 import re
 import struct
 from collections import Counter
@@ -39,6 +40,8 @@ NO_FINAL = "was imported without its last observation, which Minari needs"
 _SOURCE, _KEY = "rlhfblender_source", "rlhfblender_checkpoint"
 #: Our own file beside a data set's: of each episode its number and its manifest's sha256, ascending.
 _EPISODES, _ENTRY = "rlhfblender_episodes", struct.Struct("<q32s")
+#: Episodes whose metadata is written at once.
+_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,12 @@ def _write(folder: Path, checkpoint: MinariCheckpoint, source: CheckpointSource)
     )
     storage.update_episodes(_buffers(source, space, folder.parent.parent))
     with (folder / _EPISODES).open("wb") as entries:
-        storage.update_episode_metadata(_episode_metadata(episode, entries) for episode in _episodes(source, Counter()))
+        metadata = (_episode_metadata(episode, entries) for episode in _episodes(source, Counter()))
+        written = 0
+        # HDF5 holds what it changed until the file is closed: of all at once 8 kB each.
+        while some := list(itertools.islice(metadata, _AT_ONCE)):
+            storage.update_episode_metadata(some, range(written, written + len(some)))
+            written += len(some)
     storage.update_metadata({_SOURCE: {"recipe": _RECIPE}})
 
 

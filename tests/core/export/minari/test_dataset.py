@@ -13,6 +13,7 @@ from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_p
 from rlhfblender_core.environments import unflatten_observation
 from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.export.formats import ExportOptions
+from rlhfblender_core.export.minari import dataset as dataset_export
 from rlhfblender_core.export.minari.episodes import minari_infos, minari_space
 from rlhfblender_core.export.request import CheckpointExport
 from rlhfblender_core.export.run import export_all
@@ -122,7 +123,10 @@ def test_keyword_arguments_come_back(data: DataSet, out: Path) -> None:
     assert (env.unwrapped.length, env.spec.max_episode_steps) == (3, 2)
 
 
-def test_a_second_run_changes_nothing_and_new_episodes_are_added(data: DataSet, out: Path) -> None:
+def test_a_second_run_changes_nothing_and_new_episodes_are_added(
+    data: DataSet, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_export, "_AT_ONCE", 2)
     data.counting()
     export(data, out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
@@ -131,7 +135,9 @@ def test_a_second_run_changes_nothing_and_new_episodes_are_added(data: DataSet, 
     data.counting(episodes=3)
     (report,) = export(data, out)
     assert (report.made, report.existing) == (1, 2)
-    assert minari.load_dataset(report.place).total_episodes == 3
+    dataset = minari.load_dataset(report.place)
+    assert dataset.total_episodes == 3
+    assert [each["rlhfblender_episode"] for each in dataset.storage.get_episode_metadata(range(3))] == [0, 1, 2]
 
 
 def test_what_a_data_set_was_made_from_is_no_text_that_grows_with_it(data: DataSet, out: Path) -> None:
