@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.arguments import make_parser
-from flows.cli.next_commands import command
+from flows.cli.next_commands import command, path_from_here
 from flows.cli.process import EXIT_DONE
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import (
@@ -150,15 +150,16 @@ def _registered_lines(environment: EnvironmentRecord, request: RegistrationReque
         yield f"Action labels: {', '.join(environment.action_names or ())}"
     if request.action_images:
         yield "Action images: stored."
-    if not (request.needs_dimensions or request.update):
-        kwargs = [env_kwarg_text(name, value) for name, value in request.env_kwargs.items()]
-        flags = ["--env-kwargs", *kwargs] if kwargs else []
-        yield f"Generate: {command('generate', '--env', environment.env_id, '--random', *flags)}"
+    if request.needs_dimensions or (request.update and not request.env_kwargs):
+        return
+    kwargs = [env_kwarg_text(name, value) for name, value in request.env_kwargs.items()]
+    if kwargs:
+        yield "Keyword arguments belong to experiments, not to the environment:"
+    flags = ["--env-kwargs", *kwargs] if kwargs else []
+    yield f"Generate: {command('generate', '--env', environment.env_id, '--random', *flags)}"
 
 
 def _dependent_lines(request: RegistrationRequest, locations: Locations) -> Iterator[str]:
-    if request.env_kwargs:
-        yield "Keyword arguments belong to experiments: give them to generate.py, too."
     if request.update:
         with open_registry(locations.database_url, create=False) as registry:
             studies = experiments_of(registry, request.env)
@@ -172,7 +173,7 @@ def _followed_line(exp: str | None, locations: Locations, *, follow: bool) -> st
     if record.following is None:
         return f"Experiment {record.name} is not followed."
     newer = f"newer than step {record.following.after}" if record.following.after >= 0 else "all of them"
-    place = without_credentials(record.model_path or "")
+    place = path_from_here(without_credentials(record.model_path or ""))
     return f"Experiment {record.name} is followed: watch.py generates for checkpoints in {place}, {newer}."
 
 

@@ -21,7 +21,7 @@ from pydantic import Field
 
 import tasks.export  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import end_as, make_parser, run_flow
-from flows.cli.next_commands import as_typed
+from flows.cli.next_commands import as_typed, lines_from_here
 from flows.cli.progress import TerminalDisplay, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import (
@@ -178,7 +178,7 @@ def main() -> int:
     print(f"{plan.note}.")
     state = run_flow(train, **arguments)
     if display.has_shown:
-        print(as_typed(state.message or ""))
+        print(lines_from_here(as_typed(state.message or "")))
     return end_as(state, is_told=display.has_shown)
 
 

@@ -45,8 +45,14 @@ class CommandParser(argparse.ArgumentParser):
         for place in (action.metavar or action.dest.upper() for action in self._get_positional_actions()):
             if f"--{place}".lower() in wrong:
                 return f"{place} is given without a flag. "
-        close = [name for word in wrong for name in get_close_matches(word, self._option_string_actions, 1)]
+        close = [flag for word in wrong for flag in self._close_to(word.lstrip("-").lower())]
         return f"Did you mean {' and '.join(close)}? " if close else ""
+
+    def _close_to(self, word: str) -> list[str]:
+        """The flag that is written nearly like the word, or begins it: ``--exp`` for ``experiment``."""
+        flags = {flag.lstrip("-"): flag for flag in self._option_string_actions if flag.startswith("--")}
+        names = get_close_matches(word, flags, 1) or [name for name in flags if word.startswith(name)]
+        return [flags[name] for name in names]
 
 
 def fail_as(state: "State[Any]", otherwise: str) -> NoReturn:

@@ -28,8 +28,14 @@ _LONG_SECONDS = 30.0
 class Display(Protocol):
     """Shows a run's progress."""
 
-    def watch(self, folder: Path, episodes: int) -> contextlib.AbstractContextManager[None]:
-        """Shows what is counted into the folder, of so many episodes, until the context is left."""
+    def watch(self, folder: Path, episodes: int, of: str = "") -> contextlib.AbstractContextManager[None]:
+        """Shows what is counted into the folder, of so many episodes, until the context is left.
+
+        Args:
+            folder: of the counters.
+            episodes: how many there will be.
+            of: checkpoint that they are of, where there is more to come.
+        """
 
     def count(self, what: str, total: int | None) -> contextlib.AbstractContextManager[Callable[[], None]]:
         """Shows how many of so many steps have ended; gives what is to be called at each end. None: shows none."""
@@ -45,7 +51,7 @@ class NoDisplay:
     """Shows nothing: a worker's run is watched in Prefect's UI."""
 
     @contextlib.contextmanager
-    def watch(self, folder: Path, episodes: int) -> Iterator[None]:  # noqa: ARG002 (it shows nothing)
+    def watch(self, folder: Path, episodes: int, of: str = "") -> Iterator[None]:  # noqa: ARG002 (it shows nothing)
         """See :class:`Display`."""
         yield
 
@@ -96,11 +102,11 @@ class TerminalDisplay:
             yield lambda: progress.advance(task)
 
     @contextlib.contextmanager
-    def watch(self, folder: Path, episodes: int) -> Iterator[None]:
+    def watch(self, folder: Path, episodes: int, of: str = "") -> Iterator[None]:
         """See :class:`Display`."""
         stop = threading.Event()
         show = self._show_live if self._console.is_terminal else self._show_plain
-        thread = threading.Thread(target=show, args=(folder, episodes, stop), name="progress", daemon=True)
+        thread = threading.Thread(target=show, args=(folder, episodes, of, stop), name="progress", daemon=True)
         thread.start()
         try:
             yield
@@ -108,9 +114,9 @@ class TerminalDisplay:
             stop.set()
             thread.join()
 
-    def _show_live(self, folder: Path, episodes: int, stop: threading.Event) -> None:
+    def _show_live(self, folder: Path, episodes: int, of: str, stop: threading.Event) -> None:
         columns = (
-            TextColumn("Rolling out"),
+            TextColumn(f"Rolling out {of}".rstrip(), markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("episodes · {task.fields[rate]} ·"),
@@ -126,13 +132,17 @@ class TerminalDisplay:
                 if note := endless.note(steps, done):
                     self.say(note)
 
-    def _show_plain(self, folder: Path, episodes: int, stop: threading.Event) -> None:
-        rate, endless = _Rate(), _EndlessEpisodes()
-        while not stop.wait(_PLAIN_SECONDS):
+    def _show_plain(self, folder: Path, episodes: int, of: str, stop: threading.Event) -> None:
+        rate, endless, told = _Rate(), _EndlessEpisodes(), time.monotonic()
+        heading = f"{of}: " if of else ""
+        while not stop.wait(min(_REFRESH_SECONDS, _PLAIN_SECONDS)):
             steps, done = read_progress(folder)
-            print(f"{min(done, episodes)}/{episodes} episodes · {rate.text(steps, done)}", file=sys.stderr, flush=True)
+            shown = f"{heading}{min(done, episodes)}/{episodes} episodes · {rate.text(steps, done)}"
             if note := endless.note(steps, done):
                 self.say(note)
+            if time.monotonic() - told >= _PLAIN_SECONDS:
+                told = time.monotonic()
+                print(shown, file=sys.stderr, flush=True)
 
 
 class _PlainCount:

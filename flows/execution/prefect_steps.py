@@ -50,11 +50,13 @@ class PrefectSteps:
     Args:
         locations: data root and registry.
         choice: where episodes are rolled out.
+        of: what progress is said to be of, where there is more to come.
     """
 
-    def __init__(self, locations: Locations, choice: RunnerChoice) -> None:
+    def __init__(self, locations: Locations, choice: RunnerChoice, of: str = "") -> None:
         self.locations = locations
         self._choice = choice
+        self._of = of
 
     def ensure_env_registered(self, environment: EnvironmentRecord) -> None:
         """See :class:`rlhfblender_core.steps.Steps`."""
@@ -109,7 +111,7 @@ class PrefectSteps:
             # A cluster's tasks do their work where they are.
             contextlib.nullcontext() if choice.is_cluster else known_run_workers(run.name, RunWorkers(workers, run)),
         ):
-            yield _PrefectRun(self.locations, choice, runner, run, progress, missing)
+            yield _PrefectRun(self.locations, choice, runner, run, progress, missing, self._of)
 
 
 @dataclass
@@ -122,6 +124,7 @@ class _PrefectRun:
     run: Run
     progress: Path
     episodes: int
+    of: str
 
     def __post_init__(self) -> None:
         self.concurrency = self.choice.concurrency(self.episodes)
@@ -138,7 +141,7 @@ class _PrefectRun:
         with (
             rendering_slot(),
             progress_in_ui(self.progress, self.episodes),
-            current_display.get().watch(self.progress, self.episodes),
+            current_display.get().watch(self.progress, self.episodes, self.of),
         ):
             yield
 

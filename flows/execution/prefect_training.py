@@ -47,7 +47,9 @@ class PrefectTrainingSteps:
 
     def make_episodes(self, work: GenerationWork) -> Report:
         """See :class:`rlhfblender_core.train.run.TrainingSteps`."""
-        return carry_out(work, PrefectSteps(self.locations, self._choice))
+        lacking = [each.settings.label for each in work.checkpoints if each.missing]
+        of = lacking[0] if len(lacking) == 1 else ""
+        return carry_out(work, PrefectSteps(self.locations, self._choice, of))
 
     def export(self, out: str, experiment: str) -> ExportReport:
         """See :class:`rlhfblender_core.train.run.TrainingSteps`."""

@@ -32,13 +32,12 @@ def variables(tmp_path: Path, prefect_server: str) -> dict[str, str]:
 @pytest.fixture
 def reader(tmp_path: Path, variables: dict[str, str], trained_cartpole: Path) -> Reader:
     """Runs ``python flows/….py`` where the models and the package are that the documents speak of."""
-    for folder in ("CartPole-v1_1", "my-study"):
-        models = tmp_path / "models" / folder
-        models.mkdir(parents=True)
-        for steps in (20000, 100000):
-            saved = models / f"rl_model_{steps}_steps.zip"
-            shutil.copy(trained_cartpole / "rl_model_128_steps.zip", saved)
-            os.utime(saved, (0, 0))
+    models = tmp_path / "models" / "CartPole-v1_1"
+    models.mkdir(parents=True)
+    for steps in (20000, 100000):
+        saved = models / f"rl_model_{steps}_steps.zip"
+        shutil.copy(trained_cartpole / "rl_model_128_steps.zip", saved)
+        os.utime(saved, (0, 0))
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "envs.py").write_text(MY_PACKAGE)
 
@@ -58,6 +57,7 @@ def reader(tmp_path: Path, variables: dict[str, str], trained_cartpole: Path) ->
         )
         assert done.returncode == 0, f"{' '.join(few)}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
+        assert f"{tmp_path}/" not in done.stdout + done.stderr, "paths are those from where one stands"
         for path in named_paths(done.stdout):
             assert (tmp_path / path).exists(), done.stdout
 

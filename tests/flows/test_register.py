@@ -161,3 +161,11 @@ def test_what_cant_be_updated_is_one_line_and_changes_nothing(register, studied:
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert says in err
     assert dump() == before
+
+
+def test_keyword_arguments_are_named_with_the_command_that_takes_them(register) -> None:
+    code, out, _ = register(*COUNTING, "--env-kwargs", "length:4")
+    *_, why, line = out.splitlines()
+    assert (code, why) == (0, "Keyword arguments belong to experiments, not to the environment:")
+    assert line.startswith("Generate: ")
+    assert "--env Counted-v0 --random --env-kwargs length:4" in line

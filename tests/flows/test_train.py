@@ -16,14 +16,18 @@ SMALL = (
 )
 
 
-def test_a_training_is_one_run_with_a_learning_curve(command_line: Callable[..., Any], data_root: Path) -> None:
+def test_a_training_is_one_run_with_a_learning_curve(
+    command_line: Callable[..., Any], data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from prefect import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
+    monkeypatch.chdir(data_root.parent)
     with get_client(sync_client=True) as client:
         flags = (*SMALL, "--total-timesteps", 128, "--checkpoint-every", 64)
         done = command_line("train", *flags, "--data-root", data_root)
         assert done.code == 0, done.err
+        assert f"2 checkpoints in {data_root.name}/models/study/, 3 episodes made, 0 already there" in done.out
         (run,) = [run for run in client.read_flow_runs() if run.parameters.get("data_root") == str(data_root)]
         its_own = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
         artifacts = client.read_artifacts(artifact_filter=its_own)

@@ -157,14 +157,19 @@ def test_only_followed_experiments_get_what_is_newer_than_what_was_chosen(
 
 
 def test_register_follows_and_unfollows(
-    models: Path, data_root: Path, command_line: Callable[..., Any], trained_cartpole: Path
+    models: Path,
+    data_root: Path,
+    command_line: Callable[..., Any],
+    trained_cartpole: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(models.parent)
     generate_flow(
         env="CartPole-v1", exp="study", model_path=str(models), num_episodes=1, no_render=True,
         data_root=str(data_root), return_state=True,
     )  # fmt: skip
     done = command_line("register", "--exp", "study", "--follow", "--data-root", data_root)
-    assert done.out.endswith("newer than step 128.\n"), done
+    assert done.out.endswith(f"for checkpoints in {models.name}, newer than step 128.\n"), done
     save(models, trained_cartpole / "rl_model_256_steps.zip", age=3600)
     done = command_line("register", "--exp", "study", "--unfollow", "--list", "--data-root", data_root)
     assert "Experiment study is not followed." in done.out

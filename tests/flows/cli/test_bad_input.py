@@ -288,6 +288,7 @@ def test_a_mistyped_flag_gets_the_one_that_may_have_been_meant(refused: Callable
     assert "Unrecognized arguments: --num-episode=3. Did you mean --num-episodes? See --help." in refused(
         *RANDOM, "--num-episode=3"
     )
+    assert "Did you mean --env-kwargs and --exp? See --help." in refused(*RANDOM, "--env_kwargs", "--experiment")
     assert "Did you mean" not in refused(*RANDOM, "--xyzzyx", "3")
 
 

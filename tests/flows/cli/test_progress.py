@@ -1,5 +1,6 @@
 """What a person is told while a run is under way."""
 
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +37,21 @@ def test_silent_cluster_is_not_said_to_run_an_endless_episode(
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("No shard has come back for") == 1
     assert "episode has ended" not in said
+
+
+def test_plain_lines_say_of_which_checkpoint_and_how_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.5)
+    monkeypatch.setattr(progress, "_REFRESH_SECONDS", 0.01)
+    counter = ProgressCounter(tmp_path / "1.progress")
+    with progress.TerminalDisplay().watch(tmp_path, 3, "20000"):
+        for _ in range(3):
+            time.sleep(0.3)
+            counter.add(steps=50, episodes=1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    assert all(re.fullmatch(r"20000: [123]/3 episodes · [\d,]+ frames/s", line) for line in lines), lines
 
 
 def test_steps_are_counted_with_the_time_that_is_left(
