@@ -116,7 +116,7 @@ class TerminalDisplay:
 
     def _show_live(self, folder: Path, episodes: int, of: str, stop: threading.Event) -> None:
         columns = (
-            TextColumn(f"Rolling out {of}".rstrip(), markup=False),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("episodes · {task.fields[rate]} ·"),
@@ -125,7 +125,7 @@ class TerminalDisplay:
         )
         rate, endless = _Rate(), _EndlessEpisodes()
         with Progress(*columns, console=self._console, transient=True) as progress:
-            task = progress.add_task("episodes", total=episodes, rate="…")
+            task = progress.add_task(f"Rolling out {of}".rstrip(), total=episodes, rate="…")
             while not stop.wait(_REFRESH_SECONDS):
                 steps, done = read_progress(folder)
                 progress.update(task, completed=min(done, episodes), rate=rate.text(steps, done))
