@@ -65,6 +65,7 @@ def checked_step(env: gym.Env[Any, Any], env_id: str, action: Any) -> tuple[Any,
         raise
     _check_step(result, env_id)
     _check_reward(result[1], env_id)
+    _check_ends(result, env_id)
     observation, reward, terminated, truncated, info = result
     return observation, reward, terminated, truncated, info
 
@@ -96,6 +97,15 @@ def _check_reward(reward: Any, env_id: str) -> None:
             "entry point of your own (--env-gym-entrypoint): a function that returns "
             "mo_gymnasium.wrappers.LinearReward(env, weight=…)."
         )
+
+
+def _check_ends(result: Any, env_id: str) -> None:
+    for name, end in zip(("terminated", "truncated"), result[2:4], strict=True):
+        if isinstance(end, Mapping | str) or end is None or np.size(end) != 1:
+            raise NeverWorksError(
+                f"{env_id}: its step() returns {name} {end!r:.60}, which is neither True nor False. It has to return "
+                "(observation, reward, terminated, truncated, info)."
+            )
 
 
 def _old_api(env_id: str, what: str) -> NeverWorksError:

@@ -26,9 +26,16 @@ from rlhfblender_core.environments import (
     space_from_description,
     split_env_kwargs,
 )
+from rlhfblender_core.environments.contained import contained
 from rlhfblender_core.environments.quiet import quiet_output
 from rlhfblender_core.environments.registration import find_registration
-from rlhfblender_core.errors import InvalidParameterError, RegistryConflictError
+from rlhfblender_core.errors import (
+    EnvironmentNotUsableError,
+    InvalidParameterError,
+    RegistryConflictError,
+    RequestError,
+    one_line,
+)
 from rlhfblender_core.planning.environment import (
     admit_environment,
     admit_id,
@@ -344,7 +351,19 @@ def _check_masks(rollout: RolloutSettings) -> None:
         return
     env = make_environment(rollout.environment, render=False)
     try:
-        rollout.agent.action_masks(rollout.agent.wrap(RawRecorder(env)), rollout.options)
+        stage = rollout.agent.wrap(RawRecorder(env))
+        masks = rollout.agent.action_masks(stage, rollout.options)
+        if masks is not None:
+            with contained(), quiet_output():
+                stage.reset(seed=0)
+                masks()
+    except RequestError:
+        raise
+    except (Exception, SystemExit) as error:
+        env_id = rollout.environment.env_id
+        raise EnvironmentNotUsableError(
+            f"{env_id} can't be asked which actions are allowed: {one_line(error):.300}"
+        ) from error
     finally:
         with quiet_output():
             close_environment(env)

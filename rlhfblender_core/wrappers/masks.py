@@ -1,5 +1,6 @@
 """Which actions an environment allows at the moment: the method that says so, and what it has to return."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -62,7 +63,7 @@ def action_mask_source(env: Env, method: str | None = None) -> ActionMasks | Non
             f"Masks need discrete actions, the environment has {env.action_space!s:.80}. Leave {_FLAG} out."
         )
     name = method or MASK_METHOD
-    _method(env, name)  # whether there is one
+    _without_arguments(env, name)
     # Looked up at each step: on a stage, another environment stands with every episode.
     return lambda: _checked(_method(env, name)(), sum(counts), name)
 
@@ -101,11 +102,29 @@ def _method(env: Env, name: str) -> Callable[..., Any]:
     return method
 
 
+def _without_arguments(env: Env, name: str) -> None:
+    method = _method(env, name)
+    try:
+        inspect.signature(method).bind()
+    except TypeError as error:
+        raise EnvironmentNotUsableError(
+            f"{name}() can't be asked which actions are allowed: {error}. Give an entry point of your own "
+            "(--env-gym-entrypoint) that returns sb3_contrib.common.wrappers.ActionMasker(env, function), or "
+            f"{_FLAG} {NO_MASK} for all actions."
+        ) from error
+    except ValueError:  # written in C, without a signature
+        return
+
+
 def _checked(mask: Any, size: int, name: str) -> Mask:
     try:
-        flags = np.asarray(mask).reshape(-1).astype(bool)
+        # One array for each choice, as MultiDiscrete.sample(mask=…) takes them, or all flags in one.
+        parts = mask if isinstance(mask, tuple | list) else (mask,)
+        flags = np.concatenate([np.asarray(part).reshape(-1) for part in parts]).astype(bool)
     except (ValueError, TypeError) as error:  # ragged, or no numbers
         raise EnvironmentNotUsableError(f"{name}() returned no mask but {mask!r:.60}.") from error
     if flags.size != size:
         raise EnvironmentNotUsableError(f"{name}() returned {flags.size} flags, the actions take {size}.")
+    if not flags.any():
+        raise EnvironmentNotUsableError(f"{name}() allows no action at all, though the episode goes on.")
     return flags

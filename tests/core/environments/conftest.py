@@ -169,6 +169,18 @@ class NoReward(Counting):
         return observation, None, *rest
 
 
+class SwappedInfo(Counting):
+    def step(self, action):
+        *rest, truncated, info = super().step(action)
+        return *rest, info, truncated
+
+
+class EndsForEachAgent(Counting):
+    def step(self, action):
+        observation, reward, terminated, *rest = super().step(action)
+        return observation, reward, np.array([terminated, terminated]), *rest
+
+
 class NoInfo(Counting):
     observation_space = spaces.Box(0, 1, (2,), np.float32)
 

@@ -80,6 +80,8 @@ def test_an_environment_that_returns_frames_is_rendered_whatever_it_declares(
         ("ThreeValues", ("3 values", "Correct its step()")),
         ("VectorRewards", ("2 numbers", "mo_gymnasium.wrappers.LinearReward", "--env-gym-entrypoint")),
         ("NoReward", ("the reward None, which is no number",)),
+        ("SwappedInfo", ("truncated {", "neither True nor False", "truncated, info)")),
+        ("EndsForEachAgent", ("terminated array([False, False])",)),
         ("NoInfo", ("no info", "migration_guide")),
         ("NoSeed", ("no seed", "migration_guide")),
         ("NoOptions", ("takes no options", "migration_guide")),

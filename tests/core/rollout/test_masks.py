@@ -16,6 +16,8 @@ from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey
 from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
 from rlhfblender_core.environments import EnvironmentSpec
 from rlhfblender_core.errors import EnvironmentNotUsableError, InvalidParameterError
+from rlhfblender_core.planning.plan import plan_generation
+from rlhfblender_core.planning.request import request_from_flags
 from rlhfblender_core.rollout.agents import CheckpointAgent, RandomAgent, RolloutAgent
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
@@ -145,6 +147,42 @@ def test_a_mask_that_allows_nothing_ends_the_episode_with_a_line(tmp_path: Path)
     shard = roll_out_shard(Shard(CheckpointKey("e", "random"), settings_of("Stuck", RandomAgent()), (0,)), tmp_path)
     assert "step 3" in shard.failures[0]
     assert "no action" in shard.failures[0]
+
+
+def test_a_mask_that_allows_nothing_is_no_mask_to_a_maskable_model_either(
+    masked_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """With all actions forbidden, sb3-contrib gives the first one."""
+    settings = settings_of("Stuck", trained(masked_model("discrete"), tmp_path))
+    shard = roll_out_shard(Shard(CheckpointKey("e", "c"), settings, (0,)), tmp_path)
+    assert "step 3" in shard.failures[0]
+    assert "no action" in shard.failures[0]
+
+
+def test_a_mask_may_come_in_one_part_for_each_choice(masked_model: Callable[[str], Path], tmp_path: Path) -> None:
+    for agent in (RandomAgent(), trained(masked_model("multi_discrete"), tmp_path)):
+        folder = tmp_path / agent.label
+        folder.mkdir()
+        _, arrays = rolled_out(settings_of("MaskingEach", agent, actions="multi_discrete"), folder)
+        assert arrays["rewards"].tolist() == [1.0] * 12
+
+
+@pytest.mark.parametrize(
+    ("env", "part"),
+    [
+        ("AskingForTheState", "missing a required argument: 'state'"),
+        ("MaskingTooFew", "4 flags, the actions take 5"),
+        ("FailingToMask", "no attribute 'board'"),
+    ],
+)
+def test_masks_that_can_never_be_had_are_told_before_anything_is_registered(
+    env: str, part: str, tmp_path: Path
+) -> None:
+    entry_point = f"tests.support.environments_for_tests.masked:{env}"
+    flags = {"env_gym_entrypoint": entry_point, "random": True, "action_mask_method": "action_masks"}
+    with pytest.raises(EnvironmentNotUsableError, match=part) as caught:
+        plan_generation(request_from_flags({"env": f"{env}-v0", "no_render": True, **flags}), None, tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_only_a_named_method_is_part_of_digest_registry_and_manifest(tmp_path: Path) -> None:

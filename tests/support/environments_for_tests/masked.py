@@ -60,3 +60,27 @@ class Stuck(Masking):
 
     def action_masks(self):
         return super().action_masks() & (self.count < 3)
+
+
+class MaskingEach(Choosing):
+    """A mask for each choice."""
+
+    def action_masks(self):
+        return self._choices()
+
+
+class AskingForTheState(Choosing):
+    """Says it to those who tell its state."""
+
+    def action_masks(self, state):
+        return self.valid_action_mask()
+
+
+class MaskingTooFew(Masking):
+    def action_masks(self):
+        return super().action_masks()[1:]
+
+
+class FailingToMask(Masking):
+    def action_masks(self):
+        return self.board
