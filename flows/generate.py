@@ -98,7 +98,8 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
         str | None, Field(description="names of the checkpoints, where theirs don't tell, e.g. 'ppo_vec_{step}.zip'")
     ] = None,
     vecnormalize: Annotated[
-        str | None, Field(description="file of the checkpoints' observation statistics, where several are beside them")
+        str | None,
+        Field(description="file of the checkpoints' observation statistics, where several are beside them; or none"),
     ] = None,
     project: Project = DEFAULT_PROJECT,
     env_gym_entrypoint: EnvGymEntrypoint = None,

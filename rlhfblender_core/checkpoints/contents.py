@@ -29,6 +29,7 @@ _SMALL_LAYER = 2 * 10**7
 _MAX_DEPTH = 8
 #: Entries that the class HER, which stood around an algorithm, left in its model; it went with 1.1.
 _HER_CLASS = {"model_class", "goal_selection_strategy", "online_sampling"}
+_ON_POLICY, _ORIGINAL = (Algorithm.PPO, Algorithm.RECURRENT_PPO), "_last_original_obs"
 #: Arguments that say how often something is repeated.
 _REPEATS = ("n_critics", "n_lstm_layers")
 
@@ -57,6 +58,8 @@ class ModelContents:
         action_bounds: lowest and highest actions of a Box, as saved; None where that isn't known.
         joins_goal: whether the class HER of Stable-Baselines3 1.0 trained it, whose policies saw observation and goal
             as one row.
+        normalised: whether VecNormalize was around the environment of its training; None where nothing says it.
+        num_timesteps: of its training, None where nothing says it.
     """
 
     archive: ModelArchive
@@ -70,6 +73,8 @@ class ModelContents:
     weights: WeightShapes | None
     action_bounds: tuple[NDArray[Any], NDArray[Any]] | None = None
     joins_goal: bool = False
+    normalised: bool | None = None
+    num_timesteps: int | None = None
 
 
 def read_contents(
@@ -96,9 +101,11 @@ def read_contents(
         if archive.variables is not None:
             scan_weights(path, VARIABLES, archive.variables)
         _check_sizes(path, kwargs or {}, weights)
+    chosen = _algorithm(archive, _recognised(archive, policy_class, kwargs or {}), algorithm, fallback)
+    steps = archive.data.get("num_timesteps")
     return ModelContents(
         archive=archive,
-        algorithm=_algorithm(archive, _recognised(archive, policy_class, kwargs or {}), algorithm, fallback),
+        algorithm=chosen,
         policy_class=policy_class,
         policy_kwargs=kwargs,
         observation_space=_space(archive, "observation_space", trust=trust),
@@ -108,6 +115,8 @@ def read_contents(
         weights=weights,
         action_bounds=_action_bounds(archive),
         joins_goal=archive.data.keys() >= _HER_CLASS,
+        normalised=_was_normalised(archive, chosen),
+        num_timesteps=steps if isinstance(steps, int) else None,
     )
 
 
@@ -252,6 +261,13 @@ def _action_bounds(archive: ModelArchive) -> tuple[NDArray[Any], NDArray[Any]] |
         return pickled_bounds(_decoded(archive, "action_space"))
     except CheckpointNotUsableError:  # told where the space itself is read, if it matters
         return None
+
+
+def _was_normalised(archive: ModelArchive, algorithm: Algorithm) -> bool | None:
+    """On-policy algorithms keep an observation as it was before VecNormalize only where there was one."""
+    if algorithm.family not in _ON_POLICY or archive.data.get("_last_obs") is None:
+        return None
+    return None if _ORIGINAL not in archive.data else archive.data[_ORIGINAL] is not None
 
 
 def _recognised(archive: ModelArchive, policy_class: Name | None, kwargs: dict[str, Any]) -> Algorithm | None:

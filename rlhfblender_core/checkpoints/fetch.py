@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhfblender_core.checkpoints.contents import read_contents
+from rlhfblender_core.checkpoints.contents import ModelContents, read_contents
 from rlhfblender_core.checkpoints.download import fetched, sha256_of
 from rlhfblender_core.checkpoints.find import CheckpointFile, Companions
 from rlhfblender_core.checkpoints.listing import open_filesystem, storage_errors
 from rlhfblender_core.checkpoints.origin import Origin, origin_of
 from rlhfblender_core.checkpoints.resumed import MAX_RECORD_BYTES, Resumption, resumptions_before
 from rlhfblender_core.checkpoints.settings import SettingsFile, agent_settings, trained_environment
-from rlhfblender_core.checkpoints.statistics import statistics_url
+from rlhfblender_core.checkpoints.statistics import NO_STATISTICS, statistics_url
 from rlhfblender_core.errors import CheckpointNotUsableError
 from rlhfblender_core.untrusted.limits import MAX_ARCHIVE_BYTES, MAX_PICKLE_BYTES, MAX_YAML_BYTES
 from rlhfblender_core.untrusted.vecnormalize import read_statistics
@@ -94,7 +94,7 @@ def fetch_checkpoint(  # noqa: PLR0913 (each says one thing about the file)
     if overrides is not None:
         settings = settings.overridden_by(overrides)
     contents = read_contents(path, algorithm=algorithm, fallback=hint, trust=trust)
-    vecnormalize, note = _statistics(file, settings, statistics, cache, storage_options, trust=trust)
+    vecnormalize, notes = _statistics(file, settings, contents, statistics, cache, storage_options, trust=trust)
     return CheckpointRef(
         label=file.label,
         step=file.step,
@@ -105,7 +105,7 @@ def fetch_checkpoint(  # noqa: PLR0913 (each says one thing about the file)
         settings=settings,
         vecnormalize=vecnormalize,
         origin=origin,
-        notes=(note,) if note else (),
+        notes=notes,
         resumed_at=_resumed_at(file, storage_options),
     )
 
@@ -139,29 +139,43 @@ def _text(
             return SettingsFile(url, stream.read(most + 1))
 
 
-def _statistics(
+def _statistics(  # noqa: PLR0913 (each says one thing about the file)
     file: CheckpointFile,
     settings: AgentSettings,
+    contents: ModelContents,
     chosen: str | None,
     cache: Path,
     storage_options: Mapping[str, Any] | None,
     *,
     trust: bool,
-) -> tuple[StatisticsRef | None, str | None]:
-    if settings.norm_obs is False and chosen is None:
-        return None, None
-    url, note = statistics_url(file, chosen, storage_options)
+) -> tuple[StatisticsRef | None, tuple[str, ...]]:
+    if chosen == NO_STATISTICS or (settings.norm_obs is False and chosen is None):
+        return None, ()
+    is_needed = contents.normalised if settings.norm_obs is None else settings.norm_obs
+    url, note = statistics_url(file, chosen, storage_options, steps=contents.num_timesteps, is_needed=is_needed is True)
     if url is None:
         if settings.norm_obs:
             raise CheckpointNotUsableError(
                 f"Checkpoint {file.url!r} was trained on normalised observations, but its vecnormalize.pkl is missing. "
                 "Put it beside the model, in the folder of its config.yml, or name it with --vecnormalize FILE."
             )
-        return None, None
+        if is_needed:
+            raise CheckpointNotUsableError(
+                f"Checkpoint {file.url!r} was trained in a VecNormalize, whose file is missing. Put it beside the "
+                "model, or name it with --vecnormalize FILE; if only rewards were normalised, give "
+                f"--vecnormalize {NO_STATISTICS}."
+            )
+        return None, ()
+    notes = [note] if note else []
+    if is_needed is False and chosen is None:
+        notes.append(
+            f"Checkpoint {file.label} was trained without VecNormalize, by its own file, and sees observations "
+            f"normalised by {url.rpartition('/')[2]!r}: --vecnormalize {NO_STATISTICS} leaves them as they are"
+        )
     path, digest = fetched(url, cache, storage_options, MAX_PICKLE_BYTES)
     if not trust:
         read_statistics(path)
-    return StatisticsRef(str(path), digest), note
+    return StatisticsRef(str(path), digest), tuple(notes)
 
 
 __all__ = ["CheckpointRef", "Companions", "StatisticsRef", "fetch_checkpoint", "sha256_of"]

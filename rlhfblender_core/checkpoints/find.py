@@ -209,10 +209,7 @@ class _Companionship:
         """The agent's settings: nearest to the model, from its own folder to the one that was searched."""
         by_folder = [self._places(folder, stem_of(model.own_name)) for folder in model.folders]
         places = [place for held in by_folder for place in held]
-        pickles = (
-            [place.url(file) for place in held for file in sorted(place.files) if _may_be_pickle(file)]
-            for held in by_folder
-        )
+        pickles = ([place.url(file) for place in held for file in may_be_pickles(place)] for held in by_folder)
         return Companions(
             args=_first(places, "args.yml"),
             config=_first(places, "config.yml"),
@@ -243,9 +240,13 @@ class _Companionship:
         return self._listed[url]
 
 
-def _may_be_pickle(name: str) -> bool:
-    lower = name.lower()
-    return lower.endswith((".pkl", ".pickle")) or ("." not in name and "norm" in lower)
+def may_be_pickles(folder: Folder) -> list[str]:
+    """The files of a folder whose names don't say that they are no pickles."""
+    return [
+        name
+        for name in sorted(folder.files)
+        if name.lower().endswith((".pkl", ".pickle")) or ("." not in name and "norm" in name.lower())
+    ]
 
 
 def _final_among(folder: Folder, environment_id: str) -> str | None:

@@ -12,6 +12,7 @@ from fsspec.utils import get_protocol
 
 from rlhfblender_core.argument_types import as_type, check_fields
 from rlhfblender_core.checkpoints.select import parse_wanted
+from rlhfblender_core.checkpoints.statistics import NO_STATISTICS
 from rlhfblender_core.credentials import has_credentials
 from rlhfblender_core.errors import InvalidParameterError
 from rlhfblender_core.names import checked_name, path_segment
@@ -146,7 +147,7 @@ def request_from_flags(flags: Mapping[str, Any]) -> GenerationRequest:
         asked["render"] = not flags["no_render"]
     if flags.get("vecnormalize") is not None:
         file = as_type("vecnormalize", flags["vecnormalize"], str)
-        asked["vecnormalize"] = registrable_path(file, "--vecnormalize")
+        asked["vecnormalize"] = file if file == NO_STATISTICS else registrable_path(file, "--vecnormalize")
     if asked["agent_kwargs"] is not None:  # an empty form says nothing
         given = as_type("agent_kwargs", asked["agent_kwargs"], Mapping[str, Any])
         asked["agent_kwargs"] = with_absolute_paths(given) or None

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import gymnasium as gym
-import numpy as np
 import pytest
 
 from rlhfblender_core.checkpoints import fetch_checkpoint, find_checkpoints
@@ -16,16 +15,21 @@ ENV = "CartPole-v1"
 
 
 @pytest.fixture(scope="module")
-def statistics(tmp_path_factory) -> Path:
+def normalised(tmp_path_factory) -> Path:
+    """A folder with a model that was trained in a VecNormalize, and its statistics."""
+    from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+    path = tmp_path_factory.mktemp("normalised")
     env = VecNormalize(DummyVecEnv([lambda: gym.make(ENV)]))
-    env.reset()
-    for _ in range(5):
-        env.step(np.array([0]))
-    path = tmp_path_factory.mktemp("statistics") / "made.pkl"
-    env.save(str(path))
+    PPO("MlpPolicy", env, n_steps=16, batch_size=16, n_epochs=1, seed=0, device="cpu").learn(16).save(path / "m.zip")
+    env.save(str(path / "made.pkl"))
     return path
+
+
+@pytest.fixture
+def statistics(normalised) -> Path:
+    return normalised / "made.pkl"
 
 
 class Evil:
@@ -36,8 +40,8 @@ class Evil:
 
 
 @pytest.fixture
-def folder(trained, tmp_path) -> Path:
-    shutil.copy(trained("PPO").path, tmp_path / "final.zip")
+def folder(normalised, tmp_path) -> Path:
+    shutil.copy(normalised / "m.zip", tmp_path / "final.zip")
     (tmp_path / "replay_buffer.pkl").write_bytes(pickle.dumps({"VecNormalize": [1, 2]}))
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil()))
     (tmp_path / "torn.pkl").write_bytes(b"\x80\x04\x95VecNormalize")
@@ -60,7 +64,8 @@ def test_only_statistics_are_used_whatever_their_name(folder, statistics, name):
     assert name in ref.notes[0]
 
 
-def test_other_pickles_do_not_count_and_are_not_run(folder):
+def test_other_pickles_do_not_count_and_are_not_run(folder, trained):
+    shutil.copy(trained("PPO").path, folder / "final.zip")
     ref = fetched(folder)
     assert ref.vecnormalize is None
     assert ref.notes == ()
@@ -86,7 +91,7 @@ def test_statistics_of_each_step_go_with_their_checkpoint(folder, statistics):
     assert ref.vecnormalize is not None
     assert Path(ref.vecnormalize.path).name == "stats_20000.pkl"
     with pytest.raises(CheckpointNotUsableError, match="--vecnormalize"):
-        fetched(folder)
+        fetched(folder)  # trained for 16 steps
     named = fetched(folder, "1000", statistics=str(folder / "stats_{step}.pkl"))
     assert named.vecnormalize is not None
     assert named.vecnormalize.sha256 == sha256_of(statistics)
@@ -132,3 +137,54 @@ def test_known_names_come_first(folder, statistics):
 def test_missing_statistics_file_is_named(folder):
     with pytest.raises(CheckpointNotUsableError, match=r"gone\.pkl"):
         fetched(folder, statistics=str(folder / "gone.pkl"))
+
+
+@pytest.mark.parametrize("place", ["stats", "../vec_normalize", "../env_statistics"])
+def test_statistics_in_a_folder_called_after_them_are_found(folder, statistics, place):
+    inner = folder / "models"
+    inner.mkdir()
+    (folder / "final.zip").rename(inner / "final.zip")
+    (inner / place).mkdir()
+    shutil.copy(statistics, inner / place / "vecnormalize.pkl")
+    ref = fetched(inner)
+    assert Path(ref.vecnormalize.path).resolve() == (inner / place / "vecnormalize.pkl").resolve()
+    assert "vecnormalize.pkl" in ref.notes[0]
+
+
+@pytest.mark.parametrize("other", ["ppo_norm", "statesman", "norm"])
+def test_those_of_an_agent_in_another_folder_are_not(folder, statistics, normalised, other):
+    inner = folder / "models"
+    inner.mkdir()
+    (folder / "final.zip").rename(inner / "final.zip")
+    (folder / other).mkdir()
+    shutil.copy(statistics, folder / other)
+    shutil.copy(normalised / "m.zip", folder / other)
+    with pytest.raises(CheckpointNotUsableError, match=r"--vecnormalize FILE.*--vecnormalize none"):
+        fetched(inner)
+
+
+def test_an_agent_trained_in_a_vecnormalize_does_not_act_without_its_statistics(folder):
+    with pytest.raises(CheckpointNotUsableError, match=r"--vecnormalize FILE.*--vecnormalize none") as caught:
+        fetched(folder)
+    assert "\n" not in str(caught.value)
+    assert fetched(folder, statistics="none").vecnormalize is None  # only rewards were normalised, says the user
+
+
+def test_best_and_final_have_the_statistics_of_their_own_number_of_steps(folder, statistics):
+    shutil.copy(folder / "final.zip", folder / "best_model.zip")
+    for step in (8, 16, 24):
+        shutil.copy(statistics, folder / f"ppo_vecnormalize_{step}_steps.pkl")
+    for label in ("best", "final"):
+        ref = fetched(folder, label)
+        assert Path(ref.vecnormalize.path).name == "ppo_vecnormalize_16_steps.pkl"
+        assert ref.notes == (f"Checkpoint {label} sees observations normalised by 'ppo_vecnormalize_16_steps.pkl'",)
+
+
+def test_statistics_beside_an_agent_that_was_trained_without_are_told(folder, statistics, trained):
+    shutil.copy(trained("PPO").path, folder / "final.zip")
+    shutil.copy(statistics, folder / "vecnormalize.pkl")
+    ref = fetched(folder)
+    assert ref.vecnormalize is not None
+    assert "trained without" in ref.notes[0]
+    assert "--vecnormalize none" in ref.notes[0]
+    assert fetched(folder, statistics="none").vecnormalize is None
