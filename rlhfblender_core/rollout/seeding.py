@@ -6,6 +6,7 @@ the same seed would draw the same numbers. Other seeds are other bytes: who chan
 (:mod:`rlhfblender_core.rollout.settings`).
 """
 
+import itertools
 import random
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.utils import seeding
 
 from rlhfblender_core.policies.protocol import derived_seed
 
@@ -22,7 +24,7 @@ from rlhfblender_core.policies.protocol import derived_seed
 #: environment's ``reset(seed=…)`` takes.
 _SEED_BITS = 31
 #: Streams of :func:`derived_seed`; policies have 1 to 3.
-_GLOBAL_TORCH_STREAM, _SPACES_STREAM = 4, 5
+_GLOBAL_TORCH_STREAM, _SPACES_STREAM, _UNSEEDED_STREAM = 4, 5, 1_000_000
 
 #: Of the generators of Python, NumPy and torch, None where that isn't imported.
 _States = tuple[Any, Any, Any]
@@ -37,6 +39,9 @@ def episode_seed(run_seed: int, episode: int) -> int:
 class SeededGlobals:
     """The global generators of Python, NumPy and torch start from the seed inside the block; after it they go on.
 
+    So do those that Gymnasium makes there without a seed: of spaces that are kept in lists or made on the way, and of
+    environments within an environment.
+
     Entered again, the block goes on where it was left. For environments that draw from them instead of from their own:
     what they draw would be another in every process. Torch is never imported for that, but seeded where somebody else
     has imported it.
@@ -49,9 +54,12 @@ class SeededGlobals:
         self._seed = seed
         self._inside: _States | None = None
         self._outside: _States | None = None
+        self._unseeded = itertools.count(_UNSEEDED_STREAM)
+        self._np_random_outside = seeding.np_random
 
     def __enter__(self) -> None:
         self._outside = _states()
+        self._np_random_outside, seeding.np_random = seeding.np_random, self._np_random
         if self._inside is not None:
             _put(self._inside)
             return
@@ -61,8 +69,15 @@ class SeededGlobals:
 
     def __exit__(self, *_: object) -> None:
         self._inside = _states()
+        seeding.np_random = self._np_random_outside
         assert self._outside is not None, "it was entered"  # noqa: S101 (for the type checker)
         _put(self._outside)
+
+    def _np_random(self, seed: int | None = None) -> tuple[np.random.Generator, int]:
+        return _np_random(derived_seed(self._seed, next(self._unseeded)) if seed is None else seed)
+
+
+_np_random = seeding.np_random
 
 
 def is_torch_loaded() -> bool:

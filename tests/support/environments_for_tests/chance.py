@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from tests.support.environments_for_tests.counting import Counting
+from tests.support.environments_for_tests.counting import Counting, Drawing
 
 _ANYTHING = spaces.Box(-np.inf, np.inf, (2,), np.float64)
 
@@ -89,6 +89,43 @@ class SamplingInWrapper(gymnasium.ObservationWrapper):
 
     def observation(self, observation):
         return self.observation_space.sample()
+
+
+class SamplingKeptSpaces(_Showing):
+    """Draws from spaces that it keeps in a list, or makes when it needs one."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.goals = {"near": [spaces.Box(0, 1, ())]}
+
+    def _shown(self):
+        return float(self.goals["near"][0].sample() + spaces.Box(0, 1, ()).sample())
+
+
+class HoldingAnother(_Showing):
+    """Shows an environment within it, which it resets without a seed."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.other = Drawing()
+
+    def reset(self, *, seed=None, options=None):
+        self.other.reset()
+        return super().reset(seed=seed)
+
+    def _shown(self):
+        return float(self.other._observe()[0])
+
+
+class DrawingBeforeReset(_Showing):
+    """Has a layout that its constructor draws."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.layout = self.np_random.random()
+
+    def _shown(self):
+        return self.layout
 
 
 class DrawingFromTorch(_Showing):
