@@ -17,6 +17,7 @@ from rlhfblender_core.errors import StorageNotUsableError
 from rlhfblender_core.export.index import FOLDER, damaged, read_json
 from rlhfblender_core.storage import DataRoot, make_folder, remove_files, storage_errors
 from rlhfblender_core.untrusted.json_values import parse_json
+from rlhfblender_core.untrusted.sqlite_files import journal_fault
 
 _FILE = f"{FOLDER}/index.sqlite"
 #: Checkpoints are exported side by side: a writer waits for the others, in seconds.
@@ -143,6 +144,9 @@ def have_states(target: DataRoot, experiments: Iterable[str]) -> bool:
 
 @contextlib.contextmanager
 def _connected(target: DataRoot, file: Path) -> Iterator[sqlite3.Connection]:
+    fault = journal_fault(file)
+    if fault is not None:
+        raise StorageNotUsableError(f"{target.display_url(_FILE)} isn't opened: {fault}. Export to a new folder.")
     try:
         with contextlib.closing(sqlite3.connect(file, timeout=_PATIENCE_S)) as connection:
             connection.execute(_TABLE)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from sqlalchemy import URL, Engine
 
+from rlhfblender_core.errors import RegistryNotUsableError
 from rlhfblender_core.registry.engine import make_registry_engine, sqlite_file
+from rlhfblender_core.untrusted.sqlite_files import journal_fault
 
 #: Engines that are kept, with what they have compiled, though nobody uses them.
 _KEPT = 4
@@ -30,9 +32,16 @@ def borrow_engine(url: URL) -> Engine:
     """The engine of a URL, to be given back by :func:`give_back`.
 
     Raises:
-        RegistryNotUsableError: the database's driver isn't installed.
+        RegistryNotUsableError: the database's driver isn't installed, or SQLite would do more than open the file.
     """
-    identity = _identity(sqlite_file(url))
+    file = sqlite_file(url)
+    fault = None if file is None else journal_fault(file)
+    if fault is not None:
+        raise RegistryNotUsableError(
+            f"The registry {file} isn't opened: {fault}. If you don't know whose it is, move it away; "
+            "`python flows/verify.py --repair` fills a new one from the manifests."
+        )
+    identity = _identity(file)
     if url.drivername == "sqlite" and identity is None:  # in memory, or about to be made
         return make_registry_engine(url)
     key = os.getpid(), url, identity

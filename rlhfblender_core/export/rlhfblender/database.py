@@ -20,6 +20,7 @@ from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError
 from rlhfblender_core.export.rlhfblender.space_info import SpaceInfo
 from rlhfblender_core.export.rlhfblender.tables import TABLES, Statement, table_statements
 from rlhfblender_core.registry import EnvironmentRecord, ExperimentRecord
+from rlhfblender_core.untrusted.sqlite_files import journal_fault
 
 Row = dict[str, int | str]
 
@@ -258,6 +259,9 @@ def _literal_list(text: object) -> list[Any]:
 
 @contextlib.contextmanager
 def _connected(file: Path) -> Iterator[sqlite3.Connection]:
+    fault = journal_fault(file)
+    if fault is not None:
+        raise DataNotUsableError(f"The database {file} isn't opened: {fault}. Export to a new folder.")
     try:
         connection = sqlite3.connect(file, isolation_level=None, timeout=10)
         connection.row_factory = sqlite3.Row
