@@ -34,6 +34,7 @@ from rlhfblender_core.runs.folders import open_run, remove_unfinished
 from rlhfblender_core.step_runner import LocalRunner, StepRunner
 from rlhfblender_core.storage import (
     DataRoot,
+    check_no_links,
     list_names,
     list_sizes,
     read_many,
@@ -225,6 +226,8 @@ def plan_deletion(
 def _plan_checkpoint(
     root: DataRoot, registry: Registry | None, key: CheckpointKey, selection: EpisodeSelection
 ) -> CheckpointDeletion:
+    if root.is_local:
+        check_no_links(root, [root.local_folder / folder for folder in _folders(key)])
     numbers = _chosen_numbers(root, registry, key, selection)
     chosen = [
         [size for name, size in _sizes(root, folder, extension, numbers).items() if _goes(name, extension, numbers)]

@@ -23,7 +23,7 @@ from rlhfblender_core.export.source import CheckpointSource, complete_episodes
 from rlhfblender_core.names import path_segment
 from rlhfblender_core.reading.episode import Episode
 from rlhfblender_core.registry import CheckpointRecord
-from rlhfblender_core.storage import DataRoot, make_folder, publish_bytes, sync_tree
+from rlhfblender_core.storage import DataRoot, check_no_links, make_folder, publish_bytes, sync_tree
 
 OTHER_ARRAYS = "has other arrays, dtypes or shapes than the checkpoint's first episode"
 
@@ -161,6 +161,7 @@ def export_data_set(
     if not count:
         return CheckpointExport(job.key, 0, 0, left_out=dict(left_out), place=job.path)
     place, record_path = target.local_folder / job.path, f"{FOLDER}/data_sets/{job.path}.json"
+    check_no_links(target, [place])
     record = read_json(target, record_path)
     if place.exists() and not record:
         raise DataNotUsableError(f"{place} isn't an export of ours. Choose another folder.")

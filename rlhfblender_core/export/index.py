@@ -19,7 +19,15 @@ from filelock import FileLock, Timeout
 
 from rlhfblender_core.errors import DataNotUsableError, StorageNotUsableError
 from rlhfblender_core.names import is_name
-from rlhfblender_core.storage import DataRoot, full_disk_errors, make_folder, publish_bytes, read_bytes, storage_errors
+from rlhfblender_core.storage import (
+    DataRoot,
+    check_no_links,
+    full_disk_errors,
+    make_folder,
+    publish_bytes,
+    read_bytes,
+    storage_errors,
+)
 from rlhfblender_core.untrusted.json_values import parse_json
 
 #: Hidden from the server, which reads ``data/`` and the database.
@@ -48,10 +56,11 @@ def locked(target: DataRoot) -> Iterator[None]:
     """Keeps other exports out of the folder, which is made if needed, and clears away what a killed one left.
 
     Raises:
-        StorageNotUsableError: another export is writing to it.
+        StorageNotUsableError: another export is writing to it, or it leads elsewhere.
     """
     folder = target.local_folder / FOLDER
     with storage_errors(target):
+        check_no_links(target, [folder])
         make_folder(folder)
     try:
         with FileLock(folder / "lock", timeout=_LOCK_PATIENCE_S):

@@ -4,12 +4,13 @@ from collections.abc import Collection, Iterable
 from shlex import quote
 
 from rlhfblender_core.dataset.existing import Existing, find_existing
-from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_path
+from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, artifact_folder, artifact_path, manifest_folder
 from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.locations import Locations
 from rlhfblender_core.registry import Registry, registry_if_any
 from rlhfblender_core.runs.claims import live_runs
 from rlhfblender_core.runs.folders import is_any_alive
+from rlhfblender_core.storage import check_no_links
 from rlhfblender_core.wording import counted
 
 #: Paths that a line names.
@@ -17,7 +18,7 @@ _MOST_NAMED = 3
 
 
 def check_unknown_files(existing: Existing, wanted: Iterable[int], env_id: str, locations: Locations) -> None:
-    """Makes sure that no unknown file lies where these episodes go. Asks nobody where there is none.
+    """Makes sure that no unknown file, and no link, lies where these episodes go. Asks nobody where there is none.
 
     What a run leaves without a manifest is known by its claim, and what has lost its manifest by its row.
 
@@ -29,8 +30,13 @@ def check_unknown_files(existing: Existing, wanted: Iterable[int], env_id: str, 
 
     Raises:
         DataNotUsableError: there are such files; they are named.
+        StorageNotUsableError: there is a link.
     """
-    numbers = set(wanted)
+    numbers, root = set(wanted), locations.open_root()
+    if numbers and root.is_local:
+        key = existing.key
+        folders = [manifest_folder(key), *(artifact_folder(kind, key) for kind in ArtifactKind)]
+        check_no_links(root, [root.local_folder / folder for folder in folders])
     if not unknown_files(existing, numbers):
         return
     with registry_if_any(locations.database_url) as registry:
@@ -38,7 +44,7 @@ def check_unknown_files(existing: Existing, wanted: Iterable[int], env_id: str, 
         if ours is None:
             return  # what a run under way is about is settled when files are published
         # Listed again: another run may have committed, or removed, what was seen.
-        now = find_existing(locations.open_root(), registry, existing.key)
+        now = find_existing(root, registry, existing.key)
     paths = unknown_files(now, numbers - ours)
     if paths:
         raise DataNotUsableError(_refusal(paths, existing.key.experiment, env_id))

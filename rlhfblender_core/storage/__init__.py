@@ -12,6 +12,7 @@ from rlhfblender_core.storage.failures import (
     words_of,
 )
 from rlhfblender_core.storage.files import (
+    check_no_links,
     make_folder,
     publish_bytes,
     publish_files,
@@ -50,6 +51,7 @@ __all__ = [
     "DataRoot",
     "Entries",
     "cause_of",
+    "check_no_links",
     "check_writable",
     "each_entry",
     "each_listed",

@@ -50,6 +50,7 @@ def _move_all(root: DataRoot, files: Mapping[str, Path]) -> None:
         elif not target.exists():  # else moved by an earlier try
             raise StorageNotUsableError(f"{local} is gone: was the data root unmounted? Run the same command again.")
     folders = {target.parent for target in moves.values()}
+    check_no_links(root, folders)
     for folder in folders:
         make_folder(folder)
     _sync_all(moves)
@@ -67,6 +68,7 @@ def publish_many_bytes(root: DataRoot, contents: Mapping[str, bytes]) -> None:
         return
     folders = {(root.local_folder / path).parent for path in contents}
     with storage_errors(root):
+        check_no_links(root, folders)
         for folder in folders:
             _remove_parts_of_the_dead(folder)
         for path, content in contents.items():
@@ -117,8 +119,28 @@ def remove_files(root: DataRoot, paths: Iterable[str]) -> None:
     if not root.is_local:
         remove_objects(root, paths)
         return
+    paths = list(paths)
     with storage_errors(root):
+        check_no_links(root, {root.local_folder / folder for folder in {path.rpartition("/")[0] for path in paths}})
         _unlink_all(root.local_folder / path for path in paths)
+
+
+def check_no_links(root: DataRoot, folders: Iterable[Path]) -> None:
+    """Makes sure that these folders lie in a local root, there or not, and not behind a link in it.
+
+    Raises:
+        StorageNotUsableError: one doesn't. The root may be somebody's, who chose where its links lead.
+    """
+    top = root.local_folder
+    real = Path(os.path.realpath(top))
+    for folder in folders:
+        if Path(os.path.realpath(folder)) != real / folder.relative_to(top):
+            below = (each for each in [*reversed(folder.parents), folder] if top in each.parents)
+            link = next((each for each in below if each.is_symlink()), folder)
+            raise StorageNotUsableError(
+                f"{link} is a link to {os.path.realpath(link)}, and nothing is written or removed behind one. Move "
+                "what is there to the link's place, or the link away."
+            )
 
 
 def _unlink_all(files: Iterable[Path]) -> None:

@@ -7,6 +7,7 @@ from rlhfblender_core.locations import Locations
 from rlhfblender_core.runs.folders import open_scratch
 from rlhfblender_core.storage import (
     DataRoot,
+    check_no_links,
     fetch_file,
     list_entries,
     make_folder,
@@ -53,6 +54,7 @@ def _move(root: DataRoot, path: str, folder: str) -> bool:
         while free.exists() or free.is_symlink():  # of an earlier time on the same day
             number += 1
             free = root.local_folder / f"{target}.{number}"
+        check_no_links(root, [source.parent, free.parent])
         make_folder(free.parent)
         source.rename(free)
     return True

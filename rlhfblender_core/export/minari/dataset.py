@@ -28,7 +28,7 @@ from rlhfblender_core.names import path_segment
 from rlhfblender_core.planning.environment import spec_of
 from rlhfblender_core.reading.episode import Episode, observed_columns
 from rlhfblender_core.registry import CheckpointRecord
-from rlhfblender_core.storage import DataRoot, fetch_file, make_folder
+from rlhfblender_core.storage import DataRoot, check_no_links, fetch_file, make_folder
 from rlhfblender_core.untrusted.json_values import parse_json
 
 #: Part of what decides whether a data set is up to date; raised when the same episodes would be another.
@@ -187,6 +187,7 @@ def _compare(episodes: Iterable[SourceEpisode], entries: Iterator[tuple[int, byt
 
 def _build(target: DataRoot, checkpoint: MinariCheckpoint, source: CheckpointSource) -> None:
     place = target.local_folder / checkpoint.dataset_id
+    check_no_links(target, [place])
     with staging_folder(target) as staging:
         new, old = staging / "new", staging / "old"
         new.mkdir()

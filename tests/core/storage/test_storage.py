@@ -229,3 +229,39 @@ def test_a_disk_that_fails_is_named_and_not_asked_again(tmp_path: Path) -> None:
     with pytest.raises(StorageNotUsableError, match=r"Input/output error: .*manifests/E/random/1\.json"):
         read_many(root, paths)
     assert read_each(root, paths) == {paths[0]: b"{}", paths[1]: "can't be read: Input/output error"}
+
+
+@pytest.mark.parametrize("where", ["episodes", "episodes/E", "episodes/E/random"])
+def test_nothing_is_written_or_removed_behind_a_link(where: str, tmp_path: Path) -> None:
+    root, own = open_data_root(str(tmp_path / "data")), "episodes/E/random/0.npz"
+    theirs = tmp_path / "theirs" / own
+    link = tmp_path / "data" / where
+    for folder in (theirs.parent, link.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    theirs.write_text("theirs")
+    link.symlink_to(tmp_path / "theirs" / where)
+    staged = tmp_path / "staged"
+    staged.write_text("new")
+    for change in (
+        lambda: publish_files(root, {own: staged}),
+        lambda: publish_bytes(root, own, b"new"),
+        lambda: remove_files(root, [own]),
+    ):
+        with pytest.raises(
+            StorageNotUsableError, match=f"{where} is a link to .*theirs/{where}, and nothing is written"
+        ):
+            change()
+    assert [file.read_text() for file in (tmp_path / "theirs").rglob("*") if file.is_file()] == ["theirs"]
+
+
+def test_a_data_root_may_itself_be_a_link_and_have_linked_files(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "real")
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / "real" / "file").symlink_to(tmp_path / "theirs")
+    root = open_data_root(str(tmp_path / "data"))
+    publish_bytes(root, "file", b"new")
+    publish_bytes(root, "folder/other", b"new")
+    remove_files(root, ["file", "folder/other"])
+    assert (tmp_path / "theirs").read_text() == "theirs"
+    assert [file.name for file in (tmp_path / "real").iterdir()] == ["folder"]
