@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+import tomllib
 import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -60,6 +61,7 @@ def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
         is_flow: whether it needs Prefect's server.
     """
     _hide_flows_folder()
+    _refuse_settings_of_others()
     if importlib.util.find_spec("prefect") is None:
         fail("The commands need packages that the library doesn't: pip install 'rlhfblender-data[workflow]'.", 2)
     _hash_texts_alike()
@@ -76,6 +78,35 @@ def start_command(module: str, *, is_flow: bool = True) -> NoReturn:
         leave.code = end.code if isinstance(end.code, int) else EXIT_INCOMPLETE
         threading.Thread(target=_leave_in_time, name="leave-in-time", daemon=True).start()
         raise
+
+
+def _refuse_settings_of_others() -> None:
+    """Ends the command where Prefect would take settings from the current folder, which may be somebody's data.
+
+    They may name code, servers, and results to be unpickled. This project's own folder may have such files.
+    """
+    here = Path.cwd()
+    if here == Path(__file__).resolve().parents[2]:
+        return
+    for file in (here / "prefect.toml", here / ".env", here / "pyproject.toml"):
+        if file.is_file() and _sets_up_prefect(file):
+            fail(
+                f"{file} would set Prefect up, and may name code to run. If these settings are yours, give them as "
+                "PREFECT_… in the environment or with `prefect config set`; else start the command in another folder.",
+                EXIT_WRONG_REQUEST,
+            )
+
+
+def _sets_up_prefect(file: Path) -> bool:
+    content = file.read_bytes().decode(errors="replace")
+    if file.name == ".env":
+        return "prefect" in content.lower()
+    try:
+        held = tomllib.loads(content)
+    except (tomllib.TOMLDecodeError, RecursionError):  # Prefect would end with a traceback
+        return True
+    tools = held.get("tool", {})
+    return bool(held) if file.name == "prefect.toml" else not isinstance(tools, dict) or "prefect" in tools
 
 
 def _hash_texts_alike() -> None:

@@ -118,7 +118,7 @@ _main_module_is_hidden = threading.Lock()
 
 @contextlib.contextmanager
 def starting_processes() -> Iterator[None]:
-    """Has processes that are started inside hear no signals yet, hash texts alike, and not import the main module.
+    """Has processes started inside hear no signals yet, hash texts alike, and import no main module nor current folder.
 
     multiprocessing has each worker import the file that was started, for functions that are defined in it. Ours come
     from modules; a script without ``if __name__ == "__main__"`` would run again in every worker.
@@ -127,15 +127,17 @@ def starting_processes() -> Iterator[None]:
     with _main_module_is_hidden, interrupts_blocked():
         kept: dict[str, object] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
         main["__spec__"] = None
-        seed = os.environ.get("PYTHONHASHSEED")
-        os.environ["PYTHONHASHSEED"] = HASH_SEED
+        # Python looks into the current folder before its own modules otherwise: it may be somebody's, and hold any.
+        variables = {"PYTHONHASHSEED": HASH_SEED, "PYTHONSAFEPATH": "1"}
+        before = {name: os.environ[name] for name in variables if name in os.environ}
+        os.environ.update(variables)
         try:
             yield
         finally:
             main.update(kept)
-            del os.environ["PYTHONHASHSEED"]
-            if seed is not None:
-                os.environ["PYTHONHASHSEED"] = seed
+            for name in variables:
+                del os.environ[name]
+            os.environ.update(before)
 
 
 @contextlib.contextmanager
