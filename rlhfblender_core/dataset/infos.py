@@ -2,9 +2,13 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+
+from rlhfblender_core.untrusted.json_values import DamagedJsonError, parse_json
+from rlhfblender_core.untrusted.npy import DamagedArrayError
 
 #: In the ``repr`` of most objects; another one in every run, which would make the same episode other bytes.
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -24,6 +28,27 @@ def info_to_json(info: object) -> str:
         return json.dumps(info, default=_plain, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError):  # keys that aren't text, or a structure that contains itself
         return json.dumps(_with_text_keys(info, depth=8), default=_plain, separators=(",", ":"))
+
+
+def info_from_json(text: object, constant: Callable[[str], Any] | None = None) -> dict[str, Any]:
+    """The inverse of :func:`info_to_json`, of a file that may be somebody's.
+
+    Args:
+        text: a row of ``infos``.
+        constant: see :func:`rlhfblender_core.untrusted.json_values.parse_json`.
+
+    Raises:
+        DamagedArrayError: it is no text, or no object in JSON, or one that asks for too much.
+    """
+    if text == "{}":
+        return {}
+    try:
+        info = parse_json(text, constant=constant) if isinstance(text, str) else None
+    except DamagedJsonError as error:
+        raise DamagedArrayError(f"infos has a row that {error}") from error
+    if not isinstance(info, dict):
+        raise DamagedArrayError("infos has a row that is no JSON object")
+    return info
 
 
 def _plain(value: object) -> object:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhfblender_core.argument_types import check_arguments, place_in
+from rlhfblender_core.dataset.infos import info_from_json
 from rlhfblender_core.dataset.layout import ArtifactKind, EpisodeKey, manifest_path
 from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
 from rlhfblender_core.dataset.video import Frame, even, read_frame, read_frames
@@ -170,8 +170,16 @@ class Episode:
 
     @property
     def infos(self) -> list[dict[str, Any]]:
-        """T dictionaries: what ``step`` told besides."""
-        return [json.loads(text) for text in self["infos"].tolist()]
+        """T dictionaries: what ``step`` told besides.
+
+        Raises:
+            DataNotUsableError: the file is gone or damaged.
+        """
+        return [self._info(text) for text in self["infos"].tolist()]
+
+    def _info(self, text: object) -> dict[str, Any]:
+        with reading_arrays(self.root.display_url(self._path(ArtifactKind.EPISODES))):
+            return info_from_json(text)
 
     @property
     def uncertainty(self) -> NDArray[np.float32]:
@@ -236,7 +244,7 @@ class Episode:
         columns["uncertainty"] = self.uncertainty
         for t in range(len(self)):
             row = {name: _plain(column[t]) for name, column in columns.items()}
-            yield {**place, "t": t, **row, "infos": json.loads(row["infos"])}
+            yield {**place, "t": t, **row, "infos": self._info(row["infos"])}
 
     @check_arguments
     def replay(self, *, render: bool = False, database_url: str | None = None) -> "Iterator[gym.Env[Any, Any]]":

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rlhfblender_core.dataset.infos import info_from_json
 from rlhfblender_core.export.card import Card, card_text
 from rlhfblender_core.export.columns import EpisodeColumns, is_text
 from rlhfblender_core.export.data_sets import Build
 from rlhfblender_core.export.parquet import ParquetFiles, arrow_last, arrow_rows
 from rlhfblender_core.export.statistics import FeatureStatistics, as_json
+from rlhfblender_core.untrusted.npz import reading_arrays
 
 #: Episodes, or bytes of them, that wait until they are written as one batch.
 _BATCH_EPISODES, _BATCH_BYTES = 1000, 32 << 20
@@ -105,10 +107,12 @@ class _Trajectories:
         if observations is None or is_text(observations) or columns.finals is None:
             return
         observations = np.concatenate([observations, columns.finals[""][np.newaxis]])
+        with reading_arrays(f"Episode {columns.episode.id}"):
+            infos = pa.array([harmless(text) for text in columns.infos.tolist()])
         row = {
             "obs": _one_list(arrow_rows(observations)),
             "acts": _one_list(arrow_rows(columns.actions)),
-            "infos": _one_list(pa.array([harmless(text) for text in columns.infos.tolist()])),
+            "infos": _one_list(infos),
             "terminal": pa.array([bool(columns.terminated[-1])]),
             "rews": _one_list(pa.array(columns.rewards)),
         }
@@ -156,7 +160,7 @@ def harmless(text: str) -> str:
     """The info's JSON without keys that would have jsonpickle make objects: it runs what they name."""
     if _OBJECT_MARK not in text.replace("\\/", "/") and "\\u" not in text:
         return text
-    return json.dumps(_renamed(json.loads(text)))
+    return json.dumps(_renamed(info_from_json(text)))
 
 
 def _renamed(value: Any) -> Any:

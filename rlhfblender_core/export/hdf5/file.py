@@ -5,7 +5,6 @@ Tuple spaces ``observations`` is a group. An episode ends where ``terminals`` or
 off by nobody has a timeout in its last step. Format: D4RL (Fu et al. 2020), https://github.com/Farama-Foundation/D4RL.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -14,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlhfblender_core.dataset.infos import info_from_json
 from rlhfblender_core.export.columns import EpisodeColumns, is_text, storable_texts
 from rlhfblender_core.export.data_sets import Build
 from rlhfblender_core.export.minari.episodes import minari_infos
 from rlhfblender_core.export.statistics import FeatureStatistics
+from rlhfblender_core.untrusted.npz import reading_arrays
 
 #: Rows that are written at once.
 _BUFFER_ROWS = 4096
@@ -85,7 +86,8 @@ def _facts(columns: EpisodeColumns) -> Iterator[tuple[str, NDArray[Any]]]:
 
 def _info_columns(columns: EpisodeColumns) -> dict[str, NDArray[Any]]:
     """Infos that are numbers of one kind in every step."""
-    found = minari_infos([json.loads(text) for text in columns.infos.tolist()])
+    with reading_arrays(f"Episode {columns.episode.id}"):
+        found = minari_infos([info_from_json(text) for text in columns.infos.tolist()])
     taken = {"json", *columns.policy, *(key.rpartition("/")[2] for key in _POLICY_KEYS.values())}
     return {
         f"infos/{name}": column
@@ -96,7 +98,7 @@ def _info_columns(columns: EpisodeColumns) -> dict[str, NDArray[Any]]:
 
 def _member(key: str) -> str:
     """A column's name in HDF5, where ``/`` separates groups."""
-    return key.encode(errors="backslashreplace").decode().replace("/", "%2F")
+    return key.encode(errors="backslashreplace").decode().replace("/", "%2F").replace("\0", "%00")
 
 
 def _attributes(build: Build) -> Mapping[str, Any]:

@@ -10,9 +10,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from rlhfblender_core.dataset.infos import info_from_json
 from rlhfblender_core.environments import Space, observation_columns
-from rlhfblender_core.untrusted.json_values import parse_json
-from rlhfblender_core.untrusted.npy import DamagedArrayError
 from rlhfblender_core.untrusted.npz import open_arrays, reading_arrays
 
 #: The printable part of ASCII: for spaces of texts that don't say what they hold.
@@ -53,15 +52,8 @@ def minari_fields(source: Path, observation_space: Space) -> dict[str, Any]:
             "rewards": arrays["rewards"],
             "terminations": arrays["terminated"],
             "truncations": arrays["truncated"],
-            "infos": minari_infos([_info(text) for text in arrays["infos"].tolist()]),
+            "infos": minari_infos([info_from_json(text) for text in arrays["infos"].tolist()]),
         }
-
-
-def _info(text: str) -> dict[str, Any]:
-    info = parse_json(text)
-    if not isinstance(info, dict):
-        raise DamagedArrayError("infos has a row that is no JSON object")
-    return info
 
 
 def _observations(space: Space, arrays: _Arrays, names: Iterator[str]) -> Any:
@@ -94,8 +86,8 @@ def minari_infos(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _member(key: str) -> str:
-    """The key as a name in HDF5, where ``/`` separates groups, ``.`` is the group itself and nothing is empty."""
-    key = key.encode(errors="backslashreplace").decode()
+    """The key as a name in HDF5: ``/`` separates groups, ``.`` is the group itself, NUL ends it, and none is empty."""
+    key = key.encode(errors="backslashreplace").decode().replace("\0", "%00")
     return key.replace("/", "%2F") if key.strip(".") else f"%{key}"
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from rlhfblender_core.dataset.infos import info_from_json
 from rlhfblender_core.dataset.npz import Column, WholeArray, write_npz
 from rlhfblender_core.environments.observations import ROOT
 from rlhfblender_core.export.request import RewardsKind
 from rlhfblender_core.untrusted.archives import open_archive
-from rlhfblender_core.untrusted.json_values import parse_json
 from rlhfblender_core.untrusted.npy import DamagedArrayError, read_npy_header
 from rlhfblender_core.untrusted.npz import Arrays, reading_arrays
 
@@ -178,9 +178,7 @@ def _is_text(archive: zipfile.ZipFile, name: str) -> bool:
 
 def _info(text: str) -> dict[str, Any]:
     # NaN and the infinities have no JSON, which the server's answers are.
-    info: dict[str, Any] = parse_json(text, constant=lambda _: None)
-    if not isinstance(info, dict):
-        raise DamagedArrayError("infos has a row that is no JSON object")
+    info = info_from_json(text, constant=lambda _: None)
     if _SURROGATE in text:  # half a character has no UTF-8 either; a pair of halves is one already
         info = json.loads(json.dumps(info, ensure_ascii=False).encode(errors="replace"))
     return info

@@ -1,14 +1,17 @@
 """A data root or an export folder that is somebody else's: nothing outside is touched, nothing runs, one line tells."""
 
+import contextlib
 import json
 import pickle
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rlhfblender_core.dataset.manifests import canonical_digest, parse_manifest
+from rlhfblender_core import export, open_data_set
+from rlhfblender_core.dataset.manifests import canonical_digest, file_digest, parse_manifest
 from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.export.index import FOLDER, read_numbers
 from rlhfblender_core.export.rlhfblender.arrays import write_server_episode
@@ -152,6 +155,36 @@ def test_infos_that_are_no_objects_are_one_line(infos: str, tmp_path: Path, data
         return
     with pytest.raises(DataNotUsableError, match=r"0\.npz"):
         write_server_episode(tmp_path / "0.npz", tmp_path / "out.npz", is_random=False)
+
+
+UNREADABLE = {
+    "a list": "[1]",
+    "no JSON": "{",
+    "endless": '{"a":' * 50_000,
+    "deep": '{"a":' * 900 + "1" + "}" * 900,
+    "many digits": '{"py/a":' + "9" * 5000 + "}",
+    "an empty name": '{"\\u0000": 1}',
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_infos_that_nothing_can_hold_are_read_or_one_line(kind: str, data: DataSet, out: Path) -> None:
+    data.counting(episodes=1)
+    folder = data.root.local_folder
+    file = folder / "episodes/E/random/0.npz"
+    with np.load(file) as arrays:
+        fields = {**arrays, "infos": np.array([UNREADABLE[kind]] * len(arrays["rewards"]))}
+    np.savez_compressed(file, **fields)
+    content = {"size": file.stat().st_size, "sha256": file_digest(file)}
+    rewrite(folder / "manifests/E/random/0.json", lambda held: held["artifacts"]["episodes"].update(content))
+    (episode,) = open_data_set(str(folder))
+    for read in (
+        lambda: episode.infos,
+        lambda: list(episode.steps()),
+        *(partial(export, str(out / to), to=to, data_root=str(folder)) for to in ("hdf5", "minari", "datasets")),
+    ):
+        with contextlib.suppress(DataNotUsableError):
+            read()
 
 
 def test_a_pickled_column_is_not_unpickled(tmp_path: Path, data: DataSet) -> None:
