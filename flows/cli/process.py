@@ -24,7 +24,7 @@ from typing import NoReturn
 
 import tasks.prefect_defaults  # noqa: F401 (its import is what it is for)
 
-from flows.cli.next_commands import as_typed
+from flows.cli.next_commands import as_typed, lines_from_here
 from flows.cli.outliving import go_on_in_a_fork, is_traced, note_leaving, note_signal
 from flows.cli.temporary_server import begin_temporary_server, start_temporary_server
 from rlhfblender_core.credentials import without_credentials
@@ -192,9 +192,9 @@ def _exit_code(module: str, *, is_flow: bool) -> int:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Prints one line on standard error, the commands in it as they are typed here, and exits."""
+    """Prints one line on standard error, commands and paths in it as they are typed here, and exits."""
     with contextlib.suppress(OSError):  # the terminal may be gone
-        print(f"error: {as_typed(message)}", file=sys.stderr, flush=True)
+        print(f"error: {lines_from_here(as_typed(message))}", file=sys.stderr, flush=True)
     raise SystemExit(code)
 
 

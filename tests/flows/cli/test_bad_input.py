@@ -292,5 +292,13 @@ def test_a_mistyped_flag_gets_the_one_that_may_have_been_meant(refused: Callable
     assert "Did you mean" not in refused(*RANDOM, "--xyzzyx", "3")
 
 
+def test_paths_below_the_current_folder_are_named_from_there(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = refused("--env", "CartPole-v1", "--model-path", "my models")
+    assert line == "error: There is nothing at 'my models'. Check the path of the model.\n"
+
+
 def test_a_flag_for_what_is_given_without_one_is_told_so(command_line: Callable[..., Any]) -> None:
     assert "--out. OUT is given without a flag. See --help." in command_line("export", "--out", "there").err
