@@ -11,8 +11,11 @@ from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.settings import PREFECT_API_URL
 from rich.console import Console
 from rich.table import Table
+
+from flows.cli.next_commands import path_from_here
 
 DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
 _PIPE_WIDTH = 10_000
@@ -27,7 +30,10 @@ def main() -> None:
     with get_client(sync_client=True) as client:
         console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)  # a pipe has no width
         console.print(table(client))
-    console.print("A worker does their runs: make worker. By hand: prefect deployment run 'generate/on-demand' --watch")
+    console.print("A worker does their runs: make worker. By hand:")
+    prefect = path_from_here(str(Path(sys.executable).with_name("prefect")))
+    asked = "deployment run 'generate/on-demand' --param env=CartPole-v1 --param random=true --watch"
+    console.print(f"PREFECT_API_URL={PREFECT_API_URL.value()} {prefect} {asked}", soft_wrap=True, highlight=False)
 
 
 def table(client: SyncPrefectClient) -> Table:

@@ -42,7 +42,7 @@ from rlhfblender_core.storage import (
     sizes_of,
     storage_errors,
 )
-from rlhfblender_core.wording import counted
+from rlhfblender_core.wording import counted, did_you_mean
 
 #: Manifests that are read at once to see whether a condition is met.
 _AT_ONCE = 500
@@ -208,8 +208,8 @@ def plan_deletion(
     wanted = {str(label) for label in checkpoints}
     unknown = sorted(wanted - {key.checkpoint for key in keys})
     if unknown:
-        known = ", ".join(key.checkpoint for key in keys) or "none"
-        raise InvalidParameterError(f"Experiment {experiment!r} has no checkpoint {unknown[0]!r}. It has: {known}.")
+        known = did_you_mean(unknown[0], (key.checkpoint for key in keys))
+        raise InvalidParameterError(f"Experiment {experiment!r} has no checkpoint {unknown[0]!r}. {known}")
     if registry is not None and live_runs(registry, experiment):
         raise InvalidParameterError(f"A run is under way on experiment {experiment!r}. Wait for it, or stop it first.")
     planned = [

@@ -41,6 +41,7 @@ from rlhfblender_core.registry import (
     open_registry,
 )
 from rlhfblender_core.storage import DataRoot, check_writable
+from rlhfblender_core.wording import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,8 +256,8 @@ def delete_environment(env_id: str, database_url: str) -> None:
     """
     with open_registry(database_url, create=False) as registry:
         if registry.find_environment(env_id) is None:
-            known = ", ".join(record.env_id for record in registry.list_environments()[:8]) or "none"
-            raise InvalidParameterError(f"There is no environment {env_id!r}. Registered are: {known}.")
+            known = did_you_mean(env_id, (record.env_id for record in registry.list_environments()))
+            raise InvalidParameterError(f"There is no environment {env_id!r}. {known}")
         registry.delete_environment(env_id)
 
 

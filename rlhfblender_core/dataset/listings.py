@@ -19,6 +19,7 @@ from rlhfblender_core.errors import InvalidParameterError, StorageNotUsableError
 from rlhfblender_core.names import is_name
 from rlhfblender_core.registry import Registry
 from rlhfblender_core.storage import DataRoot, Entries, each_entry, list_entries, list_folders
+from rlhfblender_core.wording import did_you_mean
 
 _FOLDERS = (MANIFESTS, *(kind.value for kind in ArtifactKind))
 
@@ -117,8 +118,8 @@ def find_keys(root: DataRoot, registry: Registry | None, experiment: str | None)
         wanted = [name for name in registered if experiment in (None, name)]
         keys |= {CheckpointKey(name, record.label) for name in wanted for record in registry.list_checkpoints(name)}
     if experiment is not None and not keys and experiment not in registered:
-        known = ", ".join(sorted(registered)[:8]) or "none"
-        raise InvalidParameterError(f"There is no experiment {experiment!r} in {root.url}. Registered are: {known}.")
+        known = did_you_mean(experiment, sorted(registered))
+        raise InvalidParameterError(f"There is no experiment {experiment!r} in {root.url}. {known}")
     return sorted(keys)
 
 

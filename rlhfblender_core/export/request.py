@@ -13,6 +13,7 @@ from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.names import checked_name
 from rlhfblender_core.registry import CheckpointRecord, EnvironmentRecord, ExperimentRecord, JsonDict, Registry
 from rlhfblender_core.storage import DataRoot, check_writable, list_names, open_data_root
+from rlhfblender_core.wording import did_you_mean
 
 #: What the file of rewards holds: RLHF-Blender of 2026 writes values per step, that of 2025 their cumulative sum.
 RewardsKind = Literal["per-step", "cumulative"]
@@ -132,8 +133,8 @@ def _find(root: DataRoot, registry: Registry, name: str) -> ExperimentSource:
     record = registry.find_experiment(checked_name(name, "experiment"))
     environment = registry.find_environment(record.env_id) if record else None
     if record is None or environment is None:
-        known = ", ".join(experiment.name for experiment in registry.list_experiments()[:8]) or "none"
-        raise InvalidParameterError(f"There is no experiment {name!r}. Registered are: {known}.")
+        known = did_you_mean(name, (experiment.name for experiment in registry.list_experiments()))
+        raise InvalidParameterError(f"There is no experiment {name!r}. {known}")
     checkpoints = registry.list_checkpoints(name)
     published = (checkpoint for checkpoint in checkpoints if _has_episodes(root, _key(checkpoint)))
     return ExperimentSource(record, environment, tuple(published))

@@ -22,6 +22,7 @@ from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
 from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.gallery.hand_laid import hand_laid_notes
 from rlhfblender_core.storage import DataRoot, list_folders, list_names, read_many
+from rlhfblender_core.wording import did_you_mean
 
 #: Episode numbers, int64, ascending.
 Numbers = NDArray[np.int64]
@@ -61,7 +62,7 @@ def find_experiments(root: DataRoot, wanted: Sequence[str]) -> list[str]:
         raise DataNotUsableError(f"{root.display_url()}: {notes[0]}.")
     if missing:
         known = (
-            f"There are: {', '.join(there[:10])}."
+            did_you_mean(missing[0], there)
             if there
             else "There are none at all; make some with `python flows/generate.py --env … --random`."
         )

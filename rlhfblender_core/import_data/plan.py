@@ -29,6 +29,7 @@ from rlhfblender_core.registry import (
     name_conflict,
 )
 from rlhfblender_core.registry.engine import checked_url, sqlite_file
+from rlhfblender_core.wording import did_you_mean
 
 #: RLHF-Blender's name for the last checkpoint, or for none.
 _LAST = "-1"
@@ -224,7 +225,7 @@ def _chosen(found: Sequence[SourceExperiment], request: ImportRequest, database:
         chosen = names.get(request.source_exp) or titles.get(request.source_exp)
         if chosen is None:
             raise InvalidParameterError(
-                f"{request.folder} has no experiment {request.source_exp!r}. It has: {', '.join(names)}."
+                f"{request.folder} has no experiment {request.source_exp!r}. {did_you_mean(request.source_exp, names)}"
             )
         return chosen
     fitting = [experiment for experiment in found if _fits(experiment, request, database)]

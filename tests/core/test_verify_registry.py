@@ -126,5 +126,5 @@ def test_a_lost_registry_is_rebuilt_and_broken_episodes_are_still_made_again(
 
 
 def test_an_unknown_experiment_is_refused(root: DataRoot) -> None:
-    with pytest.raises(InvalidParameterError, match=r"There is no experiment 'F'.*Registered are: E"):
+    with pytest.raises(InvalidParameterError, match=r"There is no experiment 'F'.*There are: E"):
         survey(root, database(root), "F")

@@ -109,7 +109,7 @@ def test_experiment_is_chosen_by_name_where_there_are_several(source: Path) -> N
     for name in ("Made-v0_1", "Their-Experiment"):
         assert plan(source, source_exp=name).work[0][0].path == "Made-v0/Made-v0_1_5000"
     assert plan(source, exp="Their-Experiment").work[0][0].path == "Made-v0/Made-v0_1_5000"
-    with pytest.raises(InvalidParameterError, match=r"no experiment 'x'\. It has: Made-v0_1, Made-v0_2"):
+    with pytest.raises(InvalidParameterError, match=r"no experiment 'x'\. There are: Made-v0_1, Made-v0_2"):
         plan(source, source_exp="x")
 
 

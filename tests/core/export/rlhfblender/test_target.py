@@ -50,7 +50,7 @@ def test_a_wrong_target_is_refused(data: DataSet, out: str, says: str) -> None:
 
 def test_experiments_that_are_not_there_are_refused(data: DataSet, out: Path) -> None:
     data.counting()
-    with pytest.raises(InvalidParameterError, match="Registered are: E"):
+    with pytest.raises(InvalidParameterError, match="There are: E"):
         data.export(out, ["nope"])
     Path(data.root.full_path("manifests/E/random/0.json")).unlink()
     Path(data.root.full_path("manifests/E/random/1.json")).unlink()
