@@ -13,6 +13,9 @@ from rlhfblender_core.wrappers.specs import WrapperSpec
 class _SpacesOnly(gym.Env[Any, Any]):
     """Has spaces and does nothing."""
 
+    #: Wrappers that skip frames insist on it; whether the environment's own do fits shows when it is made.
+    _frameskip = 1
+
     def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
         self.observation_space = observation_space
         self.action_space = action_space

@@ -178,13 +178,18 @@ def test_trusted_wrapper_is_imported():
     assert isinstance(env, gym.wrappers.OrderEnforcing)
 
 
-def test_spaces_behind_wrappers_are_found_without_an_environment():
-    observed, acted = wrapped_spaces(
-        spaces.Box(0, 255, (210, 160, 3), np.uint8),
-        spaces.Discrete(4),
-        [spec(ATARI), spec("stable_baselines3.common.monitor.Monitor")],
-    )
-    assert (observed.shape, observed.dtype, acted) == ((84, 84, 1), np.uint8, spaces.Discrete(4))
+@pytest.mark.parametrize(
+    ("wrappers", "shape"),
+    [
+        ([spec(ATARI), spec("stable_baselines3.common.monitor.Monitor")], (84, 84, 1)),
+        ([spec("gymnasium.wrappers.AtariPreprocessing")], (84, 84)),
+    ],
+    ids=["stable-baselines3", "gymnasium"],
+)
+def test_spaces_behind_wrappers_are_found_without_an_environment(wrappers, shape):
+    screen = spaces.Box(0, 255, (210, 160, 3), np.uint8)
+    observed, acted = wrapped_spaces(screen, spaces.Discrete(4), wrappers)
+    assert (observed.shape, observed.dtype, acted) == (shape, np.uint8, spaces.Discrete(4))
 
 
 class Masked(GoalEnv):
