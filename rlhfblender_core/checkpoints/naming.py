@@ -194,9 +194,10 @@ def _varying_number(family: Mapping[str, list[int | None]]) -> dict[str, int]:
         found = [told]
     if len(found) > 1:
         some = " and ".join(repr(name) for name in sorted(family)[:2])
+        is_each_once = len(set(columns[-1])) == len(family)
         raise CheckpointNotUsableError(
             f"The names {some} differ in {len(varying)} numbers: which are the training steps? Say it with "
-            f"--checkpoint-pattern, for example {example_pattern(sorted(family)[0])!r}."
+            f"--checkpoint-pattern, for example {example_pattern(sorted(family)[0], of_all=is_each_once)!r}."
         )
     steps = zip(family, columns[found[0]], strict=True) if found and not _is_something_else(first, found[0]) else ()
     return {name: step for name, step in steps if step is not None}
@@ -212,13 +213,19 @@ def _is_something_else(stem: str, place: int) -> bool:
     return bool(is_run or is_day or _SEED_BEFORE.search(before))
 
 
-def example_pattern(name: str) -> str:
-    """A pattern that the last number of a name would be the steps of."""
+def example_pattern(name: str, *, of_all: bool = True) -> str:
+    """A pattern that the last number of a name would be the steps of.
+
+    Args:
+        name: of one model.
+        of_all: whether it stands for names with other numbers before, too: several runs have the same steps.
+    """
     numbers = [number for number in _NUMBER.finditer(stem_of(name)) if _value(number) is not None]
     if not numbers:
         return STEP_FIELD
     last = numbers[-1]
-    return f"{_NUMBER.sub('*', name[: last.start()])}{STEP_FIELD}{name[last.end() :]}"
+    before = _NUMBER.sub("*", name[: last.start()]) if of_all else name[: last.start()]
+    return f"{before}{STEP_FIELD}{name[last.end() :]}"
 
 
 def step_pattern(pattern: str) -> re.Pattern[str]:

@@ -76,6 +76,13 @@ def test_names_that_differ_in_several_numbers_ask_for_a_pattern(fill):
         find_checkpoints(str(folder), ENV, pattern="s2_.zip")
 
 
+def test_the_pattern_that_is_named_for_runs_with_the_same_steps_is_that_of_one(fill):
+    folder = fill("s1_100.zip", "s1_200.zip", "s2_100.zip")
+    with pytest.raises(CheckpointNotUsableError, match=r"'s1_\{step\}\.zip'"):
+        find_checkpoints(str(folder), ENV)
+    assert labels(folder, pattern="s1_{step}.zip") == ["100", "200"]
+
+
 def test_one_of_several_is_labelled_as_in_its_folder(fill):
     folder = fill("ppo_vec_10.zip", "ppo_vec_20.zip")
     assert labels(folder / "ppo_vec_10.zip") == ["10"]
