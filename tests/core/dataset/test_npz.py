@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhfblender_core.dataset.npz import ArrayColumn, TextColumn, WholeArray, write_npy, write_npz
+from rlhfblender_core.untrusted.npz import open_arrays
 
 
 @pytest.mark.parametrize(
@@ -94,3 +95,13 @@ def test_an_archive_is_what_numpy_writes_but_with_the_same_bytes_every_time(tmp_
         assert archive.files == ["obs", "seed"]
         assert archive["obs"].tolist() == [[value, value] for value in range(5)]
         assert archive["seed"] == 7
+
+
+def test_what_shrinks_as_much_as_a_bomb_is_stored_so_that_it_can_be_read(tmp_path: Path) -> None:
+    black = ArrayColumn(np.uint8, (1_000_000,), tmp_path)
+    for _ in range(110):
+        black.extend(np.zeros((1, 1_000_000), np.uint8))
+    write_npz(tmp_path / "0.npz", {"obs": black})
+    black.close()
+    with open_arrays(tmp_path / "0.npz", "0.npz") as arrays:
+        assert not any(row.any() for row in arrays.rows("obs"))
