@@ -240,6 +240,21 @@ def test_a_reward_that_is_no_number_fails_the_episode(
     assert f"the reward {shown}, which is no number" in failure(shard("Rewarding", reward=reward), staging)
 
 
+@pytest.mark.parametrize("end", ["flag", "number", "array"])
+def test_flags_may_be_numbers_and_arrays_of_one(end: str, shard: ShardMaker, staging: Path) -> None:
+    _, arrays, _ = roll_out(shard("Ending", end=end), staging)
+    assert arrays["terminated"].tolist() == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize("end", ["text", "none", "NaN", "several", "dict"])
+def test_a_last_step_that_says_neither_true_nor_false_fails_the_episode(
+    end: str, shard: ShardMaker, staging: Path
+) -> None:
+    message = failure(shard("Ending", end=end), staging)
+    assert message.startswith("episode 0 failed at step 4: TypeError: step() returned terminated ")
+    assert "which is neither True nor False" in message
+
+
 def test_environments_that_draw_from_the_global_generators_are_reproducible(shard: ShardMaker, staging: Path) -> None:
     def observed(*numbers: int) -> Any:
         close_session()  # as in another process

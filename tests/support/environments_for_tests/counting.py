@@ -250,6 +250,18 @@ class Unsettled(Counting):
         return np.full(1, int.from_bytes(os.urandom(2)), np.float32)
 
 
+ENDS = {
+    "flag": np.True_,
+    "number": 1,
+    "array": np.array([True]),
+    "text": "False",
+    "none": None,
+    "NaN": float("nan"),
+    "several": np.array([True, False]),
+    "dict": {"agent": True},
+}
+
+
 class Rewarding(Counting):
     """Rewards of some type."""
 
@@ -260,6 +272,18 @@ class Rewarding(Counting):
     def step(self, action):
         observation, _, *rest = super().step(action)
         return observation, self._reward, *rest
+
+
+class Ending(Counting):
+    """Says in some other way than by a flag that its fifth step is the last one."""
+
+    def __init__(self, end="flag", render_mode=None):
+        super().__init__(render_mode=render_mode)
+        self._end = ENDS[end]
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, self._end if terminated else False, truncated, info
 
 
 class Vast(Rewarding):
