@@ -18,7 +18,7 @@ from rlhfblender_core.dataset.size_tables import numbered_sizes
 from rlhfblender_core.errors import InvalidParameterError, StorageNotUsableError
 from rlhfblender_core.names import is_name
 from rlhfblender_core.registry import Registry
-from rlhfblender_core.storage import DataRoot, Entries, each_entry, list_entries, list_folders
+from rlhfblender_core.storage import DataRoot, Entries, each_entry, list_entries, list_folders, storage_errors
 from rlhfblender_core.wording import did_you_mean
 
 _FOLDERS = (MANIFESTS, *(kind.value for kind in ArtifactKind))
@@ -93,7 +93,8 @@ def check_root(root: DataRoot) -> None:
         StorageNotUsableError: no such folder; no such bucket, or nothing in it below the root.
         StorageUnavailableError: the storage doesn't answer.
     """
-    is_there = root.local_folder.is_dir() if root.is_local else bool(list_folders(root, ""))
+    with storage_errors(root):  # a name may be too long
+        is_there = root.local_folder.is_dir() if root.is_local else bool(list_folders(root, ""))
     if not is_there:
         raise StorageNotUsableError(f"There is no data in {root.url}. Check --data-root.")
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fsspec.utils import get_protocol
-
 from rlhfblender_core.argument_types import check_arguments
 from rlhfblender_core.dataset.layout import MANIFESTS, CheckpointKey, EpisodeKey, manifest_path
 from rlhfblender_core.dataset.manifests import Manifest, canonical_digest, parse_manifest
@@ -36,7 +34,7 @@ from rlhfblender_core.runs.claims import RunClaims, open_claims, this_machine
 from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.step_runner import LocalRunner, StepRunner, concurrency_for
 from rlhfblender_core.steps import register_environment, register_experiment
-from rlhfblender_core.storage import DataRoot, check_writable, open_data_root, read_many
+from rlhfblender_core.storage import DataRoot, check_writable, open_data_root, read_many, storage_errors
 from rlhfblender_core.wording import counted
 from rlhfblender_core.workers.pool import available_cores
 
@@ -151,11 +149,14 @@ def import_request(  # noqa: PLR0913 (one per flag)
 
 def _open_source(folder: str, locations: Locations) -> DataRoot:
     """The source; of a local folder the ``data`` in it, where that is the data set."""
-    if get_protocol(folder) in ("file", "local"):
-        place = source_folder(folder)
+    options = dict(locations.storage_options)
+    root = open_data_root(folder, options)
+    if not root.is_local:
+        return root
+    place = source_folder(folder)
+    with storage_errors(root):  # a name may be too long
         is_inside = not (place / MANIFESTS).is_dir() and (place / "data" / MANIFESTS).is_dir()
-        folder = str(place / "data" if is_inside else place)
-    return open_data_root(folder, dict(locations.storage_options))
+    return open_data_root(place / "data" if is_inside else place, options)
 
 
 def _is_same_place(one: DataRoot, other: DataRoot) -> bool:

@@ -103,7 +103,7 @@ class DataRoot:
             raise StorageNotUsableError(
                 f"The data root {self.url} needs a package that is missing. {install_hint(self.protocol, error)}"
             ) from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OSError) as error:  # OSError: zip:// and the like of nothing
             if self.protocol in known_implementations:
                 raise StorageNotUsableError(
                     f"The data root {self.url} can't be opened: {one_line(error).rstrip('.')}. Check "

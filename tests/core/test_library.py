@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import rlhfblender_core
-from rlhfblender_core.errors import InvalidParameterError
+from rlhfblender_core.errors import InvalidParameterError, RLHFBlenderError
 
 PUBLIC = [
     "delete", "export", "gallery", "generate", "import_data", "open_data_set", "register", "repair", "train",
@@ -32,3 +32,15 @@ def test_a_misspelt_flag_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidParameterError, match=f"'{name}' is no part of a request"):
         rlhfblender_core.generate(env="CartPole-v1", random=True, data_root=str(tmp_path / "data"), **{name: 3})
     assert not (tmp_path / "data").exists()
+
+
+def test_a_place_whose_name_is_too_long_is_told(tmp_path: Path) -> None:
+    place = str(tmp_path / ("x" * 300))
+    for use in (
+        lambda: rlhfblender_core.verify(data_root=place),
+        lambda: rlhfblender_core.gallery(data_root=place),
+        lambda: rlhfblender_core.import_data(place, data_root=str(tmp_path / "data")),
+        lambda: rlhfblender_core.import_data(place, exp="E", env="CartPole-v1", data_root=str(tmp_path / "data")),
+    ):
+        with pytest.raises(RLHFBlenderError):
+            use()

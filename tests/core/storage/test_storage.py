@@ -117,7 +117,9 @@ def test_a_listing_is_whole_while_others_write(tmp_path: Path) -> None:
             writer.join()
 
 
-@pytest.mark.parametrize("url", ["", "  ", "nosuchprotocol://x", "s3x://bucket", "sftp://host/data", "smb://host/data"])
+@pytest.mark.parametrize(
+    "url", ["", "  ", "nosuchprotocol://x", "s3x://bucket", "sftp://host/data", "smb://host/data", "zip://"]
+)
 def test_a_url_that_no_file_system_understands_is_refused(url: str) -> None:
     with pytest.raises(StorageNotUsableError, match="data root"):
         open_data_root(url)
