@@ -140,7 +140,7 @@ class _PrefectRun:
     def rolling_out(self) -> Iterator[None]:
         with (
             rendering_slot(),
-            progress_in_ui(self.progress, self.episodes),
+            progress_in_ui(self.progress, self.episodes, self.of),
             current_display.get().watch(self.progress, self.episodes, self.of),
         ):
             yield

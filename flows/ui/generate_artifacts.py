@@ -64,23 +64,28 @@ def tag_run(plan: GenerationPlan) -> None:
 
 
 @contextlib.contextmanager
-def progress_in_ui(folder: Path, episodes: int) -> Iterator[None]:
+def progress_in_ui(folder: Path, episodes: int, of: str) -> Iterator[None]:
     """Keeps a progress bar on the run's page up to date until the context is left.
 
     Args:
         folder: where the workers count, see :func:`read_progress`.
         episodes: how many there will be.
+        of: checkpoint that they are of, where the run makes more; else empty.
     """
     bar: object = None
+    heading = f"{of}: " if of else ""
     with optional("progress"):
-        bar = create_progress_artifact(0.0, description=f"0 of {episodes} episodes")
+        bar = create_progress_artifact(0.0, description=f"{heading}0 of {episodes} episodes")
     if not isinstance(bar, UUID):
         yield
         return
     stop = threading.Event()
     context = contextvars.copy_context()
     thread = threading.Thread(
-        target=context.run, args=(_keep_updated, bar, folder, episodes, stop), name="progress-in-ui", daemon=True
+        target=context.run,
+        args=(_keep_updated, bar, heading, folder, episodes, stop),
+        name="progress-in-ui",
+        daemon=True,
     )
     thread.start()
     try:
@@ -90,14 +95,14 @@ def progress_in_ui(folder: Path, episodes: int) -> Iterator[None]:
         thread.join()
 
 
-def _keep_updated(bar: UUID, folder: Path, episodes: int, stop: threading.Event) -> None:
+def _keep_updated(bar: UUID, heading: str, folder: Path, episodes: int, stop: threading.Event) -> None:
     shown, last = 0, False
     while not last:
         last = stop.wait(_PROGRESS_SECONDS)
         steps, done = read_progress(folder)
         if done != shown or last:
             shown = min(done, episodes)
-            text = f"{shown} of {episodes} episodes, {steps:,} steps"
+            text = f"{heading}{shown} of {episodes} episodes, {steps:,} steps"
             with optional("progress"):
                 update_progress_artifact(bar, 100.0 * shown / episodes, text)
 

@@ -39,9 +39,9 @@ def test_a_training_is_one_run_with_a_learning_curve(
     picture = re.search(r"base64,([^)]+)\)", str(curve.data))
     assert picture
     assert base64.b64decode(picture[1]).startswith(b"\x89PNG")
-    assert [found.data for found in artifacts if found.type == "progress" and "Training" in str(found.description)] == [
-        100.0
-    ]
+    bars = {str(found.description): found.data for found in artifacts if found.type == "progress"}
+    assert [share for said, share in bars.items() if "Training" in said] == [100.0]
+    assert any(said.startswith("random: 1 of 1 episodes") for said in bars), bars
     assert {"results-study", "overview-study"} <= {found.key for found in artifacts}
 
 
