@@ -194,7 +194,7 @@ def _unknown(env_id: str, package: EnvironmentPackage | None) -> str:
     if versions:
         note = f" {package.note}" if package and package.note else ""
         return f"There is no {env_id} in the installed version. Use {' or '.join(versions)}.{note}"
-    if package is not None and package.module is not None and not is_installed(package.module):
+    if package is not None and package.module is not None and not _is_complete(package, package.module):
         note = f" {package.note}" if package.note else ""
         return (
             f"{env_id} needs a package that is not installed. Install it: pip install {quoted(package.install)}.{note}"
@@ -205,6 +205,12 @@ def _unknown(env_id: str, package: EnvironmentPackage | None) -> str:
         f"There is no environment {env_id!r}. {suggestion}"
         f"Environments of a package of your own need {_PACKAGES} or {_ENTRY_POINT}."
     )
+
+
+def _is_complete(package: EnvironmentPackage, module: str) -> bool:
+    """Whether it is there with its environments: shimmy alone, without the extra, registers none."""
+    own = tuple(f"{namespace}/" for namespace in package.namespaces)
+    return is_installed(module) and (not own or any(env_id.startswith(own) for env_id in registry))
 
 
 def _closest(env_id: str) -> list[str]:

@@ -319,3 +319,11 @@ def test_an_id_of_our_own_may_mean_another_class_in_the_next_request() -> None:
         env = made("Reused-v0", f"tests.support.environments_for_tests.counting:{cls}")
         assert type(env.unwrapped).__name__ == cls
         env.close()
+
+
+def test_a_package_that_registers_nothing_without_its_extra_names_it() -> None:
+    pytest.importorskip("shimmy")
+    if importlib.util.find_spec("dm_control"):
+        pytest.skip("the extra is installed")
+    with pytest.raises(EnvironmentNotUsableError, match=r"pip install \"shimmy\[dm-control\]\""):
+        make_environment(EnvironmentSpec("dm_control/cartpole-balance-v0"), render=False)
