@@ -152,7 +152,9 @@ def _statistics(  # noqa: PLR0913 (each says one thing about the file)
     if chosen == NO_STATISTICS or (settings.norm_obs is False and chosen is None):
         return None, ()
     is_needed = contents.normalised if settings.norm_obs is None else settings.norm_obs
-    url, note = statistics_url(file, chosen, storage_options, steps=contents.num_timesteps, is_needed=is_needed is True)
+    url, note = statistics_url(
+        file, chosen, storage_options, steps=contents.num_timesteps, looks_beside=is_needed is not False
+    )
     if url is None:
         if settings.norm_obs:
             raise CheckpointNotUsableError(

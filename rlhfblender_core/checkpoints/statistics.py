@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from rlhfblender_core.checkpoints.listing import open_folder
 from rlhfblender_core.checkpoints.looking import pickled_classes
 from rlhfblender_core.checkpoints.models import zips_in
 from rlhfblender_core.checkpoints.naming import own_step, stem_of
-from rlhfblender_core.errors import CheckpointNotUsableError
+from rlhfblender_core.errors import CheckpointNotUsableError, RLHFBlenderError
 from rlhfblender_core.untrusted.limits import MAX_PICKLE_BYTES
 
 #: As given with ``--vecnormalize``: observations are as they are, whatever lies beside the model.
@@ -29,7 +30,7 @@ def statistics_url(
     storage_options: Mapping[str, Any] | None = None,
     *,
     steps: int | None = None,
-    is_needed: bool = False,
+    looks_beside: bool = False,
 ) -> tuple[str | None, str | None]:
     """The URL of a checkpoint's statistics, None where it has none; and a line where they were known by content only.
 
@@ -40,7 +41,7 @@ def statistics_url(
         chosen: the file that the user names, with ``{step}`` for each checkpoint's own; None to find it.
         storage_options: for fsspec.
         steps: of its training, as its content says; None where that isn't known.
-        is_needed: whether it was trained with some: then folders beside it are looked into as well.
+        looks_beside: whether folders called after them are looked into as well.
 
     Raises:
         CheckpointNotUsableError: there are several, and nothing says which is meant; or the only ones are another's.
@@ -53,7 +54,7 @@ def statistics_url(
     # Of "best" and "final", the steps are in the file.
     labels = [file.label] if file.step is not None or not steps else [file.label, str(steps)]
     known, is_own = _own_or_all(file.companions.pickles, file, labels, storage_options)
-    if not known and is_needed:
+    if not known and looks_beside:
         known, is_own = _own_or_all(_pickles_beside(file, storage_options), file, labels, storage_options)
     if len(known) > 1:
         names = ", ".join(repr(url) for url in known[:4])
@@ -87,8 +88,10 @@ def _own_or_all(
 def _pickles_beside(file: CheckpointFile, storage_options: Mapping[str, Any] | None) -> list[str]:
     """Those in folders called after them, in the model's folder and beside it: ``stats/``, ``../vecnormalize/``."""
     parent = file.url.rpartition("/")[0] or "/"
-    above = parent.rpartition("/")[0] if "://" in parent else str(Path(parent).absolute().parent)
-    folders = [open_folder(place, storage_options) for place in (parent, above) if not place.endswith(":/")]
+    folders = [open_folder(parent, storage_options)]
+    if "://" not in parent:
+        with suppress(RLHFBlenderError):  # /home may be no one's to list, as buckets and hubs are
+            folders.append(open_folder(str(Path(parent).absolute().parent)))
     named = [folder.url(name) for folder in folders for name in sorted(folder.folders) if _CALLED.fullmatch(name)]
     beside = [open_folder(url, storage_options) for url in named[:_MOST_FOLDERS]]
     return [folder.url(name) for folder in beside if not zips_in(folder) for name in may_be_pickles(folder)]

@@ -151,6 +151,13 @@ def test_statistics_in_a_folder_called_after_them_are_found(folder, statistics, 
     assert "vecnormalize.pkl" in ref.notes[0]
 
 
+def test_those_of_an_agent_that_does_not_tell_of_them_are_found_alike(folder, statistics, trained):
+    shutil.copy(trained("SAC").path, folder / "final.zip")
+    (folder / "stats").mkdir()
+    shutil.copy(statistics, folder / "stats" / "vecnormalize.pkl")
+    assert fetched(folder).vecnormalize is not None
+
+
 @pytest.mark.parametrize("other", ["ppo_norm", "statesman", "norm"])
 def test_those_of_an_agent_in_another_folder_are_not(folder, statistics, normalised, other):
     inner = folder / "models"
