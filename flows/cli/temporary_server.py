@@ -8,6 +8,7 @@ loaded Prefect, on a socket that the command has opened, and ends when a pipe do
 import atexit
 import contextlib
 import gc
+import logging
 import os
 import socket
 import subprocess
@@ -112,7 +113,7 @@ def start_temporary_server() -> None:
 def _is_wanted() -> bool:
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
 
-    return PREFECT_API_URL.value() is None and bool(PREFECT_SERVER_EPHEMERAL_ENABLED.value())
+    return not PREFECT_API_URL.value() and bool(PREFECT_SERVER_EPHEMERAL_ENABLED.value())
 
 
 @contextlib.contextmanager
@@ -125,10 +126,12 @@ def server_settings() -> Iterator[None]:
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     settings: dict[Any, Any] = {}
-    if PREFECT_API_URL.value() is None and _servers:
+    if not PREFECT_API_URL.value() and _servers:
         _servers[0].wait()
         # Nobody watches its runs for heartbeats, and stopping Prefect's takes up to a second.
         settings = {PREFECT_API_URL: _servers[0].api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        # It has no UI to view a run in.
+        logging.getLogger("prefect.flow_runs").addFilter(lambda record: not record.getMessage().startswith("View at "))
     with temporary_settings(settings):
         yield
 

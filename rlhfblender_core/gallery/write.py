@@ -56,7 +56,9 @@ class GalleryReport:
         without = f" ({self.without_video:,} without video)" if self.without_video else ""
         where = f"{counted(self.checkpoints, 'checkpoint')}, {counted(self.experiments, 'experiment')}"
         what = f"{counted(self.episodes, 'episode')}{without} of {where}"
-        return "\n".join([what, *self.notes, f"Open in a browser: {self.page}"])
+        # Browsers don't know s3://.
+        how = "Open at the storage's web address" if "://" in self.page else "Open in a browser"
+        return "\n".join([what, *self.notes, f"{how}: {self.page}"])
 
 
 @check_arguments

@@ -12,6 +12,7 @@ from rlhfblender_core.dataset.publish import episode_record
 from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.gallery import INDEX_PATH, collect, figures, write_gallery
 from rlhfblender_core.gallery.escape import script_json
+from rlhfblender_core.gallery.write import GalleryReport
 from rlhfblender_core.registry import (
     CheckpointRecord,
     EnvironmentRecord,
@@ -248,3 +249,14 @@ def test_episodes_laid_there_by_hand_are_named_with_the_command_that_takes_them_
     with pytest.raises(DataNotUsableError, match=r"1 episode of 'Theirs' .*--exp Theirs"):
         write_gallery(root, ["Theirs"])
     assert write_gallery(root, ["Synthetic"]).notes == (ours,)
+
+
+@pytest.mark.parametrize(
+    ("page", "line"),
+    [
+        ("data/gallery/index.html", "Open in a browser: data/gallery/index.html"),
+        ("s3://b/gallery/index.html", "Open at the storage's web address: s3://b/gallery/index.html"),
+    ],
+)
+def test_a_page_on_storage_has_another_address_in_a_browser(page: str, line: str) -> None:
+    assert GalleryReport(page, 1, 1, 1, 0).summary.splitlines()[-1] == line

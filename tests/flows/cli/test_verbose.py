@@ -66,8 +66,10 @@ def test_a_refusal_is_shown_with_its_traceback_and_its_line(tmp_path: Path) -> N
 
 
 @pytest.mark.soak
-def test_prefects_level_shows_prefects_lines(tmp_path: Path, prefect_server: str) -> None:
-    variables = {"PREFECT_API_URL": prefect_server, "PREFECT_LOGGING_LEVEL": "INFO"}
+@pytest.mark.parametrize("has_ui", [True, False])
+def test_prefects_level_shows_prefects_lines(has_ui: bool, tmp_path: Path, prefect_server: str) -> None:
+    variables = {"PREFECT_API_URL": prefect_server if has_ui else "", "PREFECT_LOGGING_LEVEL": "INFO"}
     ended = run(tmp_path, *EPISODES, "--no-render", **variables)
     assert "Beginning flow run 'generate Failing-v0 random'" in ended.stderr
+    assert ("View at http" in ended.stderr) == has_ui
     assert "Traceback" not in ended.stderr
