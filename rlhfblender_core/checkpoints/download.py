@@ -10,6 +10,7 @@ from typing import Any
 
 from rlhfblender_core.checkpoints.listing import is_local, open_filesystem, storage_errors
 from rlhfblender_core.runs.folders import open_scratch
+from rlhfblender_core.storage import size_of
 from rlhfblender_core.untrusted.file_kinds import HEAD_BYTES, is_pointer
 from rlhfblender_core.untrusted.model_zip import DATA, POINTER_PROBLEM, VARIABLES, VERSION, WEIGHTS, refusal
 
@@ -76,7 +77,8 @@ def _zipped(filesystem: Any, inner: str, url: str, cache: Path, limit: int) -> t
         for entry in filesystem.ls(inner, detail=True)
         if entry["type"] != "directory"
     }
-    held = [name for name in _MEMBERS if name in sizes]
+    # A device or a pipe claims to have no bytes, and never ends.
+    held = [name for name in _MEMBERS if name in sizes and not (is_local(url) and size_of(Path(inner, name)) is None)]
     if not {DATA, WEIGHTS} <= set(held):
         raise refusal(url, f"is a folder without {DATA} and {WEIGHTS}, which a model has")
     if sum(sizes[name] for name in held) > limit:

@@ -15,7 +15,7 @@ from rlhfblender_core.errors import (
     StorageNotUsableError,
     StorageUnavailableError,
 )
-from rlhfblender_core.storage import install_hint, is_not_found, is_refusal, open_file_system, words_of
+from rlhfblender_core.storage import install_hint, is_not_found, is_refusal, open_file_system, size_of, words_of
 
 #: File systems of fsspec that read where the files are from a file, which may say so in templates that never end.
 _RECIPES = ("reference",)
@@ -68,7 +68,7 @@ def open_folder(path: str, storage_options: Mapping[str, Any] | None = None) -> 
     }
     return Folder(
         path=path.rstrip("/") or "/",
-        files=frozenset(name for name, entry in held.items() if entry["type"] != "directory" and name),
+        files=frozenset(name for name, entry in held.items() if name and _is_file(entry)),
         folders=frozenset(name for name, entry in held.items() if entry["type"] == "directory" and name),
         storage_options=storage_options,
         sizes={name: entry["size"] for name, entry in held.items() if isinstance(entry.get("size"), int)},
@@ -143,6 +143,13 @@ def is_folder(path: str, storage_options: Mapping[str, Any] | None = None) -> bo
             return bool(filesystem.info(inner)["type"] == "directory")
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+
+def _is_file(entry: Mapping[str, Any]) -> bool:
+    """Whether it can be read to an end: no folder, and on this machine no pipe, and no link to a device."""
+    if entry["type"] == "file" and not entry.get("islink"):
+        return True
+    return entry["type"] != "directory" and size_of(Path(str(entry["name"]))) is not None
 
 
 def _entries(filesystem: Any, inner: str, path: str) -> list[dict[str, Any]]:
