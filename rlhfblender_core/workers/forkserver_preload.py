@@ -6,8 +6,9 @@ the terminal belongs to the command. Nothing else imports it.
 
 import gc
 
-from rlhfblender_core.workers.processes import keep_quiet
+from rlhfblender_core.workers.processes import keep_quiet, leave_group
 
+leave_group()
 keep_quiet()
 # Nothing of what is imported is garbage, and looking for it takes a fifth of the time. Workers collect theirs.
 gc.disable()

@@ -176,8 +176,7 @@ def begin_worker(variables: Mapping[str, str]) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
-    if hasattr(os, "setpgid"):  # a group of its own: one that signalled its group would end the command and all others
-        os.setpgid(0, 0)
+    leave_group()
     # What was forked stays shared with the template: garbage is only looked for among what comes from now on.
     gc.freeze()
     gc.enable()
@@ -189,6 +188,16 @@ def begin_worker(variables: Mapping[str, str]) -> None:
             signal.signal(signal.Signals[name], signal.SIG_IGN)
     keep_quiet()
     remember_lifelines()
+
+
+def leave_group() -> None:
+    """Has this process a group of its own.
+
+    An environment that signals its group would end the command and all workers; and what ends a command by signalling
+    its group, as ``timeout`` does, leaves it to the command to end its workers.
+    """
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:

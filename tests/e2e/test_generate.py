@@ -110,7 +110,8 @@ def test_the_default_data_root_is_the_folder_data_here(command: Command) -> None
 @pytest.mark.parametrize(
     ("runner", "number", "hangs"),
     [
-        (IN_PROCESS, signal.SIGTERM, False),
+        (PROCESSES, signal.SIGTERM, False),
+        pytest.param(IN_PROCESS, signal.SIGTERM, False, marks=pytest.mark.soak),
         pytest.param(PROCESSES, signal.SIGINT, True, marks=pytest.mark.soak),
         # A thread that hangs in the environment can't be stopped: the process is ended after a while.
         pytest.param(IN_PROCESS, signal.SIGTERM, True, marks=pytest.mark.soak),
@@ -136,10 +137,10 @@ def test_one_signal_ends_the_command_in_seconds_with_one_line(
     with command.start(*flags, **hang) as process:
         wait_for(lambda: marker.exists() or (not hangs and any((data_root / ".runs").rglob("renders.mp4"))))
         started = time.monotonic()
-        if number == signal.SIGTERM:
+        if number == signal.SIGTERM and hangs:
             process.terminate()
         else:
-            os.killpg(process.pid, number)  # as a terminal does: to every process of the group
+            os.killpg(process.pid, number)  # as a terminal and timeout do: to every process of the group
         try:
             out, err = process.communicate(timeout=60)
         finally:
