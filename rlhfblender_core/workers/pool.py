@@ -149,10 +149,12 @@ class Workers:
 
     def _drop(self, broken: Executor) -> None:
         with self._lock:
-            if self._executor is broken:
-                self._executor = None
-                _logger.warning(_DIED)  # once, however many calls waited for its workers
-        broken.shutdown(wait=False, cancel_futures=True)
+            if self._executor is not broken:
+                return
+            self._executor = None
+        _logger.warning(_DIED)  # once, however many calls waited for its workers
+        if isinstance(broken, ProcessPoolExecutor):
+            end_pool(broken)
 
 
 def available_cores() -> int:

@@ -78,9 +78,14 @@ def make_pool(processes: int, progress_folder: Path) -> ProcessPoolExecutor:
 
 
 def end_pool(pool: ProcessPoolExecutor) -> None:
-    """Ends the workers at once; unfinished work is dropped."""
-    processes = worker_processes(pool)
-    pool.shutdown(wait=False, cancel_futures=True)
+    """Ends the workers at once; unfinished work is dropped.
+
+    Also those of a broken pool: its own thread ends them, but one that a call starts at that moment it waits for, for
+    ever.
+    """
+    held = pool._processes or {}  # noqa: SLF001 (public only from Python 3.14 on)
+    pool.shutdown(wait=False, cancel_futures=True)  # waits for a call that starts one; then none is started any more
+    processes = list(held.values())
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + _END_S

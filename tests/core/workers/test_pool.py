@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,31 @@ def test_a_worker_that_died_is_one_line_however_many_waited(tmp_path: Path, capl
         logger.removeHandler(caplog.handler)
     assert len({id(record) for record in caplog.records}) == 1
     assert "A worker process died" in caplog.text
+
+
+@needs_proc
+def test_a_worker_that_is_started_while_another_dies_ends_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's pool doesn't know it yet when it ends its workers, and waits for it at the end of the process."""
+    start, started = ForkServerProcess.start, []
+
+    def start_slowly(process: ForkServerProcess) -> None:
+        start(process)
+        started.append(process.pid)
+        if len(started) > 1:
+            os.kill(started[0], signal.SIGKILL)
+            time.sleep(1)
+
+    monkeypatch.setattr(ForkServerProcess, "start", start_slowly)
+    with Workers(2, tmp_path) as workers, ThreadPoolExecutor(2) as callers:
+        calls = [callers.submit(workers.run, work.hang, tmp_path / "pid")]
+        wait_for((tmp_path / "pid").exists)
+        calls.append(callers.submit(workers.run, work.hang, tmp_path / "other"))
+        for call in calls:
+            with pytest.raises(WorkerLostError):
+                call.result(60)
+        wait_for(lambda: not any(map(is_running, started)), 20)
 
 
 @needs_proc
