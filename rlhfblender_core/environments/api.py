@@ -99,13 +99,35 @@ def _check_reward(reward: Any, env_id: str) -> None:
         )
 
 
+def as_flag(name: str, end: Any) -> bool:
+    """What a step says of its episode's end as Python's flag; numbers, and arrays with one, are taken for it.
+
+    Args:
+        name: ``terminated`` or ``truncated``, for the message.
+        end: as ``step`` returned it.
+
+    Raises:
+        TypeError: it is something else, a text such as "False" for instance, which Python takes for true.
+    """
+    if isinstance(end, bool):  # the usual case, at every step
+        return end
+    try:
+        array = np.asarray(end)
+    except ValueError:  # ragged lists
+        array = np.empty(0)
+    if array.size == 1 and array.dtype.kind in "biuf" and not np.isnan(array).any():
+        return bool(array.item())
+    raise TypeError(f"step() returned {name} {end!r:.60}, which is neither True nor False")
+
+
 def _check_ends(result: Any, env_id: str) -> None:
     for name, end in zip(("terminated", "truncated"), result[2:4], strict=True):
-        if isinstance(end, Mapping | str) or end is None or np.size(end) != 1:
+        try:
+            as_flag(name, end)
+        except TypeError as error:
             raise NeverWorksError(
-                f"{env_id}: its step() returns {name} {end!r:.60}, which is neither True nor False. It has to return "
-                "(observation, reward, terminated, truncated, info)."
-            )
+                f"{env_id}: its {error}. It has to return (observation, reward, terminated, truncated, info)."
+            ) from error
 
 
 def _old_api(env_id: str, what: str) -> NeverWorksError:

@@ -15,6 +15,7 @@ import numpy as np
 from rlhfblender_core.dataset.episode_writer import EpisodeFiles, EpisodeSummary, Outcome
 from rlhfblender_core.dataset.video import Frame, frame_fault
 from rlhfblender_core.environments import close_environment, flatten_observation
+from rlhfblender_core.environments.api import as_flag
 from rlhfblender_core.environments.contained import contained, end_forked_copy, is_interrupt
 from rlhfblender_core.errors import EnvironmentNotUsableError, EpisodeError, RLHFBlenderError, one_line, trace_of
 from rlhfblender_core.policies.protocol import Policy
@@ -50,7 +51,7 @@ class RawRecorder(gym.Wrapper[Any, Any, Any, Any]):
         self.observation, reward, terminated, truncated, info = self.env.step(action)
         end_forked_copy(self._pid)
         self._reward += _as_number(reward)
-        return self.observation, reward, _as_flag("terminated", terminated), _as_flag("truncated", truncated), info
+        return self.observation, reward, as_flag("terminated", terminated), as_flag("truncated", truncated), info
 
     def take_reward(self) -> float:
         """The sum of rewards since it was last taken or the environment was reset."""
@@ -70,20 +71,6 @@ def _as_number(reward: Any) -> float:
     if array.size == 1 and array.dtype.kind in "biuf":
         return float(array.item())
     raise TypeError(f"step() returned the reward {reward!r:.60}, which is no number")
-
-
-def _as_flag(name: str, end: Any) -> bool:
-    """The flag as Python's; numbers, and arrays with one, are taken for it.
-
-    Raises:
-        TypeError: it is something else, a text such as "False" for instance, which Python takes for true.
-    """
-    if isinstance(end, bool):  # the usual case
-        return end
-    array = np.asarray(end)
-    if array.size == 1 and array.dtype.kind in "biuf" and not np.isnan(array).any():
-        return bool(array.item())
-    raise TypeError(f"step() returned {name} {end!r:.60}, which is neither True nor False")
 
 
 class Stage(gym.Wrapper[Any, Any, Any, Any]):
