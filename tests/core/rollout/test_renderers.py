@@ -14,14 +14,14 @@ from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.rollout.shards import Shard, check_agent, close_session, roll_out_shard
 from rlhfblender_core.workers.pool import Workers
 
-COUNTING = "tests.support.environments_for_tests.counting"
+HELD = "tests.support.environments_for_tests.held"
 
 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_renderer_is_freed_in_the_thread_that_made_it(workers: int, fails: bool, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    spec = EnvironmentSpec("Bound-v0", f"{COUNTING}:BoundToAThread", kwargs={"log": str(log), "fails": fails})
+    spec = EnvironmentSpec("Bound-v0", f"{HELD}:BoundToAThread", kwargs={"log": str(log), "fails": fails})
     settings = RolloutSettings(spec, RandomAgent(), RolloutOptions(fps=20.0))
     shards = [Shard(CheckpointKey("exp", "random"), settings, episodes) for episodes in ((0, 1, 2), (3, 4))]
     with Workers(workers, tmp_path) as pool, ThreadPoolExecutor(2) as threads:
@@ -40,7 +40,7 @@ def test_a_renderer_in_a_cycle_is_freed_before_another_thread_looks_for_garbage(
 ) -> None:
     log = tmp_path / "log"
     kwargs = {"log": str(log), "cycle": cycle, "fails": fails}
-    spec = EnvironmentSpec("Cyclic-v0", f"{COUNTING}:BoundInACycle", kwargs=kwargs)
+    spec = EnvironmentSpec("Cyclic-v0", f"{HELD}:BoundInACycle", kwargs=kwargs)
     settings = RolloutSettings(spec, RandomAgent(), RolloutOptions(fps=20.0))
     with Workers(0, tmp_path) as pool:
         pool.run(describe_environment, spec, render=True, try_out=True)
@@ -54,7 +54,7 @@ def test_a_renderer_in_a_cycle_is_freed_before_another_thread_looks_for_garbage(
 
 
 def test_what_outlives_every_environment_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = EnvironmentSpec("Sharing-v0", f"{COUNTING}:SharingATable")
+    spec = EnvironmentSpec("Sharing-v0", f"{HELD}:SharingATable")
     settings = RolloutSettings(spec, RandomAgent(), RolloutOptions(fps=20.0))
     collected = []
     monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
