@@ -20,7 +20,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.cli.arguments import end_as, make_parser, run_flow
-from flows.cli.progress import TerminalDisplay, current_display
+from flows.cli.progress import TerminalDisplay, checking, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import (
     ActionNames,
@@ -178,7 +178,8 @@ def _work(request: GenerationRequest, locations: Locations, choice: RunnerChoice
 
 def plan_and_warm_up(request: GenerationRequest, locations: Locations, choice: RunnerChoice) -> GenerationWork:
     """What the request comes to, checked, with its worker processes warming up meanwhile."""
-    work = plan_work(request, locations)
+    with checking():
+        work = plan_work(request, locations)
     if work.missing and choice.uses_processes:
         start_fork_server(trained=work.is_trained)
     return work

@@ -22,7 +22,7 @@ from pydantic import Field
 import tasks.export  # noqa: F401 (the tasks of its steps)
 from flows.cli.arguments import end_as, make_parser, run_flow
 from flows.cli.next_commands import as_typed, lines_from_here
-from flows.cli.progress import TerminalDisplay, current_display
+from flows.cli.progress import TerminalDisplay, checking, current_display
 from flows.cli.secret_parameters import DatabaseUrl
 from flows.cli.shared_flags import (
     ActionNames,
@@ -155,7 +155,10 @@ _planned: ContextVar[TrainingPlan | None] = ContextVar("planned_training", defau
 
 
 def _plan(request: TrainingRequest, locations: Locations, workers: int | None) -> TrainingPlan:
-    return _planned.get() or plan_training(request, locations, workers)
+    if planned := _planned.get():
+        return planned
+    with checking():
+        return plan_training(request, locations, workers)
 
 
 def _show(report: Report) -> None:
@@ -172,7 +175,7 @@ def main() -> int:
     display = TerminalDisplay()
     current_display.set(display)
     locations = resolve_locations(arguments["data_root"], arguments["database_url"])
-    plan = plan_training(training_request_from_flags(arguments), locations, arguments["workers"])
+    plan = _plan(training_request_from_flags(arguments), locations, arguments["workers"])
     start_fork_server(trained=True)  # loads torch while Prefect starts
     _planned.set(plan)
     print(f"{plan.note}.")

@@ -71,6 +71,22 @@ class NoDisplay:
 current_display: ContextVar[Display] = ContextVar("current_display", default=NoDisplay())  # noqa: B039 (it has no state)
 
 
+@contextlib.contextmanager
+def checking() -> Iterator[None]:
+    """Says once that the checks before the episodes take long, if they do: an environment's reset may never end."""
+    line = (
+        f"Nothing is rolled out yet after {_LONG_SECONDS:.0f} s: the checkpoints are being read, or the environment is "
+        "made, reset and stepped once, which never ends in some. Ctrl-C stops it."
+    )
+    timer = threading.Timer(_LONG_SECONDS, current_display.get().say, [line])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class TerminalDisplay:
     """A live line on a terminal, plain lines elsewhere; on standard error, so that results can be piped."""
 

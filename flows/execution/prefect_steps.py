@@ -10,7 +10,7 @@ from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.cli.progress import current_display
+from flows.cli.progress import checking, current_display
 from flows.execution.rendering_limit import rendering_slot
 from flows.execution.task_runners import RunnerChoice, open_runner
 from flows.ui.generate_artifacts import progress_in_ui
@@ -131,7 +131,8 @@ class _PrefectRun:
         self._counter = ProgressCounter(self.progress / "others.progress")
 
     def load_checkpoint(self, settings: RolloutSettings) -> RolloutSettings:
-        return load_checkpoint(settings, self.locations, self.run.name)
+        with checking():
+            return load_checkpoint(settings, self.locations, self.run.name)
 
     def claiming(self, experiment: str, digests: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
         return claiming(self.locations, self.run, experiment, digests)

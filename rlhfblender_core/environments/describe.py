@@ -24,6 +24,7 @@ from rlhfblender_core.environments.registration import entry_point_text
 from rlhfblender_core.environments.spaces import SpaceDescription, describe_space
 from rlhfblender_core.environments.spec import EnvironmentSpec
 from rlhfblender_core.errors import EnvironmentNotUsableError, one_line
+from rlhfblender_core.wrappers.masks import mask_methods
 
 DEFAULT_FPS = 30.0
 
@@ -43,6 +44,7 @@ class EnvironmentDescription:
         reward_threshold: the return at which it counts as solved, where its author gave one.
         nondeterministic: whether its author says that seeds don't determine it.
         package_versions: version by name of the packages that its class is built from.
+        mask_methods: methods whose names speak of masks; any of them may say which actions are allowed.
     """
 
     env_id: str
@@ -55,6 +57,7 @@ class EnvironmentDescription:
     reward_threshold: float | None
     nondeterministic: bool
     package_versions: dict[str, str]
+    mask_methods: tuple[str, ...] = ()
 
 
 def describe_environment(
@@ -138,6 +141,7 @@ def _described(env: Environment, spec: EnvironmentSpec) -> EnvironmentDescriptio
         reward_threshold=registration.reward_threshold,
         nondeterministic=registration.nondeterministic,
         package_versions=_package_versions(env, spec.additional_packages),
+        mask_methods=mask_methods(env),
     )
 
 

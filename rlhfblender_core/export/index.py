@@ -44,11 +44,13 @@ class Numbers:
         environments: ``env_name`` by registration id.
         experiments: id by name.
         checkpoints: number by label, by experiment.
+        pictures: sha256 of the actions' pictures that an export has written, by path.
     """
 
     environments: dict[str, str] = field(default_factory=dict)
     experiments: dict[str, int] = field(default_factory=dict)
     checkpoints: dict[str, dict[str, int]] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
 
 
 @contextmanager

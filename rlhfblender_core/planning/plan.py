@@ -14,7 +14,6 @@ from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints
 from rlhfblender_core.checkpoints.match import check_spaces
 from rlhfblender_core.checkpoints.select import choose_checkpoints
 from rlhfblender_core.checkpoints.successors import as_trained
-from rlhfblender_core.credentials import without_credentials
 from rlhfblender_core.environments import (
     ONLY_DECLARED,
     EnvironmentDescription,
@@ -47,6 +46,7 @@ from rlhfblender_core.planning.environment import (
 )
 from rlhfblender_core.planning.experiment_names import check_free, default_name, in_its_project
 from rlhfblender_core.planning.following import DEFAULT_EPISODES, begin_following, episodes_wanted
+from rlhfblender_core.planning.notes import mask_notes, moved_notes, statistics_notes
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest, registrable_path
 from rlhfblender_core.registry import (
     EnvironmentRecord,
@@ -142,11 +142,12 @@ def plan_generation(
             agents = _own_agents(request, options, trust)
         else:
             agents, notes = _agents(request, experiment, environment, options, cache, storage_options)
-        notes = (*note, *_moved_notes(registered, experiment), *notes)
+        notes = (*note, *moved_notes(registered, experiment), *notes)
         for agent in agents:
             if isinstance(agent, CheckpointAgent) and not agent.trust:
                 trust.admit_agent_kwargs(spec, agent.env_kwargs)
         rollouts = tuple(_rollout_settings(environment, env_kwargs, description, agent, options) for agent in agents)
+        notes += mask_notes(agents, options, description)
         for rollout in rollouts:
             notes += _check_fit(rollout, spec, description)
             _check_masks(rollout)
@@ -162,13 +163,6 @@ def plan_generation(
         experiment = replace(experiment, following=following)
     notes = tuple(dict.fromkeys(notes))
     return GenerationPlan(environment, experiment, rollouts, num_episodes, request.overwrite, notes)
-
-
-def _moved_notes(registered: ExperimentRecord | None, experiment: ExperimentRecord) -> tuple[str, ...]:
-    if registered is None or registered.model_path in (None, experiment.model_path):
-        return ()
-    line = f"the model path of {experiment.name} is {experiment.model_path} now, it was {registered.model_path}"
-    return (without_credentials(line),)  # registries of before may hold some
 
 
 def _environment_id(request: GenerationRequest, registered: ExperimentRecord | None) -> str:
@@ -261,6 +255,7 @@ def _agents(
     if options.action_mask_method not in (None, NO_MASK):
         unmasked = dict.fromkeys(agent.algorithm for agent in agents if not agent.takes_masks)
         ignored += [f"--action-mask-method means nothing to {name}, which chooses without a mask." for name in unmasked]
+    notes += statistics_notes(files, refs, found, options)
     return agents, tuple(dict.fromkeys((*notes, *(note for ref in refs for note in ref.notes), *ignored)))
 
 

@@ -11,7 +11,7 @@ import time
 from sqlalchemy import Column, Connection, Engine, MetaData, PrimaryKeyConstraint, String, Table, inspect, text
 
 from rlhfblender_core.errors import RegistryNotUsableError
-from rlhfblender_core.registry.engine import SQLITE_BUSY_TIMEOUT_S, reading, shown_url
+from rlhfblender_core.registry.engine import SQLITE_BUSY_TIMEOUT_S, reading, shown_url, sqlite_file
 from rlhfblender_core.registry.migrations import HEAD, REVISIONS, VERSION_TABLE, tables_since
 from rlhfblender_core.registry.models import Base
 
@@ -50,6 +50,7 @@ def ensure_schema(engine: Engine) -> None:
     with reading(engine).connect() as connection:
         if _is_current(connection):
             return
+        _refuse_link_to_others(connection)
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             _prepare_sqlite(connection)
@@ -97,6 +98,19 @@ def _refuse_what_acts(connection: Connection) -> None:
             f"The registry {shown_url(connection.engine.url)} has a {found[0]}, which this project's have not. If you "
             "don't know whose it is, move the file away; `python flows/verify.py --repair` fills a new one from the "
             "manifests."
+        )
+
+
+def _refuse_link_to_others(connection: Connection) -> None:
+    """Raises RegistryNotUsableError for a link to another program's SQLite file: somebody's data root may have one.
+
+    Who names a database of their own has the registry live beside its tables.
+    """
+    file = sqlite_file(connection.engine.url)
+    if file is not None and file.is_symlink() and inspect(connection).get_table_names() and not _revision(connection):
+        raise RegistryNotUsableError(
+            f"The registry {file} is a link to another program's database, {file.resolve()}. Remove the link if you "
+            "don't know whose it is, or name that database by --database-url."
         )
 
 

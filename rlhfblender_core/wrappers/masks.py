@@ -80,10 +80,17 @@ def mask_counts(space: spaces.Space[Any]) -> tuple[int, ...] | None:
     return (2,) * int(np.prod(space.shape)) if isinstance(space, spaces.MultiBinary) else None
 
 
+def mask_methods(env: Env) -> tuple[str, ...]:
+    """The environment's own methods whose names speak of masks."""
+    own = env.unwrapped
+    names = (name for name in dir(own) if "mask" in name.lower() and not name.startswith("_"))
+    # Properties are somebody's code, and no methods.
+    return tuple(name for name in names if callable(getattr(type(own), name, None) or vars(own).get(name)))
+
+
 def mask_advice(env: Env) -> str:
     """How to name the method, with those of the environment whose names speak of masks."""
-    own = [name for name in dir(env.unwrapped) if "mask" in name.lower() and not name.startswith("_")]
-    methods = [name for name in own if name != MASK_METHOD and _has_method(env, name)]
+    methods = [name for name in mask_methods(env) if name != MASK_METHOD]
     if not methods:
         return f"Name the method that does, e.g. {_FLAG} valid_action_mask, or {_FLAG} {NO_MASK} for all actions."
     return f"It has {', '.join(methods[:3])}: give {_FLAG} {methods[0]}, or {_FLAG} {NO_MASK} for all actions."

@@ -1,16 +1,12 @@
 """A folder that RLHF-Blender's server can be started in: its names, its files, its database, pictures of actions."""
 
 import contextlib
-import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from rlhfblender_core.dataset.action_labels import load_pictures
 from rlhfblender_core.dataset.layout import RANDOM, CheckpointKey, EpisodeKey, manifest_path
 from rlhfblender_core.dataset.manifests import Manifest, parse_manifest
 from rlhfblender_core.errors import DataNotUsableError
@@ -18,13 +14,14 @@ from rlhfblender_core.export.exported import exported_episodes, have_states, is_
 from rlhfblender_core.export.index import Numbers, read_numbers, write_numbers
 from rlhfblender_core.export.request import ExperimentSource, RewardsKind
 from rlhfblender_core.export.rlhfblender import names
+from rlhfblender_core.export.rlhfblender.action_pictures import export_action_pictures
 from rlhfblender_core.export.rlhfblender.database import ExperimentEntry, read_studies, read_taken, write_entries
 from rlhfblender_core.export.rlhfblender.environment_config import environment_config
 from rlhfblender_core.export.rlhfblender.episodes import ServerCheckpoint
 from rlhfblender_core.export.rlhfblender.numbering import number_checkpoints, read_trained_steps
 from rlhfblender_core.export.rlhfblender.space_info import space_infos
 from rlhfblender_core.export.rlhfblender.states import StatesPlan
-from rlhfblender_core.storage import LARGE_BYTES, DataRoot, publish_many_bytes, read_many, remove_files
+from rlhfblender_core.storage import DataRoot, read_many
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ def finish_server_export(root: DataRoot, target: DataRoot, experiments: Sequence
         ]
     environments = {entry.environment.env_id: entry for entry in entries}
     for entry in environments.values():
-        _export_pictures(root, target, entry)
+        export_action_pictures(root, target, entry)
     if entries or _database(target).exists():
         write_entries(_database(target), entries, gone)
 
@@ -168,26 +165,6 @@ def _manifest(root: DataRoot, shown: Mapping[ServerCheckpoint, int]) -> Manifest
 def _first(target: DataRoot, checkpoint: ServerCheckpoint) -> int | None:
     with exported_episodes(target, checkpoint.key) as exported:
         return exported.first
-
-
-def _export_pictures(root: DataRoot, target: DataRoot, entry: ExperimentEntry) -> None:
-    """Writes ``<index>_<label>.png``; removes those of labels that were renamed, where there are any pictures."""
-    labels = entry.environment.action_names or ()
-    pictures = load_pictures(root, entry.environment.env_id, labels) if labels else {}
-    if not pictures:
-        return
-    folder = names.action_label_folder(entry.env_name)
-    wanted = {}
-    for index, label in enumerate(labels):
-        if label in pictures:
-            stream = io.BytesIO()
-            Image.fromarray(pictures[label]).save(stream, "PNG")
-            wanted[f"{folder}/{names.action_label_file(index, len(labels), label)}"] = stream.getvalue()
-    there = read_many(target, wanted, most=LARGE_BYTES)
-    publish_many_bytes(target, {path: content for path, content in wanted.items() if there.get(path) != content})
-    local = target.local_folder / folder
-    stale = [f"{folder}/{file.name}" for file in local.glob("[0-9]*_*.png") if f"{folder}/{file.name}" not in wanted]
-    remove_files(target, stale)
 
 
 def _database(target: DataRoot) -> Path:

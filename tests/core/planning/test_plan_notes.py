@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,3 +32,51 @@ def test_the_checkpoint_of_step_0_is_told_from_the_random_baseline(
     plan = planned(tmp_path, tmp_path / "cache", checkpoints=[*wanted, 128])
     assert [settings.label for settings in plan.settings] == [*labels, "128"]
     assert any("':0'" in note for note in plan.notes) == (0 in wanted or "0:9" in wanted)
+
+
+MASKED = "tests.support.environments_for_tests.masked"
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "is_told"),
+    [
+        ("Choosing", {}, True),
+        ("Choosing", {"action_mask_method": "valid_action_mask"}, False),
+        ("Choosing", {"action_mask_method": "none"}, False),
+        ("Masking", {}, False),
+        ("Picturing", {}, False),
+    ],
+)
+def test_random_agent_is_told_of_a_mask_that_it_is_not_given(
+    name: str, flags: dict[str, Any], is_told: bool, tmp_path: Path
+) -> None:
+    asked = {"env": f"{name}-v0", "env_gym_entrypoint": f"{MASKED}:{name}", "random": True, "no_render": True}
+    plan = plan_generation(request_from_flags({**asked, **flags}), None, tmp_path)
+    assert any("give --action-mask-method valid_action_mask" in note for note in plan.notes) == is_told
+    assert len(plan.notes) == is_told
+
+
+def test_one_file_of_statistics_for_several_checkpoints_is_told(tmp_path: Path) -> None:
+    import gymnasium as gym
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    env = VecNormalize(DummyVecEnv([lambda: gym.make("CartPole-v1")]))
+    model = PPO("MlpPolicy", env, n_steps=16, batch_size=16, n_epochs=1, seed=0, device="cpu")
+    folder = tmp_path / "ppo"
+    folder.mkdir()
+    for name in ("rl_model_16_steps", "rl_model_32_steps", "CartPole-v1"):
+        model.save(folder / name)
+    env.save(str(folder / "vecnormalize.pkl"))
+
+    def notes(*checkpoints: int | str) -> tuple[str, ...]:
+        return planned(folder, tmp_path / "cache", checkpoints=list(checkpoints)).notes
+
+    (note,) = notes(16, 32, "final")
+    assert note.startswith(
+        "observations of 16 to 32 are normalised by 'vecnormalize.pkl', which other checkpoints share"
+    )
+    assert notes("final") == ()
+    for step in (16, 32):
+        shutil.copy(folder / "vecnormalize.pkl", folder / f"rl_model_vecnormalize_{step}_steps.pkl")
+    assert notes(16, 32, "final") == ()

@@ -1,8 +1,11 @@
 """The tables' history: applied on first use, equal to the models, refused when newer."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -103,6 +106,21 @@ def test_a_registry_lives_beside_tables_of_other_names(new_url: str) -> None:
     assert open_existing_registry(new_url) is None
     with open_registry(new_url) as registry:
         assert registry.list_projects() == []
+
+
+def test_a_link_to_another_programs_database_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    others, link = tmp_path / "others.db", tmp_path / "rlhfblender.db"
+    with closing(sqlite3.connect(others)) as connection:
+        connection.execute("CREATE TABLE passwords (id INTEGER)")
+        connection.commit()
+    before = others.read_bytes()
+    link.symlink_to(others)
+    with pytest.raises(RegistryNotUsableError, match="a link to another program's database"):
+        open_registry(f"sqlite:///{link}")
+    assert others.read_bytes() == before
+    others.unlink()
+    open_registry(f"sqlite:///{others}").close()
+    open_registry(f"sqlite:///{link}").close()  # a link to a registry works as before
 
 
 def test_making_or_opening_a_registry_imports_no_alembic(new_sqlite_url: str) -> None:

@@ -39,6 +39,21 @@ def test_silent_cluster_is_not_said_to_run_an_endless_episode(
     assert "episode has ended" not in said
 
 
+@pytest.mark.parametrize("takes_long", [False, True])
+def test_checks_that_take_long_are_said_once(
+    takes_long: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_LONG_SECONDS", 0.1 if takes_long else 20.0)
+    before = progress.current_display.set(progress.TerminalDisplay())
+    try:
+        with progress.checking():
+            time.sleep(0.4)
+    finally:
+        progress.current_display.reset(before)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("Nothing is rolled out yet after") == int(takes_long)
+
+
 def test_plain_lines_say_of_which_checkpoint_and_how_fast(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

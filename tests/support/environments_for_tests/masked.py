@@ -55,6 +55,15 @@ class Masking(Choosing):
         return self.valid_action_mask().astype(bool)
 
 
+class Picturing(Choosing):
+    """Its masks are of pixels."""
+
+    valid_action_mask = None
+
+    def segmentation_mask(self):
+        return np.zeros((8, 8), bool)
+
+
 class Stuck(Masking):
     """Allows nothing from step 3 on."""
 

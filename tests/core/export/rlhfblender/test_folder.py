@@ -181,6 +181,25 @@ def test_pictures_of_actions_are_numbered_png_files(data: DataSet, out: Path) ->
     server_contract.check_folder(out)
 
 
+@pytest.mark.parametrize("name", ["0_go.png", "0_links.png"])
+def test_pictures_that_somebody_has_put_there_stay_as_they_are(data: DataSet, out: Path, name: str) -> None:
+    data.counting(action_names=("go", "turn_left", "stop"))
+    store_pictures(data.root, "CountingMade-v0", {"go": np.zeros((4, 4, 3), np.uint8)})
+    folder = out / "data/action_labels/CountingMade-v0"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(folder / name)
+    theirs = (folder / name).read_bytes()
+    for _ in range(2):
+        data.export(out)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == {name: theirs}
+    (folder / name).unlink()
+    data.export(out)
+    assert [path.name for path in folder.iterdir()] == ["0_go.png"]
+    Image.new("RGB", (8, 8), "red").save(folder / "0_go.png")  # ours, painted over
+    data.export(out)
+    assert (folder / "0_go.png").read_bytes() == theirs
+
+
 def test_an_export_that_is_imported_is_exported_as_it_was(
     data: DataSet, out: Path, tmp_path: Path, snapshot: Snapshot
 ) -> None:
