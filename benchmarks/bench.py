@@ -35,14 +35,16 @@ from rlhfblender_core.workers.pool import Workers
 HERE = Path(__file__).parent
 GENERATE = HERE.parent / "flows" / "generate.py"
 KEY = CheckpointKey("bench", "x")
+#: Episodes of a shard: a run's have about ten seconds of work.
+SHARD = 4
 #: Environment, with a trained agent or not, steps per episode.
 CASES = (("CartPole-v1", True, 500), ("ALE/Pong-v5", False, 500), ("Pendulum-v1", False, 200))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--episodes", type=int, default=4, help="per process, case and round")
-    parser.add_argument("--rounds", type=int, default=5, help="of floor and ours in turns; medians count")
+    parser.add_argument("--episodes", type=int, default=8, help=f"per process, case and round: some {SHARD}s")
+    parser.add_argument("--rounds", type=int, default=3, help="of floor and ours in turns; medians count")
     parser.add_argument("--model", help="a PPO zip for CartPole-v1 (default: trains one, half a minute)")
     parser.add_argument("--only", choices=["steady", "commands"], help="only the steady state, or only whole commands")
     arguments = parser.parse_args()
@@ -96,15 +98,29 @@ def floor_rate(env_id: str, model: str | None, max_steps: int, episodes: int, pr
             [*floor, env_id, model or "", n * episodes, (n + 1) * episodes, max_steps, out, *flags]
             for n in range(processes)
         ]
-        running = [subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE) for command in commands]
-        results = [process.communicate()[0].decode().split()[-2:] for process in running]
-    return sum(int(steps) / float(seconds) for steps, seconds in results)
+        running = [
+            subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for command in commands
+        ]
+        for process in running:
+            process.stdout.readline()
+        started = time.perf_counter()
+        for process in running:
+            process.stdin.write("begin\n")
+            process.stdin.flush()
+        steps = sum(int(process.stdout.readline()) for process in running)
+        seconds = time.perf_counter() - started
+        for process in running:
+            process.communicate()
+    return steps / seconds
 
 
 def our_rate(env_id: str, model: str | None, max_steps: int, episodes: int, processes: int) -> tuple[float, float]:
     """Steps per second of everything but Prefect (rolled out in workers, hashed, published), and bytes per frame."""
     settings = settings_of(env_id, model, max_steps, render=True)
-    shards = [Shard(KEY, settings, (n,)) for n in range(processes * episodes)]
+    shards = [
+        Shard(KEY, settings, tuple(range(first, first + SHARD))) for first in range(0, processes * episodes, SHARD)
+    ]
     seconds, published = roll_out(shards, processes)
     frame_bytes = sum(manifest.artifacts[ArtifactKind.RENDERS].size for manifest in published)
     steps = sum(manifest.episode_length for manifest in published)

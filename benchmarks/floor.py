@@ -5,7 +5,6 @@ Nothing is checked, hashed, aligned, published or registered. What our own pipel
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +14,23 @@ from rlhfblender_core.dataset.video import encoder_command
 from rlhfblender_core.environments import EnvironmentSpec, make_environment
 
 
-def run(env_id: str, model: str | None, episodes: range, max_steps: int, out: Path, *, kept: bool) -> tuple[int, float]:
-    """Steps taken and seconds for the episodes, without start-up; ``kept``: all in one environment, as few should."""
+def run(env_id: str, model: str | None, episodes: range, max_steps: int, out: Path, *, kept: bool) -> int:
+    """Steps taken for the episodes; ``kept``: all in one environment, as few should.
+
+    Warm, it prints a line and waits for one: several begin at the same moment.
+    """
     env = make_environment(EnvironmentSpec(env_id), render=True)
     predict = _predictor(env, model)
-    steps, started = 0, None
-    for number in (episodes[0], *episodes):  # the first one warms up
+    _episode(env, predict, episodes[0], max_steps, out)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    steps = 0
+    for number in episodes:
         if not kept:
             env.close()
             env = make_environment(EnvironmentSpec(env_id), render=True)
-        taken = _episode(env, predict, number, max_steps, out)
-        if started is None:
-            started = time.perf_counter()
-        else:
-            steps += taken
-    return steps, time.perf_counter() - started
+        steps += _episode(env, predict, number, max_steps, out)
+    return steps
 
 
 def _predictor(env, model: str | None):
@@ -76,4 +77,4 @@ def _episode(env, predict, number: int, max_steps: int, out: Path) -> int:
 if __name__ == "__main__":
     env_id, model, first, last, max_steps, out, *flags = sys.argv[1:]
     numbers = range(int(first), int(last))
-    print(*run(env_id, model or None, numbers, int(max_steps), Path(out), kept="kept" in flags))
+    print(run(env_id, model or None, numbers, int(max_steps), Path(out), kept="kept" in flags))
