@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from rlhfblender_core.checkpoints.algorithms import Algorithm, parse_algorithm, recognised_algorithm
@@ -30,6 +31,8 @@ _MAX_DEPTH = 8
 #: Entries that the class HER, which stood around an algorithm, left in its model; it went with 1.1.
 _HER_CLASS = {"model_class", "goal_selection_strategy", "online_sampling"}
 _ON_POLICY, _ORIGINAL = (Algorithm.PPO, Algorithm.RECURRENT_PPO), "_last_original_obs"
+#: Stable-Baselines3's VecNormalize makes observations float32 and clips them at this, unless told otherwise.
+_CLIPPED = 10
 #: Arguments that say how often something is repeated.
 _REPEATS = ("n_critics", "n_lstm_layers")
 
@@ -58,7 +61,8 @@ class ModelContents:
         action_bounds: lowest and highest actions of a Box, as saved; None where that isn't known.
         joins_goal: whether the class HER of Stable-Baselines3 1.0 trained it, whose policies saw observation and goal
             as one row.
-        normalised: whether VecNormalize was around the environment of its training; None where nothing says it.
+        normalised: whether VecNormalize was around the environment of its training; None where nothing says it, or
+            it can only have normalised the rewards.
         num_timesteps: of its training, None where nothing says it.
     """
 
@@ -267,7 +271,22 @@ def _was_normalised(archive: ModelArchive, algorithm: Algorithm) -> bool | None:
     """On-policy algorithms keep an observation as it was before VecNormalize only where there was one."""
     if algorithm.family not in _ON_POLICY or archive.data.get("_last_obs") is None:
         return None
-    return None if _ORIGINAL not in archive.data else archive.data[_ORIGINAL] is not None
+    if _ORIGINAL not in archive.data:
+        return None
+    if archive.data[_ORIGINAL] is None:
+        return False
+    return None if _is_raw(archive) else True
+
+
+def _is_raw(archive: ModelArchive) -> bool:
+    """Whether what the model saw last can't be a normalised observation, so that rewards alone were normalised."""
+    try:
+        seen = resolved(_decoded(archive, "_last_obs"))
+    except CheckpointNotUsableError:  # it isn't needed, so it isn't refused either
+        return False
+    if not isinstance(seen, np.ndarray) or seen.dtype.kind not in "fiu":
+        return False
+    return seen.dtype != np.float32 or bool((np.abs(seen) > _CLIPPED).any())
 
 
 def _recognised(archive: ModelArchive, policy_class: Name | None, kwargs: dict[str, Any]) -> Algorithm | None:

@@ -3,9 +3,13 @@
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
+from gymnasium import spaces
+from gymnasium.wrappers import TransformObservation
 
 from rlhfblender_core.checkpoints import fetch_checkpoint, find_checkpoints
 from rlhfblender_core.checkpoints.download import sha256_of
@@ -175,6 +179,30 @@ def test_an_agent_trained_in_a_vecnormalize_does_not_act_without_its_statistics(
         fetched(folder)
     assert "\n" not in str(caught.value)
     assert fetched(folder, statistics="none").vecnormalize is None  # only rewards were normalised, says the user
+
+
+@pytest.mark.parametrize(("factor", "norm_obs"), [(1000, False), (1000, True), (None, False)])
+def test_an_agent_whose_rewards_alone_can_have_been_normalised_needs_no_statistics(
+    factor: int | None, norm_obs: bool, tmp_path: Path
+) -> None:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    def make() -> gym.Env[Any, Any]:
+        if factor is None:
+            return gym.make("FrozenLake-v1")  # whole numbers
+        everything = spaces.Box(-np.inf, np.inf, (4,), np.float32)
+        return TransformObservation(gym.make(ENV), lambda seen: seen * np.float32(factor), everything)
+
+    env = VecNormalize(DummyVecEnv([make]), norm_obs=norm_obs)
+    PPO("MlpPolicy", env, n_steps=16, batch_size=16, n_epochs=1, seed=0, device="cpu").learn(16).save(
+        tmp_path / "final"
+    )
+    if norm_obs:
+        with pytest.raises(CheckpointNotUsableError, match="--vecnormalize none"):
+            fetched(tmp_path)
+    else:
+        assert fetched(tmp_path).vecnormalize is None
 
 
 def test_best_and_final_have_the_statistics_of_their_own_number_of_steps(folder, statistics):
