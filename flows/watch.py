@@ -79,8 +79,10 @@ def watch(  # noqa: PLR0913 (flat parameters make a deployment's form and `--par
     check_export_to(export_to, locations)
     settle = settle_seconds if settle_seconds is not None else _LIVE_SETTLE_S if live else _SETTLE_S
     looks = each_look(exp, settle, locations) if live else [find_experiments(exp, locations)]
-    report, exported = WatchReport(), set[str]()
+    report, exported, is_told = WatchReport(), set[str](), False
     for experiments in looks:
+        if not experiments and not is_told:
+            is_told = _say_nothing_is_followed(live=live)
         report = WatchReport()
         for experiment in experiments:
             rows = look_after(experiment, num_episodes, settle, locations, _filler(locations))
@@ -111,6 +113,12 @@ def _filler(locations: Locations) -> Filler:
         return None if state.is_completed() else message
 
     return fill
+
+
+def _say_nothing_is_followed(*, live: bool) -> bool:
+    line = "No experiment is followed: give --follow to generate.py or train.py, or to register.py --exp E."
+    current_display.get().say(f"{line} Waiting for one." if live else line)
+    return True
 
 
 def _log(rows: Sequence[WatchRow]) -> None:

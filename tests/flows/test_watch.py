@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flows.cli.progress import TerminalDisplay, current_display
 from flows.generate import generate as generate_flow
 from flows.watch import watch
 from tests.support import server_contract
@@ -62,6 +63,15 @@ def children_of(state: Any) -> list[Any]:
     parent = FlowRunFilterParentFlowRunId(any_=[state.state_details.flow_run_id])
     with get_client(sync_client=True) as client:
         return list(client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parent)))
+
+
+def test_a_look_at_no_followed_experiment_says_how_one_is(data_root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = current_display.set(TerminalDisplay())
+    try:
+        assert look(data_root).message == "0 checkpoints filled"
+    finally:
+        current_display.reset(before)
+    assert "No experiment is followed: give --follow" in capfd.readouterr().err
 
 
 def test_a_look_makes_what_is_new_and_leaves_what_is_being_written(
