@@ -37,9 +37,6 @@ _KIND_NAMES = frozenset(kind.value for kind in ArtifactKind)
 #: Folder, experiment, checkpoint, file.
 _EPISODE_PATH_PARTS = 4
 
-#: Kinds that an episode made with ``--no-render`` doesn't have.
-RENDERED_KINDS = frozenset({ArtifactKind.RENDERS, ArtifactKind.THUMBNAILS})
-
 #: Columns of an imported episode's ``.npz``: the environment's states, ``env_state.<key>``, and the steps before each.
 ENV_STATE, ELAPSED_STEPS = "env_state", "env_state_elapsed_steps"
 

@@ -221,8 +221,7 @@ class ReturnSummary:
     Attributes:
         checkpoint: the checkpoint's label.
         episodes: how many there are.
-        mean_return, std_return, min_return, max_return: NaN where one of them isn't known; the deviation is the
-            population's.
+        mean_return, std_return: NaN where a return isn't known; the deviation is the population's.
         mean_length, min_length, max_length: in steps.
     """
 
@@ -230,8 +229,6 @@ class ReturnSummary:
     episodes: int
     mean_return: float
     std_return: float
-    min_return: float
-    max_return: float
     mean_length: float
     min_length: int
     max_length: int

@@ -78,15 +78,12 @@ def _by_hand(session: Session, experiment: str, label: str, below: int | None) -
 
 
 def _summary(row: Row[Any], mean: float, std: float) -> ReturnSummary:
-    label, episodes, known, least, most, mean_length, min_length, max_length = row
-    is_known = known == episodes
+    label, episodes, *_, mean_length, min_length, max_length = row
     return ReturnSummary(
         checkpoint=label,
         episodes=episodes,
         mean_return=mean,
         std_return=std,
-        min_return=least if is_known else math.nan,
-        max_return=most if is_known else math.nan,
         mean_length=float(mean_length),
         min_length=min_length,
         max_length=max_length,
