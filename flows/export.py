@@ -96,7 +96,7 @@ def export(  # noqa: PLR0913 (flat parameters make a deployment's form and `--pa
         push_to=push_to,
     )
     report = export_all(out, to, exp, options, PrefectRunner(), locations)
-    message = "\n".join(report.lines())
+    message = report.summary
     return Completed(message=message) if report.is_whole else Failed(name=_INCOMPLETE, message=message)
 
 

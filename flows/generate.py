@@ -47,7 +47,6 @@ from rlhfblender_core.planning.request import LATEST, GenerationRequest, request
 from rlhfblender_core.planning.work import GenerationWork, plan_work
 from rlhfblender_core.registry import DEFAULT_PROJECT
 from rlhfblender_core.report.summary import Report
-from rlhfblender_core.wording import counted
 from rlhfblender_core.workers.processes import start_fork_server
 from tasks.config import resolve_locations
 
@@ -160,9 +159,7 @@ def generate(  # noqa: PLR0913 (flat parameters make a deployment's form and `--
     report = carry_out(work, PrefectSteps(locations, choice))
     show_in_ui(work.plan, report, locations)
     _show(report)
-    if report.failed:
-        return Failed(message=f"{report.failed} of {report.wanted} episodes failed: {report.first_failure}")
-    return Completed(message=_success(report))
+    return Failed(message=report.summary) if report.failed else Completed(message=report.summary)
 
 
 #: What the command line planned before it started Prefect, so that a wrong request is refused at once.
@@ -187,12 +184,6 @@ def plan_and_warm_up(request: GenerationRequest, locations: Locations, choice: R
 
 def _show(report: Report) -> None:
     current_display.get().show(report)
-
-
-def _success(report: Report) -> str:
-    return (
-        f"{counted(report.made, 'episode')} made, {report.wanted - report.made:,} already there, in {report.data_root}"
-    )
 
 
 def main() -> int:

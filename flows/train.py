@@ -54,7 +54,6 @@ from rlhfblender_core.train.request import (
     training_request_from_flags,
 )
 from rlhfblender_core.train.run import carry_out_training
-from rlhfblender_core.wording import counted
 from rlhfblender_core.workers.processes import start_fork_server
 from tasks.config import resolve_locations
 
@@ -139,15 +138,7 @@ def train(  # noqa: PLR0913 (flat parameters make a deployment's form and `--par
     result = carry_out_training(plan, PrefectTrainingSteps(locations, choice))
     show_in_ui(plan.work.plan, result.report, locations)
     _show(result.report)
-    if result.report.failed:
-        report = result.report
-        return Failed(message=f"{report.failed} of {report.wanted} episodes failed: {report.first_failure}")
-    if not result.is_whole:
-        return Failed(message=f"some episodes couldn't be exported to {export_to}")
-    return Completed(
-        message=f"{counted(len(result.steps), 'checkpoint')} in {result.model_path}, "
-        f"{counted(result.report.made, 'episode')} made, {result.report.wanted - result.report.made:,} already there"
-    )
+    return Completed(message=result.summary) if result.is_whole else Failed(message=result.summary)
 
 
 #: What the command line planned before it started Prefect, so that a wrong request is refused at once.

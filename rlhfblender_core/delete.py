@@ -42,7 +42,7 @@ from rlhfblender_core.storage import (
     sizes_of,
     storage_errors,
 )
-from rlhfblender_core.wording import counted, did_you_mean
+from rlhfblender_core.wording import InWords, counted, did_you_mean
 
 #: Manifests that are read at once to see whether a condition is met.
 _AT_ONCE = 500
@@ -70,7 +70,7 @@ class CheckpointDeletion:
 
 
 @dataclass(frozen=True)
-class Deletion:
+class Deletion(InWords):
     """What goes.
 
     Attributes:

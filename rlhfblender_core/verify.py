@@ -37,7 +37,7 @@ from rlhfblender_core.verification.checks import (
 )
 from rlhfblender_core.verification.journal import note_sound, open_journal, read_sound
 from rlhfblender_core.verification.quarantine import move_to_quarantine
-from rlhfblender_core.wording import counted
+from rlhfblender_core.wording import InWords, counted
 
 #: So many episodes are checked in one step: some seconds' work, of short ones …
 _EPISODES_AT_ONCE, _EPISODES_AT_ONCE_QUICK = 250, 1000
@@ -84,7 +84,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(InWords):
     """What a run of verify found, and what it repaired.
 
     Attributes:
@@ -117,6 +117,9 @@ class Verification:
         if repaired:
             return f"{checked}: {counted(repaired, 'problem')} repaired, nothing is wrong any more."
         return f"{checked}: nothing is wrong."
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.left), *self.notes, self.summary])
 
 
 @check_arguments

@@ -37,7 +37,7 @@ from rlhfblender_core.planning.work import make_plan, plan_work
 from rlhfblender_core.registry import ExperimentRecord, open_registry, registry_if_any
 from rlhfblender_core.step_runner import LocalRunner, StepRunner
 from rlhfblender_core.steps import LocalSteps
-from rlhfblender_core.wording import counted
+from rlhfblender_core.wording import InWords, counted
 
 #: What a checkpoint itself is to blame for; looking again changes nothing until its file does.
 _BROKEN = (CheckpointNotUsableError, SpacesDifferError)
@@ -91,7 +91,7 @@ class WatchRow:
 
 
 @dataclass
-class WatchReport:
+class WatchReport(InWords):
     """What was found about checkpoints that didn't have their episodes, and what was done."""
 
     rows: list[WatchRow] = field(default_factory=list)
@@ -188,7 +188,11 @@ def export_followed(experiment: str, out: str, locations: Locations, runner: Ste
         report = export_all(out, "rlhfblender", [experiment], ExportOptions(), runner, locations)
     except RLHFBlenderError as error:  # the others are looked after all the same
         return [WatchRow(experiment, "", Finding.FAILED, f"its export: {one_line(error)}")]
-    return [] if report.is_whole else [WatchRow(experiment, "", Finding.FAILED, f"its export: {next(report.lines())}")]
+    return (
+        []
+        if report.is_whole
+        else [WatchRow(experiment, "", Finding.FAILED, f"its export: {report.summary.splitlines()[0]}")]
+    )
 
 
 def each_look(names: Sequence[str], settle_seconds: float, locations: Locations) -> Iterator[list[ExperimentRecord]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 _MOST_SHOWN = 8
 
@@ -19,6 +20,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"Did you mean {close[0]!r}?"
     shown = ", ".join(names[:_MOST_SHOWN]) + (", …" if len(names) > _MOST_SHOWN else "")
     return f"There are: {shown or 'none'}."
+
+
+class InWords:
+    """A result that says what came of it where it is printed, and where a notebook's cell ends with it."""
+
+    @property
+    def summary(self) -> str:
+        """In a line, or a few."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self.summary
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:  # noqa: FBT001 (IPython's protocol)
+        printer.text(str(self))
 
 
 def in_markdown(text: str) -> str:

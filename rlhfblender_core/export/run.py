@@ -20,11 +20,11 @@ from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
 from rlhfblender_core.registry import open_registry
 from rlhfblender_core.step_runner import LocalRunner, StepRunner, concurrency_for
 from rlhfblender_core.storage import open_data_root
-from rlhfblender_core.wording import counted
+from rlhfblender_core.wording import InWords, counted
 
 
 @dataclass(frozen=True)
-class ExportReport:
+class ExportReport(InWords):
     """What was exported.
 
     Attributes:
@@ -47,8 +47,12 @@ class ExportReport:
         is_any = any(report.made + report.existing for report in self.checkpoints)
         return is_any and not any(report.left_out for report in self.checkpoints)
 
-    def lines(self) -> Iterator[str]:
-        """What was exported, what wasn't, what is there besides, and what to do with it."""
+    @property
+    def summary(self) -> str:
+        """What was exported, what wasn't, what is there besides, and what to do with it: lines."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
         for report in self.checkpoints:
             for reason, count in report.left_out.items():
                 episodes = counted(count, "episode")

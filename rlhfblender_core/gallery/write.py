@@ -21,7 +21,7 @@ from rlhfblender_core.locations import DEFAULT_DATA_ROOT, Locations, locate
 from rlhfblender_core.registry import Registry, open_existing_registry
 from rlhfblender_core.step_runner import LocalRunner
 from rlhfblender_core.storage import DataRoot, publish_bytes
-from rlhfblender_core.wording import counted
+from rlhfblender_core.wording import InWords, counted
 
 INDEX_PATH = "gallery/index.html"
 _PAGE_SCRIPTS = (
@@ -31,7 +31,7 @@ _PAGE_SCRIPTS = (
 
 
 @dataclass(frozen=True)
-class GalleryReport:
+class GalleryReport(InWords):
     """What was written.
 
     Attributes:

@@ -35,7 +35,7 @@ from rlhfblender_core.runs.folders import open_run
 from rlhfblender_core.step_runner import LocalRunner, StepRunner, concurrency_for
 from rlhfblender_core.steps import register_environment, register_experiment
 from rlhfblender_core.storage import DataRoot, check_writable, open_data_root, read_many, storage_errors
-from rlhfblender_core.wording import counted
+from rlhfblender_core.wording import InWords, counted
 from rlhfblender_core.workers.pool import available_cores
 
 #: Episodes in one step: their videos are decoded, which takes a second or so each.
@@ -47,7 +47,7 @@ _INDEXED_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
-class Imported:
+class Imported(InWords):
     """What a run of import_data achieved.
 
     Attributes:
@@ -83,6 +83,9 @@ class Imported:
         labels = f", {self.labels} pictures of actions" if self.labels else ""
         made, existing = counted(self.made, "episode"), f"{self.existing:,} already there"
         return f"{made} imported, {existing}, {failed:,} not imported{labels}"
+
+    def __str__(self) -> str:
+        return "\n".join([*self.faults, *self.notes, self.summary])
 
 
 @check_arguments

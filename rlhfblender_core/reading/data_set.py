@@ -24,7 +24,7 @@ from rlhfblender_core.errors import DataNotUsableError, InvalidParameterError
 from rlhfblender_core.names import is_name
 from rlhfblender_core.reading.episode import Episode
 from rlhfblender_core.storage import DataRoot, list_folders, list_sizes, open_data_root, read_many
-from rlhfblender_core.wording import did_you_mean
+from rlhfblender_core.wording import counted, did_you_mean
 
 if TYPE_CHECKING:
     import pandas
@@ -59,6 +59,10 @@ def open_data_set(
     return found
 
 
+#: Checkpoints that a data set's name has.
+_MOST_NAMED = 4
+
+
 def find_episodes(root: DataRoot, experiment: str | None = None, report: "Report | None" = None) -> "DataSet":
     """The episodes of one experiment, or of all; there may be none.
 
@@ -85,7 +89,7 @@ def _in_training_order(key: CheckpointKey) -> tuple[str, int, float, str]:
     return key.experiment, (1 if is_step else 0 if label == "random" else 2), float(label) if is_step else 0, label
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataSet(Sequence[Episode]):
     """Episodes in order: by experiment, checkpoint and number.
 
@@ -96,10 +100,16 @@ class DataSet(Sequence[Episode]):
         report: what was made, where :func:`rlhfblender_core.generate` returned the data set.
     """
 
-    root: DataRoot = field(repr=False)
+    root: DataRoot
     keys: tuple[CheckpointKey, ...]
-    conditions: tuple[Condition, ...] = field(default=(), repr=False)
-    report: "Report | None" = field(default=None, repr=False, compare=False)
+    conditions: tuple[Condition, ...] = ()
+    report: "Report | None" = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        names = [f"{key.experiment}/{key.checkpoint}" for key in self.keys[:_MOST_NAMED]]
+        names += [f"… ({len(self.keys):,} checkpoints)"] if len(self.keys) > _MOST_NAMED else []
+        met = f", those that meet {counted(len(self.conditions), 'condition')}" if self.conditions else ""
+        return f"<DataSet {self.root.url}: {', '.join(names) or 'no episodes'}{met}>"
 
     @property
     def experiments(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from rlhfblender_core.dataset.manifests import mean_and_std
 from rlhfblender_core.registry import Registry
+from rlhfblender_core.wording import InWords, counted
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class CheckpointReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(InWords):
     """What became of the request.
 
     Attributes:
@@ -69,6 +70,13 @@ class Report:
     def first_failure(self) -> str:
         """The message of one episode that failed; empty for none."""
         return next((message for row in self.checkpoints for message in row.failed.values()), "")
+
+    @property
+    def summary(self) -> str:
+        """What was made, in a line; why one failed, if any did."""
+        if self.failed:
+            return f"{self.failed} of {self.wanted} episodes failed: {self.first_failure}"
+        return f"{counted(self.made, 'episode')} made, {self.wanted - self.made:,} already there, in {self.data_root}"
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from rlhfblender_core.train.request import (
     rollout_workers,
     training_request_from_flags,
 )
+from rlhfblender_core.wording import InWords, counted
 
 #: In the place of a checkpoint's label, where runs tell each other what they make.
 _TRAINING = "its training"
@@ -58,7 +59,7 @@ class TrainingSteps(Protocol):
 
 
 @dataclass(frozen=True)
-class TrainingReport:
+class TrainingReport(InWords):
     """What a training run came to.
 
     Attributes:
@@ -77,6 +78,17 @@ class TrainingReport:
     def is_whole(self) -> bool:
         """Whether nothing failed."""
         return not self.report.failed and self.is_export_whole is not False
+
+    @property
+    def summary(self) -> str:
+        """What was trained and made, in a line; what failed, if anything did."""
+        if self.report.failed:
+            return self.report.summary
+        if not self.is_whole:
+            return "some episodes couldn't be exported"
+        checkpoints = f"{counted(len(self.steps), 'checkpoint')} in {self.model_path}"
+        made, existing = self.report.made, self.report.wanted - self.report.made
+        return f"{checkpoints}, {counted(made, 'episode')} made, {existing:,} already there"
 
 
 @check_arguments
