@@ -2,13 +2,14 @@
 
 import contextlib
 import datetime
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -87,11 +88,21 @@ def checking() -> Iterator[None]:
         timer.cancel()
 
 
+def _copy_of(stream: TextIO) -> TextIO:
+    try:
+        copy = os.dup(stream.fileno())  # open as long as the command
+        return os.fdopen(copy, "w", encoding=stream.encoding, errors=stream.errors, closefd=False)
+    except (OSError, ValueError, AttributeError):  # closed, or none of the system's
+        return stream
+
+
 class TerminalDisplay:
     """A live line on a terminal, plain lines elsewhere; on standard error, so that results can be piped."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        # Standard error as it is now: while environments are made and reset, it leads nowhere.
+        self._stream = _copy_of(sys.stderr)
+        self._console = Console(file=self._stream)
         self.has_shown = False
 
     def say(self, line: str) -> None:
@@ -110,7 +121,7 @@ class TerminalDisplay:
             yield lambda: None
             return
         if not self._console.is_terminal:
-            yield _PlainCount(what, total).advance
+            yield _PlainCount(what, total, self._stream).advance
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, TextColumn("left"), console=self._console, transient=True) as progress:
@@ -158,14 +169,14 @@ class TerminalDisplay:
                 self.say(note)
             if time.monotonic() - told >= _PLAIN_SECONDS:
                 told = time.monotonic()
-                print(shown, file=sys.stderr, flush=True)
+                print(shown, file=self._stream, flush=True)
 
 
 class _PlainCount:
     """A line now and then about how many of so many steps have ended, and how long the others will take."""
 
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._done = what, total, 0
+    def __init__(self, what: str, total: int, stream: TextIO) -> None:
+        self._what, self._total, self._done, self._stream = what, total, 0, stream
         self._started = self._told = time.monotonic()
 
     def advance(self) -> None:
@@ -176,7 +187,7 @@ class _PlainCount:
         self._told = now
         left = (now - self._started) / self._done * (self._total - self._done)
         shown = str(datetime.timedelta(seconds=round(left)))
-        print(f"{self._what}: {self._done}/{self._total} · {shown} left", file=sys.stderr, flush=True)
+        print(f"{self._what}: {self._done}/{self._total} · {shown} left", file=self._stream, flush=True)
 
 
 class _EndlessEpisodes:

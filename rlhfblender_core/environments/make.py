@@ -16,7 +16,7 @@ from rlhfblender_core.environments.contained import contained
 from rlhfblender_core.environments.freed import watch_closed
 from rlhfblender_core.environments.headless import check_mujoco_rendering, prepare_headless
 from rlhfblender_core.environments.packages import install_name, package_of, quoted
-from rlhfblender_core.environments.quiet import quiet_output, silence_native_loggers
+from rlhfblender_core.environments.quiet import quiet_natives, quiet_output, silence_native_loggers
 from rlhfblender_core.environments.registration import (
     EnvCreator,
     find_registration,
@@ -56,7 +56,7 @@ def make_environment(spec: EnvironmentSpec, *, render: bool) -> Environment:
     prepare_headless()
     known_before = set(registry)
     try:
-        with contained(), quiet_output():
+        with contained(), quiet_natives():
             return _make(spec, render=render)
     except BaseException:
         # Also when interrupted: an entry point that turned out unusable leaves its id free for another try.

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from types import ModuleType
 
-from rlhfblender_core.environments.quiet import quiet_output, silence_native_loggers
+from rlhfblender_core.environments.quiet import quiet_natives, silence_native_loggers
 from rlhfblender_core.errors import EnvironmentNotUsableError, last_line
 
 
@@ -119,7 +119,7 @@ def import_installed_packages() -> None:
 
 def import_quietly(name: str) -> ModuleType:
     """The module, imported without its banners and deprecation warnings."""
-    with quiet_output():
+    with quiet_natives():
         module = importlib.import_module(name)
     silence_native_loggers()
     return module

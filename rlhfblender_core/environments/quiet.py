@@ -6,10 +6,13 @@ and the Arcade Learning Environment's banner, which C++ writes past Python. Warn
 """
 
 import contextlib
+import ctypes
 import io
+import os
 import sys
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 #: Gymnasium's logger prefixes every message so, in yellow.
 _GYMNASIUM_WARNING = r"(\x1b\[\d+m)?WARN: "
@@ -43,10 +46,82 @@ def quiet_libraries() -> Iterator[None]:
         yield
 
 
+class _Shared:
+    """What the first of several threads begins for the whole process, and the last one ends.
+
+    Each putting back what it found, two threads that overlap would leave the first one's silence behind for good.
+    """
+
+    def __init__(self, effect: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self._effect = effect
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._begun = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        with self._lock:
+            if not self._inside:
+                self._begun.enter_context(self._effect())
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._begun.close()
+
+
+@contextlib.contextmanager
+def _python_nowhere() -> Iterator[None]:
+    with quiet_libraries(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def _streams_nowhere() -> Iterator[None]:
+    _flush_natives()
+    kept: dict[int, int] = {}
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        with contextlib.suppress(OSError):  # it is closed
+            kept[number] = os.dup(number)
+            os.dup2(nowhere, number)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        _flush_natives()
+        for number, copy in kept.items():
+            with contextlib.suppress(OSError):  # an environment has closed it
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+def _flush_natives() -> None:
+    """Writes out what native code has printed and the C library still holds, as it does where nobody looks on."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # Windows
+        ctypes.CDLL(None).fflush(None)
+
+
+_python, _natives = _Shared(_python_nowhere), _Shared(_streams_nowhere)
+
+
 @contextlib.contextmanager
 def quiet_output() -> Iterator[None]:
     """Like :func:`quiet_libraries`, and what Python code prints inside the block goes nowhere."""
-    with quiet_libraries(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with _python.entered():
+        yield
+
+
+@contextlib.contextmanager
+def quiet_natives() -> Iterator[None]:
+    """Like :func:`quiet_output`, and what native code prints past Python goes nowhere: Bullet's banner at each start.
+
+    For all threads: whoever has something to say meanwhile does it by a copy of a stream.
+    """
+    with _python.entered(), _natives.entered():
         yield
 
 

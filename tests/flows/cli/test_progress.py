@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from flows.cli import progress
+from rlhfblender_core.environments.quiet import quiet_natives
 from rlhfblender_core.workers.progress import ProgressCounter
 
 
@@ -52,6 +53,19 @@ def test_checks_that_take_long_are_said_once(
         progress.current_display.reset(before)
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("Nothing is rolled out yet after") == int(takes_long)
+
+
+def test_a_note_is_seen_while_an_environment_is_kept_quiet(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_LONG_SECONDS", 0.1)
+    before = progress.current_display.set(progress.TerminalDisplay())
+    try:
+        with progress.checking(), quiet_natives():
+            time.sleep(0.4)
+    finally:
+        progress.current_display.reset(before)
+    assert "Nothing is rolled out yet after" in capfd.readouterr().err
 
 
 def test_plain_lines_say_of_which_checkpoint_and_how_fast(
