@@ -19,7 +19,7 @@ from rlhfblender_core.environments.freed import free_closed_environments
 from rlhfblender_core.environments.headless import render_failure
 from rlhfblender_core.environments.make import Environment, close_environment, make_environment
 from rlhfblender_core.environments.observations import flatten_observation
-from rlhfblender_core.environments.quiet import quiet_output
+from rlhfblender_core.environments.quiet import quiet_natives
 from rlhfblender_core.environments.registration import entry_point_text
 from rlhfblender_core.environments.spaces import SpaceDescription, describe_space
 from rlhfblender_core.environments.spec import EnvironmentSpec
@@ -90,7 +90,7 @@ def _described_once(spec: EnvironmentSpec, *, render: bool, try_out: bool) -> En
                 _check_renders(env, spec.env_id)
             return _described(env, spec)
         finally:
-            with quiet_output():
+            with quiet_natives():
                 close_environment(env)
 
 
@@ -104,7 +104,7 @@ def fps_of(env: Environment) -> float:
 
 
 def _check_reset(env: Environment, env_id: str) -> None:
-    with quiet_output():
+    with quiet_natives():
         try:
             observation = checked_reset(env, env_id, 0)
         except NeverWorksError:
@@ -115,7 +115,7 @@ def _check_reset(env: Environment, env_id: str) -> None:
 
 
 def _check_renders(env: Environment, env_id: str) -> None:
-    with quiet_output():
+    with quiet_natives():
         try:
             frame = env.render()
         except (Exception, SystemExit, GeneratorExit) as error:

@@ -1,4 +1,4 @@
-"""Rendering on machines without a screen: settings of SDL and MuJoCo, and what their failures mean.
+"""Rendering on machines without a screen: settings of SDL, pyglet and MuJoCo, and what their failures mean.
 
 These libraries take their settings from environment variables when they are imported, so this is the one place of
 the core that touches ``os.environ``.
@@ -35,6 +35,7 @@ def prepare_headless(variables: MutableMapping[str, str] | None = None) -> None:
     # Not "dummy": highway-env's frames are all black with it.
     variables.setdefault("SDL_VIDEODRIVER", "offscreen")
     variables.setdefault("SDL_AUDIODRIVER", "dummy")
+    variables.setdefault("PYGLET_HEADLESS", "True")
     if "MUJOCO_GL" not in variables:
         backend = _mujoco_backend()
         if backend is not None:

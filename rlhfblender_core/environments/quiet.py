@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 #: Gymnasium's logger prefixes every message so, in yellow.
 _GYMNASIUM_WARNING = r"(\x1b\[\d+m)?WARN: "
@@ -83,12 +84,11 @@ def _python_nowhere() -> Iterator[None]:
 def _streams_nowhere() -> Iterator[None]:
     _flush_natives()
     kept: dict[int, int] = {}
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for number in (1, 2):
-        with contextlib.suppress(OSError):  # it is closed
-            kept[number] = os.dup(number)
-            os.dup2(nowhere, number)
-    os.close(nowhere)
+    with contextlib.suppress(OSError), Path(os.devnull).open("wb") as nowhere:  # no more files, says a limit
+        for number in (1, 2):
+            with contextlib.suppress(OSError):  # it is closed
+                kept[number] = os.dup(number)
+                os.dup2(nowhere.fileno(), number)
     try:
         yield
     finally:

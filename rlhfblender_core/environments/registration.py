@@ -5,8 +5,9 @@ Ids of installed packages are found without the user naming the package. Constru
 """
 
 import difflib
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import gymnasium
@@ -29,6 +30,7 @@ EnvCreator = Callable[..., Any]
 
 _ENTRY_POINT = "--env-gym-entrypoint"
 _PACKAGES = "--additional-gym-packages"
+_MOST_NAMED = 8
 
 
 def find_registration(spec: EnvironmentSpec) -> EnvSpec:
@@ -52,7 +54,7 @@ def find_registration(spec: EnvironmentSpec) -> EnvSpec:
         import_module(module, f"the part of {spec.env_id!r} before the colon")
     if spec.entry_point is not None:
         _register(env_id, spec.entry_point)
-    return _look_up(env_id)
+    return _look_up(env_id, spec.additional_packages)
 
 
 def split_module(env_id: str) -> tuple[str | None, str]:
@@ -164,7 +166,7 @@ def _register(env_id: str, entry_point: str) -> None:
     )
 
 
-def _look_up(env_id: str) -> EnvSpec:
+def _look_up(env_id: str, packages: Collection[str] = ()) -> EnvSpec:
     namespace, name, _ = parse_env_id(env_id)
     found = _registered(env_id)
     package = package_of(namespace, name)
@@ -175,7 +177,7 @@ def _look_up(env_id: str) -> EnvSpec:
         import_installed_packages()
         found = _registered(env_id)
     if found is None:
-        raise EnvironmentNotUsableError(_unknown(env_id, package))
+        raise EnvironmentNotUsableError(_unknown(env_id, package, packages))
     return found
 
 
@@ -187,7 +189,7 @@ def _registered(env_id: str) -> EnvSpec | None:
     return registry[versions[-1]] if versions and parse_env_id(env_id)[2] is None else None
 
 
-def _unknown(env_id: str, package: EnvironmentPackage | None) -> str:
+def _unknown(env_id: str, package: EnvironmentPackage | None, given: Collection[str]) -> str:
     if _is_in_old_gym(env_id):
         return f"{env_id} is registered with the old 'gym', not with Gymnasium. Use a version made for Gymnasium."
     versions = other_versions(env_id)
@@ -201,9 +203,21 @@ def _unknown(env_id: str, package: EnvironmentPackage | None) -> str:
         )
     close = _closest(env_id)
     suggestion = f"Did you mean {' or '.join(close)}? " if close else ""
+    own = f"Environments of a package of your own need {_PACKAGES} or {_ENTRY_POINT}."
+    return f"There is no environment {env_id!r}. {suggestion}{_registered_by(given) if given else own}"
+
+
+def _registered_by(packages: Collection[str]) -> str:
+    """What the packages that a user names bring, as a sentence."""
+    roots = {package.partition(".")[0] for package in packages}
+    makers = {known: entry_point_text(spec.entry_point) or "" for known, spec in registry.items()}
+    own = [known for known, maker in makers.items() if re.split("[.:]", maker)[0] in roots]
+    who = f"{' and '.join(packages)} ({_PACKAGES})"
+    if own:
+        return f"{who} registers {', '.join(own[:_MOST_NAMED])}{', …' if len(own) > _MOST_NAMED else ''}."
     return (
-        f"There is no environment {env_id!r}. {suggestion}"
-        f"Environments of a package of your own need {_PACKAGES} or {_ENTRY_POINT}."
+        f"{who} registers no such id when it is imported. Give the module of it that does, or the class: "
+        f"{_ENTRY_POINT} module:Class."
     )
 
 

@@ -26,7 +26,7 @@ from rlhfblender_core.environments import (
     split_env_kwargs,
 )
 from rlhfblender_core.environments.contained import contained
-from rlhfblender_core.environments.quiet import quiet_output
+from rlhfblender_core.environments.quiet import quiet_natives
 from rlhfblender_core.environments.registration import find_registration
 from rlhfblender_core.errors import (
     EnvironmentNotUsableError,
@@ -349,7 +349,7 @@ def _check_masks(rollout: RolloutSettings) -> None:
         stage = rollout.agent.wrap(RawRecorder(env))
         masks = rollout.agent.action_masks(stage, rollout.options)
         if masks is not None:
-            with contained(), quiet_output():
+            with contained(), quiet_natives():
                 stage.reset(seed=0)
                 masks()
     except RequestError:
@@ -360,5 +360,5 @@ def _check_masks(rollout: RolloutSettings) -> None:
             f"{env_id} can't be asked which actions are allowed: {one_line(error):.300}"
         ) from error
     finally:
-        with quiet_output():
+        with quiet_natives():
             close_environment(env)

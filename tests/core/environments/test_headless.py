@@ -18,6 +18,7 @@ def test_machine_without_a_screen_gets_all_settings(monkeypatch: pytest.MonkeyPa
         "PYGAME_HIDE_SUPPORT_PROMPT": "1",
         "SDL_VIDEODRIVER": "offscreen",
         "SDL_AUDIODRIVER": "dummy",
+        "PYGLET_HEADLESS": "True",
         "MUJOCO_GL": "egl",
     }
 
@@ -32,7 +33,8 @@ def test_mujoco_takes_what_the_machine_has(monkeypatch: pytest.MonkeyPatch, libr
 
 
 def test_what_the_user_has_set_stays() -> None:
-    own = dict.fromkeys(("SDL_VIDEODRIVER", "SDL_AUDIODRIVER", "MUJOCO_GL", "PYGAME_HIDE_SUPPORT_PROMPT"), "mine")
+    names = ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER", "MUJOCO_GL", "PYGLET_HEADLESS", "PYGAME_HIDE_SUPPORT_PROMPT")
+    own = dict.fromkeys(names, "mine")
     variables = dict(own)
     prepare_headless(variables)
     assert variables == own
