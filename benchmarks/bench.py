@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
 
 from benchmarks.growth import measured
+from rlhfblender_core import open_data_set
 from rlhfblender_core.checkpoints.fetch import fetch_checkpoint
 from rlhfblender_core.checkpoints.find import find_checkpoints
 from rlhfblender_core.dataset.layout import ArtifactKind, CheckpointKey
@@ -183,11 +184,14 @@ def start_up(folder: Path, environment: dict[str, str]) -> None:
 def memory(folder: Path, environment: dict[str, str], trained: tuple[str, ...]) -> None:
     peaks = {}
     for episodes in (10, 100):
+        root = tempfile.mkdtemp(dir=folder)
         started = time.perf_counter()
-        peaks[episodes] = peak_memory(generate(folder, *trained, "--num-episodes", episodes), environment)
+        peaks[episodes] = peak_memory(
+            [sys.executable, GENERATE, *trained, "--num-episodes", episodes, "--data-root", root], environment
+        )
         seconds = time.perf_counter() - started
         peak = peaks[episodes] / 2**20
-        rate = f"{episodes * 500 / seconds:.0f} steps/s with start-up"
+        rate = f"{open_data_set(root).total_steps / seconds:.0f} steps/s with start-up"
         print(f"{episodes} trained episodes: {seconds:.1f} s, {rate}, peak {peak:,.0f} MiB of all", flush=True)
     print(f"memory at 100 episodes / at 10: ratio {peaks[100] / peaks[10]:.2f}", flush=True)
 
