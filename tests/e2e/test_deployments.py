@@ -83,7 +83,7 @@ def test_deploying_again_changes_nothing_that_people_changed(team: Team) -> None
     deployed = team.run(*team.make("deploy"))
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
     lines = [line for line in deployed.stdout.splitlines() if not line.startswith("make")]
-    assert len(lines) == 1 + DEPLOYMENTS + 1  # a heading, a line each, what to do next
+    assert len(lines) == 1 + DEPLOYMENTS + 2  # a heading, a line each, what to do next and the command for it
     assert ["generate/nightly", "0", "2", "*", "*", "*", "UTC"] in [line.split()[:7] for line in lines]
     with team.client() as client:
         assert client.read_global_concurrency_limit_by_name("rendering").limit == int(update[-1])
