@@ -1,5 +1,6 @@
 """The training command killed at random moments: the same command ends it, and nothing is broken or missing."""
 
+import contextlib
 import os
 import random
 import signal
@@ -41,12 +42,13 @@ def kill(process: "subprocess.Popen[str]", folder: Path, chance: random.Random, 
     if is_asked or chance.random() < 0.5:
         while process.poll() is None and not (folder / "data/models/study/training.json").exists():
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 8))
+        time.sleep(chance.uniform(0, 4))
     else:
-        time.sleep(chance.uniform(0, 15))
+        time.sleep(chance.uniform(0, 10))
     was_over = process.poll() is not None
     if way == "all":
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # a fast machine is done before
+            os.killpg(process.pid, signal.SIGKILL)
     else:
         process.send_signal(getattr(signal, way))
     out, _ = process.communicate(timeout=60)
