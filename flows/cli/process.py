@@ -159,7 +159,7 @@ def run_command(module: str, *, is_flow: bool = True) -> NoReturn:
             if not received:
                 fail(_INTERRUPTED, EXIT_INCOMPLETE)
             code = EXIT_INCOMPLETE
-        except SystemExit:
+        except (Exception, SystemExit):
             if not received:
                 raise
             code = EXIT_INCOMPLETE  # what was being done when the signal came made another error of it

@@ -6,6 +6,7 @@ process (a segmentation fault, an exit of its own) is seen from outside, by
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -50,7 +51,7 @@ def contained() -> Iterator[None]:
     outer = _contained.pid
     pid = _contained.pid = os.getpid()
     try:
-        with _limits_kept(), _umask_kept(), _folder_kept(), _streams_kept(), _signals_kept():
+        with _collection_kept(), _limits_kept(), _umask_kept(), _folder_kept(), _streams_kept(), _signals_kept():
             yield
     finally:
         _contained.pid = outer
@@ -68,6 +69,16 @@ def is_interrupt(error: BaseException) -> bool:
     """Whether the error is a person's Ctrl-C, which only the main thread of a command hears; others are raised."""
     is_main = threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None
     return isinstance(error, KeyboardInterrupt) and is_main
+
+
+@contextlib.contextmanager
+def _collection_kept() -> Iterator[None]:
+    was_on = gc.isenabled()
+    try:
+        yield
+    finally:
+        if was_on:  # some turn it off for speed, and memory would grow with the number of episodes
+            gc.enable()
 
 
 @contextlib.contextmanager

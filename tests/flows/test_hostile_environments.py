@@ -64,8 +64,8 @@ def test_environment_that_signals_other_processes_fails_its_own_episode(
         "--num-episodes",
         "3",
         "--no-render",
-        "--data-root",
-        data_root,
+        "--workers",
+        workers,
     )
     command = [
         sys.executable,

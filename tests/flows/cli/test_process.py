@@ -104,6 +104,24 @@ def test_an_interrupt_that_nobody_sent_is_told() -> None:
     assert "raised KeyboardInterrupt" in result.stderr
 
 
+def test_a_signal_that_a_library_makes_an_error_of_its_own_stops_the_command() -> None:
+    """As pydantic does while it builds a model: a training ended in a traceback, one time in some hundred."""
+    script = (
+        "import os, signal, sys, types\n"
+        "from flows.cli import process\n"
+        "def main():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    except BaseException:\n"
+        "        raise ValueError('a schema') from None\n"
+        "sys.modules['wrapping'] = types.SimpleNamespace(main=main)\n"
+        "process.run_command('wrapping', is_flow=False)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert (result.returncode, result.stderr.count("\n")) == (143, 1), result
+    assert "Stopped." in result.stderr
+
+
 _BUSY = """
 import sys, threading, time, types
 from flows.cli import process
