@@ -1,5 +1,6 @@
 """How messages for people are worded."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -22,13 +23,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"There are: {shown or 'none'}."
 
 
-class InWords:
+class InWords(ABC):
     """A result that says what came of it where it is printed, and where a notebook's cell ends with it."""
 
     @property
+    @abstractmethod
     def summary(self) -> str:
         """In a line, or a few."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return self.summary
