@@ -36,6 +36,8 @@ _POLICY_FIELDS = {
 #: Steps are kept as they came until there are as many, or their observations fill as many bytes: put into columns
 #: together, they cost a quarter of what they would one by one, between a network's kernels that displace that code.
 _BLOCK_STEPS, _BLOCK_BYTES = 256, 1 << 18
+#: Observations larger than this, in bytes, are written as they come: few of them would fill a block.
+_LARGE_ROW = 1 << 12
 
 BLACK = "the video is black throughout"
 CONSTANT = "the video never changes"
@@ -94,6 +96,8 @@ class EpisodeFiles:
         self._folder = folder
         self._fps = fps
         self._observations: dict[str, ArrayColumn] = {}
+        self._large: dict[str, ArrayColumn] = {}
+        self._small: dict[str, ArrayColumn] = {}
         self._policy: dict[str, ArrayColumn] = {}
         self._actions: ArrayColumn | None = None
         self._rewards = ArrayColumn(np.float64, (), folder)
@@ -138,7 +142,9 @@ class EpisodeFiles:
         """
         if self._actions is None:
             self._start_columns(observation, step)
-        row = {name: np.array(value) for name, value in observation.items()}
+        for name, column in self._large.items():
+            column.extend(np.asarray(observation[name])[np.newaxis])
+        row = {name: np.array(observation[name]) for name in self._small}
         self._decisions.append(_Decision(row, np.array(step.action), step))
 
     def add_frame(self, frame: Frame) -> None:
@@ -207,14 +213,15 @@ class EpisodeFiles:
     def _start_columns(self, observation: Mapping[str, NDArray[Any]], step: PolicyStep) -> None:
         for name, value in observation.items():
             row = np.asarray(value)
-            self._observations[name] = ArrayColumn(row.dtype, row.shape, self._folder)
+            column = self._observations[name] = ArrayColumn(row.dtype, row.shape, self._folder)
+            (self._large if column.row_bytes > _LARGE_ROW else self._small)[name] = column
         action = np.asarray(step.action)
         self._actions = ArrayColumn(action.dtype, action.shape, self._folder)
         for name in _POLICY_FIELDS:
             value = getattr(step, name)
             if value is not None:
                 self._policy[name] = ArrayColumn(np.float32, np.shape(value), self._folder)
-        sized = (*self._observations.values(), *self._policy.values(), self._actions)
+        sized = (*self._small.values(), *self._policy.values(), self._actions)
         self._block_steps = max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // sum(column.row_bytes for column in sized)))
 
     def _store(self) -> None:
@@ -222,7 +229,7 @@ class EpisodeFiles:
         decisions, outcomes = self._decisions, self._outcomes
         if not outcomes or self._actions is None:
             return
-        for name, column in self._observations.items():
+        for name, column in self._small.items():
             column.extend([decision.observation[name] for decision in decisions])
         for name, column in self._policy.items():
             column.extend([getattr(decision.step, name) for decision in decisions])

@@ -69,10 +69,10 @@ class ArrayColumn:
             ValueError: they are of another shape.
             TypeError: they are no numbers.
         """
-        block = np.array(rows, self.dtype)
+        block = np.asarray(rows, self.dtype, order="C")
         if block.shape[1:] != self.shape:
             raise ValueError(f"rows of shape {self.shape} were expected, not {block.shape[1:]}")
-        self._spool.write(block.tobytes())
+        self._spool.write(block.data)
         self._length += len(block)
 
     def header(self) -> dict[str, Any]:

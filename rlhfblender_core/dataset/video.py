@@ -108,8 +108,8 @@ class VideoWriter:
         try:
             while view:
                 view = view[self._stdin.write(view) :]
-        except (BrokenPipeError, OSError) as error:
-            raise self._failed() from error
+        except OSError as error:
+            raise self._failed(self._end()) from error
         self.frames += 1
 
     def close(self) -> None:
@@ -118,39 +118,30 @@ class VideoWriter:
         Raises:
             VideoError: the encoder reported an error.
         """
-        with contextlib.suppress(BrokenPipeError):
-            self._stdin.close()
         try:
-            status = self._process.wait(_ENCODER_TIMEOUT)
+            # Ends with its messages; waiting for the process with a time limit would look at it now and then.
+            _, messages = self._process.communicate(timeout=_ENCODER_TIMEOUT)
         except subprocess.TimeoutExpired as error:
             self.abort()
             raise VideoError(f"the video encoder did not finish within {_ENCODER_TIMEOUT:.0f} s") from error
-        if status != 0:
-            raise self._failed()
-        self._close_stderr()
+        if self._process.returncode != 0:
+            raise self._failed(messages)
 
     def abort(self) -> None:
         """Ends the encoder at once; what it wrote is no video."""
-        self._process.kill()
-        with contextlib.suppress(BrokenPipeError):
-            self._stdin.close()
-        self._process.wait()
-        self._close_stderr()
+        self._end()
 
-    def _close_stderr(self) -> None:
-        if self._process.stderr is not None:
-            self._process.stderr.close()
-
-    def _failed(self) -> Exception:
+    def _end(self) -> bytes:
+        """Its messages."""
         self._process.kill()
-        with contextlib.suppress(BrokenPipeError):
-            self._stdin.close()
-        messages = self._process.stderr.read().decode(errors="replace").strip() if self._process.stderr else ""
-        status = self._process.wait()
-        self._close_stderr()
-        if "No space left on device" in messages:
+        return self._process.communicate()[1]
+
+    def _failed(self, messages: bytes) -> Exception:
+        text = messages.decode(errors="replace").strip()
+        if "No space left on device" in text:
             return full_disk(self._path)
-        return VideoError(f"the video encoder failed: {_cause(messages) or f'exit status {status}'}")
+        status = self._process.returncode
+        return VideoError(f"the video encoder failed: {_cause(text) or f'exit status {status}'}")
 
 
 def count_frames(path: Path) -> int:
