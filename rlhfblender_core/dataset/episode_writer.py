@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rlhfblender_core.dataset.infos import info_to_json
 from rlhfblender_core.dataset.layout import EXTENSIONS, ArtifactKind
-from rlhfblender_core.dataset.npz import ArrayColumn, Column, TextColumn, WholeArray, write_npy, write_npz
+from rlhfblender_core.dataset.npz import ArrayColumn, Column, LargeColumn, TextColumn, WholeArray, write_npy, write_npz
 from rlhfblender_core.dataset.thumbnails import ThumbnailPicker, write_thumbnail
 from rlhfblender_core.dataset.video import Frame, VideoWriter
 from rlhfblender_core.policies.protocol import PolicyStep
@@ -96,7 +96,7 @@ class EpisodeFiles:
         self._folder = folder
         self._fps = fps
         self._observations: dict[str, ArrayColumn] = {}
-        self._large: dict[str, ArrayColumn] = {}
+        self._large: dict[str, LargeColumn] = {}
         self._small: dict[str, ArrayColumn] = {}
         self._policy: dict[str, ArrayColumn] = {}
         self._actions: ArrayColumn | None = None
@@ -143,7 +143,7 @@ class EpisodeFiles:
         if self._actions is None:
             self._start_columns(observation, step)
         for name, column in self._large.items():
-            column.extend(np.asarray(observation[name])[np.newaxis])
+            column.add(np.asarray(observation[name]))
         row = {name: np.array(observation[name]) for name in self._small}
         self._decisions.append(_Decision(row, np.array(step.action), step))
 
@@ -213,8 +213,11 @@ class EpisodeFiles:
     def _start_columns(self, observation: Mapping[str, NDArray[Any]], step: PolicyStep) -> None:
         for name, value in observation.items():
             row = np.asarray(value)
-            column = self._observations[name] = ArrayColumn(row.dtype, row.shape, self._folder)
-            (self._large if column.row_bytes > _LARGE_ROW else self._small)[name] = column
+            kind = LargeColumn if row.nbytes > _LARGE_ROW else ArrayColumn
+            self._observations[name] = kind(row.dtype, row.shape, self._folder)
+        columns = self._observations
+        self._large = {name: column for name, column in columns.items() if isinstance(column, LargeColumn)}
+        self._small = {name: column for name, column in columns.items() if name not in self._large}
         action = np.asarray(step.action)
         self._actions = ArrayColumn(action.dtype, action.shape, self._folder)
         for name in _POLICY_FIELDS:

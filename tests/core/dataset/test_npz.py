@@ -1,5 +1,6 @@
 import hashlib
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhfblender_core.dataset.npz import ArrayColumn, TextColumn, WholeArray, write_npy, write_npz
+from rlhfblender_core.dataset.npz import ArrayColumn, LargeColumn, TextColumn, WholeArray, write_npy, write_npz
 from rlhfblender_core.untrusted.npz import open_arrays
 
 
@@ -45,6 +46,43 @@ def test_rows_of_another_shape_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="shape"):
             column.extend(rows)
     column.close()
+
+
+@pytest.mark.parametrize("shape", [(5000,), (300, 400, 3), (3, 1 << 20), (1 << 24,)])
+def test_large_rows_come_back_in_order_from_memory_and_from_disk(shape: tuple[int, ...], tmp_path: Path) -> None:
+    rows = max(6, 100_000_000 // int(np.prod(shape)))  # more than is held in memory
+    for length in (1, rows):
+        column = LargeColumn(np.uint8, shape, tmp_path)
+        row = np.zeros(shape, np.uint8)
+        for number in range(length):
+            row.flat[:4] = np.frombuffer(np.uint32(number).tobytes(), np.uint8)  # the same array again, changed
+            column.add(row)
+        assert len(column) == length
+        write_npy(tmp_path / "c.npy", column)
+        column.close()
+        loaded = np.load(tmp_path / "c.npy", allow_pickle=False, mmap_mode="r")
+        assert loaded.shape == (length, *shape)
+        numbers = [int(np.ascontiguousarray(each.flat[:4]).view(np.uint32)[0]) for each in loaded]
+        assert numbers == list(range(length))
+
+
+def test_a_large_row_of_another_shape_is_refused(tmp_path: Path) -> None:
+    column = LargeColumn(np.uint8, (100, 100), tmp_path)
+    with pytest.raises(ValueError, match="shape"):
+        column.add(np.zeros((1, 100), np.uint8))
+    column.close()
+
+
+def test_memory_stays_the_same_however_many_large_rows_come(tmp_path: Path) -> None:
+    column = LargeColumn(np.uint8, (1000, 1000), tmp_path)
+    row = np.ones((1000, 1000), np.uint8)
+    tracemalloc.start()
+    for _ in range(400):
+        column.add(row)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    column.close()
+    assert peak < 90_000_000
 
 
 def npy_bytes(column: ArrayColumn | TextColumn | WholeArray, folder: Path) -> bytes:
