@@ -25,9 +25,9 @@ def info_to_json(info: object) -> str:
     if not info:
         return "{}"
     try:
-        return json.dumps(info, default=_plain, separators=(",", ":"))
+        return _encode(info)
     except (TypeError, ValueError, RecursionError):  # keys that aren't text, or a structure that contains itself
-        return json.dumps(_with_text_keys(info, depth=8), default=_plain, separators=(",", ":"))
+        return _encode(_with_text_keys(info, depth=8))
 
 
 def info_from_json(text: object, constant: Callable[[str], Any] | None = None) -> dict[str, Any]:
@@ -62,6 +62,10 @@ def _plain(value: object) -> object:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return _repr(value)
+
+
+#: Made once: ``json.dumps`` makes an encoder at every call.
+_encode = json.JSONEncoder(default=_plain, separators=(",", ":")).encode
 
 
 def _repr(value: object) -> str:
