@@ -1,6 +1,6 @@
 """Whether a checkpoint and an environment belong together: spaces, and ids that have successors. Without torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from rlhfblender_core.errors import SpacesDifferError
 from rlhfblender_core.policies.observations import ObservationPipeline
 from rlhfblender_core.untrusted.spaces import SpaceInfo, channels_first, difference, space_info
 from rlhfblender_core.untrusted.vecnormalize import read_statistics, trusted_statistics
-from rlhfblender_core.wrappers.preview import wrapped_spaces
 
 #: Observations that may be stacked.
 _MOST_STACKED = 64
@@ -33,12 +32,12 @@ def check_spaces(
 ) -> tuple[str, ...]:
     """Refuses an environment that the checkpoint's policy can't see or act in.
 
-    Shape, dtype and number of actions are compared as the policy meets them: after the agent's wrappers, VecNormalize,
-    frame stack and image transposition.
+    Shape, dtype and number of actions are compared as the policy meets them: after VecNormalize, frame stack and image
+    transposition.
 
     Args:
         ref: the checkpoint.
-        observation_space: of the environment, without the agent's wrappers or with them.
+        observation_space: of the environment with the agent's wrappers around it.
         action_space: likewise.
         environment_id: for the hint about successors.
         trust: as for :func:`~rlhfblender_core.checkpoints.fetch.fetch_checkpoint`.
@@ -50,23 +49,17 @@ def check_spaces(
         SpacesDifferError: one line with what was trained on and what was found.
     """
     contents = read_contents(Path(ref.path), algorithm=ref.algorithm, trust=trust)
-    candidates = [(observation_space, action_space)]
-    if ref.settings.wrappers:
-        wrapped = wrapped_spaces(observation_space, action_space, ref.settings.wrappers, trust=trust)
-        candidates.insert(0, wrapped)
     hint = None if environment_id is None else successor_hint(ref, environment_id)
-    errors = []
-    for observed, acted in candidates:
-        try:
-            seen = policy_observations(ref, contents, observed, trust=trust).space
-            check_policy_spaces(contents, seen, acted, hint)
-        except SpacesDifferError as error:
-            errors.append(error)
-        else:
-            return tuple(_action_notes(contents, acted))
-    if ref.settings.frame_stack is None and (stack := _stack_hint(ref, contents, candidates, trust=trust)):
-        check_policy_spaces(contents, *candidates[0], stack)
-    raise errors[0]
+    try:
+        seen = policy_observations(ref, contents, observation_space, trust=trust).space
+        check_policy_spaces(contents, seen, action_space, hint)
+    except SpacesDifferError:
+        stack = _stack_hint(ref, contents, observation_space, action_space, trust=trust)
+        if stack is None:
+            raise
+        check_policy_spaces(contents, observation_space, action_space, stack)
+        raise
+    return tuple(_action_notes(contents, action_space))
 
 
 def policy_observations(
@@ -157,18 +150,24 @@ def successor_hint(ref: CheckpointRef, environment_id: str) -> str | None:
 
 
 def _stack_hint(
-    ref: CheckpointRef, contents: ModelContents, candidates: Sequence[tuple[Any, Any]], *, trust: bool
+    ref: CheckpointRef,
+    contents: ModelContents,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    *,
+    trust: bool,
 ) -> str | None:
     """What a policy that sees several observations at once needs, if that is all that it needs."""
+    if ref.settings.frame_stack is not None:
+        return None
     for number in range(2, _MOST_STACKED + 1):
         stacking = replace(ref, settings=replace(ref.settings, frame_stack=number))
-        for observed, acted in candidates:
-            try:
-                seen = policy_observations(stacking, contents, observed, trust=trust).space
-            except SpacesDifferError:
-                continue
-            if _problem(contents, space_info(seen), space_info(acted)) is None:
-                return f"It saw {number} observations stacked: give --env-kwargs frame_stack:{number}"
+        try:
+            seen = policy_observations(stacking, contents, observation_space, trust=trust).space
+        except SpacesDifferError:
+            continue
+        if _problem(contents, space_info(seen), space_info(action_space)) is None:
+            return f"It saw {number} observations stacked: give --env-kwargs frame_stack:{number}"
     return None
 
 

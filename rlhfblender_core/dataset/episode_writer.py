@@ -75,9 +75,8 @@ class EpisodeSummary:
 
 
 class _Decision(NamedTuple):
-    """The first half of a row, until it is put into columns: observation and action are copies."""
+    """Of a row, until it is put into columns: the action is a copy."""
 
-    observation: dict[str, NDArray[Any]]
     action: NDArray[Any]
     step: PolicyStep
 
@@ -107,6 +106,7 @@ class EpisodeFiles:
         self._dones = ArrayColumn(np.bool_, (), folder)
         self._uncertainty = ArrayColumn(np.float32, (), folder)
         self._infos = TextColumn(folder)
+        self._rows: list[dict[str, NDArray[Any]]] = []
         self._decisions: list[_Decision] = []
         self._outcomes: list[tuple[float, bool, bool]] = []
         self._texts: list[str] = []
@@ -131,21 +131,23 @@ class EpisodeFiles:
         for column in self._columns():
             column.close()
 
-    def add_decision(self, observation: Mapping[str, NDArray[Any]], step: PolicyStep) -> None:
-        """The first half of row ``t``: what was observed and what the policy made of it.
-
-        Observation and action are copied: environments change theirs. What else is in the step has to stay as it is.
+    def add_observation(self, observation: Mapping[str, NDArray[Any]]) -> None:
+        """What row ``t`` observed, which is copied: the environment and the agent may change theirs.
 
         Args:
             observation: the environment's own, one entry per column (``obs`` or ``obs.<key>``).
-            step: the policy's step.
         """
-        if self._actions is None:
-            self._start_columns(observation, step)
+        if not self._observations:
+            self._start_observations(observation)
         for name, column in self._large.items():
             column.add(np.asarray(observation[name]))
-        row = {name: np.array(observation[name]) for name in self._small}
-        self._decisions.append(_Decision(row, np.array(step.action), step))
+        self._rows.append({name: np.array(observation[name]) for name in self._small})
+
+    def add_decision(self, step: PolicyStep) -> None:
+        """What the policy made of it. The action is copied; what else is in the step has to stay as it is."""
+        if self._actions is None:
+            self._actions = self._start_decisions(step)
+        self._decisions.append(_Decision(np.array(step.action), step))
 
     def add_frame(self, frame: Frame) -> None:
         """The picture of row ``t``: the state in which the action is taken, (height, width, 3) uint8 RGB."""
@@ -210,7 +212,7 @@ class EpisodeFiles:
             write_thumbnail(self._path(ArtifactKind.THUMBNAILS), self._thumbnail.frame)
         return video.frames
 
-    def _start_columns(self, observation: Mapping[str, NDArray[Any]], step: PolicyStep) -> None:
+    def _start_observations(self, observation: Mapping[str, NDArray[Any]]) -> None:
         for name, value in observation.items():
             row = np.asarray(value)
             kind = LargeColumn if row.nbytes > _LARGE_ROW else ArrayColumn
@@ -218,14 +220,18 @@ class EpisodeFiles:
         columns = self._observations
         self._large = {name: column for name, column in columns.items() if isinstance(column, LargeColumn)}
         self._small = {name: column for name, column in columns.items() if name not in self._large}
+
+    def _start_decisions(self, step: PolicyStep) -> ArrayColumn:
+        """The column of actions."""
         action = np.asarray(step.action)
-        self._actions = ArrayColumn(action.dtype, action.shape, self._folder)
+        actions = ArrayColumn(action.dtype, action.shape, self._folder)
         for name in _POLICY_FIELDS:
             value = getattr(step, name)
             if value is not None:
                 self._policy[name] = ArrayColumn(np.float32, np.shape(value), self._folder)
-        sized = (*self._small.values(), *self._policy.values(), self._actions)
+        sized = (*self._small.values(), *self._policy.values(), actions)
         self._block_steps = max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // sum(column.row_bytes for column in sized)))
+        return actions
 
     def _store(self) -> None:
         """Puts the steps that are kept into their columns."""
@@ -233,7 +239,7 @@ class EpisodeFiles:
         if not outcomes or self._actions is None:
             return
         for name, column in self._small.items():
-            column.extend([decision.observation[name] for decision in decisions])
+            column.extend([row[name] for row in self._rows])
         for name, column in self._policy.items():
             column.extend([getattr(decision.step, name) for decision in decisions])
         self._actions.extend([decision.action for decision in decisions])
@@ -248,7 +254,7 @@ class EpisodeFiles:
         self._truncated.extend(truncated)
         self._dones.extend(terminated | truncated)
         self._infos.extend(self._texts)
-        self._decisions, self._outcomes, self._texts = [], [], []
+        self._rows, self._decisions, self._outcomes, self._texts = [], [], [], []
 
     def _path(self, kind: ArtifactKind) -> Path:
         return staged_path(self._folder, kind)

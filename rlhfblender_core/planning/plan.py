@@ -8,32 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rlhfblender_core.checkpoints.algorithms import Algorithm
 from rlhfblender_core.checkpoints.fetch import CheckpointRef, fetch_checkpoint
 from rlhfblender_core.checkpoints.find import CheckpointFile, find_checkpoints
-from rlhfblender_core.checkpoints.match import check_spaces
 from rlhfblender_core.checkpoints.select import choose_checkpoints
 from rlhfblender_core.checkpoints.successors import as_trained
 from rlhfblender_core.environments import (
     ONLY_DECLARED,
     EnvironmentDescription,
-    EnvironmentSpec,
     Trust,
-    close_environment,
     describe_environment,
-    make_environment,
-    space_from_description,
     split_env_kwargs,
 )
-from rlhfblender_core.environments.contained import contained
-from rlhfblender_core.environments.quiet import quiet_natives
 from rlhfblender_core.environments.registration import find_registration
 from rlhfblender_core.errors import (
-    EnvironmentNotUsableError,
     InvalidParameterError,
     RegistryConflictError,
-    RequestError,
-    one_line,
 )
 from rlhfblender_core.planning.environment import (
     admit_environment,
@@ -45,6 +34,7 @@ from rlhfblender_core.planning.environment import (
     spec_of,
 )
 from rlhfblender_core.planning.experiment_names import check_free, default_name, in_its_project
+from rlhfblender_core.planning.fit import check_fit
 from rlhfblender_core.planning.following import DEFAULT_EPISODES, begin_following, episodes_wanted
 from rlhfblender_core.planning.notes import mask_notes, moved_notes, statistics_notes
 from rlhfblender_core.planning.request import RANDOM_BASELINE, GenerationRequest, registrable_path
@@ -57,7 +47,6 @@ from rlhfblender_core.registry import (
 )
 from rlhfblender_core.rollout.agents import CheckpointAgent, RandomAgent, RolloutAgent
 from rlhfblender_core.rollout.entry_point_agent import entry_point_agent
-from rlhfblender_core.rollout.episode import RawRecorder
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.settings import RolloutSettings
 from rlhfblender_core.wrappers.masks import NO_MASK
@@ -148,9 +137,7 @@ def plan_generation(
                 trust.admit_agent_kwargs(spec, agent.env_kwargs)
         rollouts = tuple(_rollout_settings(environment, env_kwargs, description, agent, options) for agent in agents)
         notes += mask_notes(agents, options, description)
-        for rollout in rollouts:
-            notes += _check_fit(rollout, spec, description)
-            _check_masks(rollout)
+        notes += check_fit(rollouts, spec, description)
     if request.follow:
         following = begin_following(
             experiment,
@@ -313,52 +300,3 @@ def _rollout_settings(
         action_names=fitting_names(environment, description),
         packages=tuple(sorted(description.package_versions)),
     )
-
-
-def _check_fit(
-    rollout: RolloutSettings, registered: EnvironmentSpec, description: EnvironmentDescription
-) -> tuple[str, ...]:
-    """Makes sure that the checkpoint's policy can see and act in the environment; what to know about how it does.
-
-    Raises:
-        SpacesDifferError: it can't.
-    """
-    if not isinstance(rollout.agent, CheckpointAgent):
-        return ()
-    if rollout.environment != registered:  # the agent brings kwargs of its own, which may change the spaces
-        description = describe_environment(rollout.environment)
-    return check_spaces(
-        rollout.agent.ref,
-        space_from_description(description.observation_space),
-        space_from_description(description.action_space),
-        environment_id=rollout.environment.env_id,
-        trust=rollout.agent.trust,
-    )
-
-
-def _check_masks(rollout: RolloutSettings) -> None:
-    """Makes sure that the environment says which actions are allowed, where it is asked to or the agent needs it.
-
-    Raises:
-        EnvironmentNotUsableError: it doesn't.
-    """
-    if rollout.options.action_mask_method is None and rollout.agent.algorithm != Algorithm.MASKABLE_PPO:
-        return
-    env = make_environment(rollout.environment, render=False)
-    try:
-        stage = rollout.agent.wrap(RawRecorder(env))
-        masks = rollout.agent.action_masks(stage, rollout.options)
-        if masks is not None:
-            with contained(), quiet_natives():
-                stage.reset(seed=0)
-                masks()
-    except RequestError:
-        raise
-    except (Exception, SystemExit) as error:
-        env_id = rollout.environment.env_id
-        raise EnvironmentNotUsableError(
-            f"{env_id} can't be asked which actions are allowed: {one_line(error):.300}"
-        ) from error
-    finally:
-        with quiet_natives():
-            close_environment(env)

@@ -23,7 +23,7 @@ from rlhfblender_core.policies.protocol import Policy
 from rlhfblender_core.policies.random_policy import RandomPolicy
 from rlhfblender_core.rollout.episode import RawRecorder, Stage
 from rlhfblender_core.rollout.options import RolloutOptions
-from rlhfblender_core.wrappers import action_mask_source, wrap_environment
+from rlhfblender_core.wrappers import action_mask_source
 from rlhfblender_core.wrappers.masks import NO_MASK, ActionMasks, mask_advice
 
 
@@ -235,7 +235,7 @@ class CheckpointAgent:
 
     def wrap(self, recorder: RawRecorder) -> gym.Env[Any, Any]:
         """See :class:`RolloutAgent`."""
-        return wrap_environment(recorder, self.ref.settings.wrappers, trust=self.trust)
+        return recorder.wrapped_in(self.ref.settings.wrappers, trust=self.trust)
 
     def make_policy(self, stage: Stage, options: RolloutOptions) -> Policy:
         """See :class:`RolloutAgent`."""

@@ -4,8 +4,9 @@ Row ``t`` is what was observed, the picture of that state, the action taken in i
 back. The observation that ends the episode is no row: it is ``final_obs``.
 """
 
+import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from rlhfblender_core.policies.protocol import Policy
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.rollout.seeding import SeededGlobals, episode_seed, seed_spaces
 from rlhfblender_core.storage import full_disk_errors
+from rlhfblender_core.wrappers import WrapperSpec, wrap_environment
 
 #: Called after every step with the steps since the last call.
 StepListener = Callable[[int], None]
@@ -36,22 +38,34 @@ class RawRecorder(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         self.observation: Any = None
+        self._is_wrapped = False
         self._reward = 0.0
         self._pid = os.getpid()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's."""
-        self.observation, info = self.env.reset(seed=seed, options=options)
+        observation, info = self.env.reset(seed=seed, options=options)
         end_forked_copy(self._pid)
+        self._remember(observation)
         self._reward = 0.0
-        return self.observation, info
+        return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As the environment's."""
-        self.observation, reward, terminated, truncated, info = self.env.step(action)
+        observation, reward, terminated, truncated, info = self.env.step(action)
         end_forked_copy(self._pid)
+        self._remember(observation)
         self._reward += _as_number(reward)
-        return self.observation, reward, as_flag("terminated", terminated), as_flag("truncated", truncated), info
+        return observation, reward, as_flag("terminated", terminated), as_flag("truncated", truncated), info
+
+    def wrapped_in(self, wrappers: Sequence[WrapperSpec], *, trust: bool = False) -> gym.Env[Any, Any]:
+        """Itself inside wrappers, see :func:`~rlhfblender_core.wrappers.wrap_environment`."""
+        self._is_wrapped = bool(wrappers)
+        return wrap_environment(self, wrappers, trust=trust)
+
+    def _remember(self, observation: Any) -> None:
+        # Some wrappers change what they are given (MiniGrid's put another image into the same dictionary).
+        self.observation = copy.deepcopy(observation) if self._is_wrapped else observation
 
     def take_reward(self) -> float:
         """The sum of rewards since it was last taken or the environment was reset."""
@@ -161,9 +175,10 @@ def _roll_out(
     done = False
     while not done:
         progress.step += 1
+        # Recorded before anybody acts: agents may normalise it in place, environments return the same array, changed.
+        files.add_observation(flatten_observation(space, recorder.observation))
         step = policy.act(observation)
-        # Recorded before stepping: some environments return the same array again, changed.
-        files.add_decision(flatten_observation(space, recorder.observation), step)
+        files.add_decision(step)
         if options.render:
             files.add_frame(render_frame(recorder))
         observation, _, terminated, truncated, info = env.step(step.action)

@@ -27,7 +27,7 @@ from rlhfblender_core.errors import DataNotUsableError
 from rlhfblender_core.rollout.episode import RawRecorder
 from rlhfblender_core.rollout.seeding import SeededGlobals, episode_seed, seed_spaces
 from rlhfblender_core.untrusted.npz import Arrays
-from rlhfblender_core.wrappers import WrapperSpec, wrap_environment
+from rlhfblender_core.wrappers import WrapperSpec
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def staged(replay: Replay) -> Iterator[tuple[RawRecorder, gym.Env[Any, Any]]]:
     with SeededGlobals(episode_seed(replay.run_seed, 0)):
         recorder = RawRecorder(make_environment(replay.environment, render=replay.render))
     try:
-        yield recorder, wrap_environment(recorder, replay.wrappers)
+        yield recorder, recorder.wrapped_in(replay.wrappers)
     finally:
         close_environment(recorder)
 

@@ -5,7 +5,6 @@ Importing this package imports neither torch nor Stable-Baselines3.
 
 from rlhfblender_core.wrappers.apply import wrap_environment
 from rlhfblender_core.wrappers.masks import action_mask_source
-from rlhfblender_core.wrappers.preview import wrapped_spaces
 from rlhfblender_core.wrappers.specs import AgentSettings, WrapperSpec, settings_from_env_kwargs
 
 __all__ = [
@@ -14,5 +13,4 @@ __all__ = [
     "action_mask_source",
     "settings_from_env_kwargs",
     "wrap_environment",
-    "wrapped_spaces",
 ]

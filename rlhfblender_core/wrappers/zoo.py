@@ -120,7 +120,8 @@ class MaskVelocityWrapper(gym.ObservationWrapper[Array, Any, Array]):
         super().__init__(env)
         flat = _flat_space(env, "MaskVelocityWrapper")
         name = env.spec.id if env.spec is not None else ""
-        entries = _VELOCITIES.get(name.rpartition("/")[2].rpartition("-v")[0])
+        # RL Zoo's own CartPoleNoVel-v1 and the like mask them already; twice does no harm.
+        entries = _VELOCITIES.get(name.rpartition("/")[2].rpartition("-v")[0].removesuffix("NoVel"))
         if entries is None:
             raise SpacesDifferError(f"MaskVelocityWrapper doesn't know the velocities of {name!r}.")
         self._mask = np.ones(flat.shape, flat.dtype)

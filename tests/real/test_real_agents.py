@@ -49,8 +49,8 @@ def returns(ref: CheckpointRef, env: gym.Env[Any, Any], episodes: int) -> list[f
     import torch
 
     torch.set_num_threads(1)
-    check_spaces(ref, env.observation_space, env.action_space)
     env = wrap_environment(env, ref.settings.wrappers)
+    check_spaces(ref, env.observation_space, env.action_space)
     policy = load_agent(ref, env.observation_space, env.action_space, deterministic=True)
     return [episode_return(env, policy, seed) for seed in range(episodes)]
 

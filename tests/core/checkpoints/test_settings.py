@@ -144,12 +144,9 @@ def test_images_agree_with_their_channels_first_or_last(trained):
         check_spaces(ref, spaces.Box(0, 255, (36, 40, 1), np.uint8), spaces.Discrete(3))
 
 
-def test_frame_stack_and_wrappers_count(trained):
+def test_frame_stack_counts(trained):
     ref = trained("PPO-image").ref(overrides=AgentSettings(frame_stack=3))
     check_spaces(ref, spaces.Box(0, 255, (36, 40, 1), np.uint8), spaces.Discrete(3))
-    timed = trained("PPO").ref(overrides=AgentSettings(wrappers=(WrapperSpec("utils.wrappers.TimeFeatureWrapper"),)))
-    check_spaces(timed, spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(3))
-    check_spaces(timed, BOX, spaces.Discrete(3))
 
 
 def test_dict_spaces_name_the_entry_that_differs(trained):

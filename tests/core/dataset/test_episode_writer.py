@@ -19,7 +19,8 @@ def test_rows_are_in_order_and_rewards_add_up(length: int, size: int, tmp_path: 
     with EpisodeFiles(tmp_path, 30) as files:
         for step, reward in enumerate(rewards):
             observation[:], action[:] = step, -step
-            files.add_decision({"obs": observation}, PolicyStep(action, value=step / 2, uncertainty=step / 4))
+            files.add_observation({"obs": observation})
+            files.add_decision(PolicyStep(action, value=step / 2, uncertainty=step / 4))
             observation[:], action[:] = 99, 99  # by the environment
             files.add_outcome(Outcome(reward, terminated=False, truncated=step == length - 1, info={"t": step}))
         summary = files.finish({"obs": observation}, seed=1)

@@ -99,7 +99,7 @@ def test_additional_packages_are_imported_first(outside: Path, capfd: pytest.Cap
 def test_what_the_given_packages_register_is_told_where_the_id_is_unknown(outside: Path) -> None:
     line = refused("Pandoro-v3", additional_packages=("minigrid",))
     assert "minigrid (--additional-gym-packages) registers MiniGrid-" in line
-    line = refused("Counting-v0", additional_packages=("outside_envs",))
+    line = refused("RegisteredNowhere-v0", additional_packages=("outside_envs",))
     assert "outside_envs (--additional-gym-packages) registers no such id when it is imported" in line
     assert "--env-gym-entrypoint module:Class" in line
     line = refused("CartPol-v1", additional_packages=("outside_envs",))

@@ -175,3 +175,11 @@ def test_what_can_t_act_is_refused_before_anything_is_registered(
     with pytest.raises(RequestError, match=line):
         rlhfblender_core.generate(**CARTPOLE, exp="E", data_root=str(root), workers=0, **asked)
     assert not list(root.rglob("*.npz"))
+
+
+def test_what_an_agent_does_to_an_observation_is_not_recorded(tmp_path: Path) -> None:
+    plain = generate(tmp_path / "plain", "left_or_right")
+    data = generate(tmp_path / "in-place", "left_or_right_in_place")
+    for theirs, expected in zip(data, plain, strict=True):
+        np.testing.assert_array_equal(theirs.actions, expected.actions)
+        np.testing.assert_array_equal(theirs.observations, expected.observations)

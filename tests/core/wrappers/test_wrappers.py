@@ -19,7 +19,6 @@ from rlhfblender_core.wrappers import (
     action_mask_source,
     settings_from_env_kwargs,
     wrap_environment,
-    wrapped_spaces,
 )
 from rlhfblender_core.wrappers.table import WRAPPERS
 
@@ -176,20 +175,6 @@ def test_wrapper_that_does_not_fit_is_one_line():
 def test_trusted_wrapper_is_imported():
     env = wrap_environment(gym.make("CartPole-v1"), [spec("gymnasium.wrappers.OrderEnforcing")], trust=True)
     assert isinstance(env, gym.wrappers.OrderEnforcing)
-
-
-@pytest.mark.parametrize(
-    ("wrappers", "shape"),
-    [
-        ([spec(ATARI), spec("stable_baselines3.common.monitor.Monitor")], (84, 84, 1)),
-        ([spec("gymnasium.wrappers.AtariPreprocessing")], (84, 84)),
-    ],
-    ids=["stable-baselines3", "gymnasium"],
-)
-def test_spaces_behind_wrappers_are_found_without_an_environment(wrappers, shape):
-    screen = spaces.Box(0, 255, (210, 160, 3), np.uint8)
-    observed, acted = wrapped_spaces(screen, spaces.Discrete(4), wrappers)
-    assert (observed.shape, observed.dtype, acted) == (shape, np.uint8, spaces.Discrete(4))
 
 
 class Masked(GoalEnv):

@@ -74,6 +74,18 @@ class Predicting:
         return np.array((count // 2 + (0 if deterministic else 1)) % 2), count + 1
 
 
+def left_or_right():
+    return lambda observation: int(observation[2] / 0.2 > 0)
+
+
+def left_or_right_in_place():
+    def act(observation):
+        observation /= 0.2  # normalises what it was given
+        return int(observation[2] > 0)
+
+    return act
+
+
 def wrong_action():
     return lambda observation: 7
 
