@@ -8,7 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gymnasium import spaces
 
@@ -18,9 +18,11 @@ from rlhfblender_core.checkpoints.fetch import CheckpointRef, sha256_of
 from rlhfblender_core.checkpoints.match import check_policy_spaces, other_bounds, policy_observations
 from rlhfblender_core.errors import CheckpointNotUsableError, RLHFBlenderError, one_line
 from rlhfblender_core.policies.observations import ObservationPipeline
-from rlhfblender_core.policies.protocol import Policy
 from rlhfblender_core.untrusted.model_zip import refusal
 from rlhfblender_core.untrusted.spaces import SpaceInfo, space_info
+
+if TYPE_CHECKING:  # it imports torch
+    from rlhfblender_core.policies.checkpoint_policy import CheckpointPolicy
 
 #: Extractors of actor and critic were one until Stable-Baselines3 1.7, and are still when they are shared.
 _MAY_BE_MISSING = ("pi_features_extractor.", "vf_features_extractor.")
@@ -34,7 +36,7 @@ def load_agent(
     deterministic: bool,
     trust: bool = False,
     action_masks: Any = None,
-) -> Policy:
+) -> "CheckpointPolicy":
     """The policy of a checkpoint, ready for episodes in an environment with these spaces.
 
     Args:
@@ -214,7 +216,7 @@ def _policy(
     *,
     deterministic: bool,
     action_masks: Any,
-) -> Policy:
+) -> "CheckpointPolicy":
     module, _, name = contents.algorithm.policy.partition(".")
     kind = getattr(importlib.import_module(f"rlhfblender_core.policies.{module}"), name)
     extra: dict[str, Any] = {"bounds": other_bounds(contents, action_space)}
@@ -222,7 +224,7 @@ def _policy(
         extra["exploration_rate"] = contents.exploration_rate
     elif contents.algorithm is Algorithm.MASKABLE_PPO:
         extra["action_masks"] = action_masks
-    policy: Policy = kind(network, pipeline, action_space, deterministic=deterministic, **extra)
+    policy: CheckpointPolicy = kind(network, pipeline, action_space, deterministic=deterministic, **extra)
     policy.reset(0)  # usable as it is; each episode resets it with its own seed
     return policy
 

@@ -144,8 +144,8 @@ class MaskableActorCriticPolicy(ActorCriticPolicy):
 class RecurrentActorCriticPolicy(ActorCriticPolicy):
     """RecurrentPPO: the LSTM's state is carried through an episode."""
 
-    def _start(self) -> None:
-        super()._start()
+    def _forget(self) -> None:
+        super()._forget()
         zeros = torch.zeros(self.network.lstm_hidden_state_shape)
         self._actor_state = (zeros, zeros)
         self._critic_state = (zeros, zeros)

@@ -4,6 +4,7 @@ Importing this module imports torch, so only :mod:`rlhfblender_core.checkpoints.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,9 @@ class CheckpointPolicy(ABC):
         action_space: the environment's.
         deterministic: take the most likely action instead of sampling.
         bounds: lowest and highest actions of the space that it was trained in, where they are others.
+
+    Attributes:
+        begins_life: says whether the observation begins what was an episode in training, though none here; or None.
     """
 
     uncertainty_kind: UncertaintyKind = UncertaintyKind.NONE
@@ -49,6 +53,7 @@ class CheckpointPolicy(ABC):
         deterministic: bool,
         bounds: Bounds | None = None,
     ) -> None:
+        self.begins_life: Callable[[], bool] | None = None
         self._bounds = bounds
         self.network = network
         self._pipeline = pipeline
@@ -63,15 +68,21 @@ class CheckpointPolicy(ABC):
         # The processor's generator alone: torch.manual_seed looks for all kinds of devices, and takes a traceback.
         torch.default_generator.manual_seed(derived_seed(seed, _TORCH_STREAM))
         self._random = np.random.default_rng(derived_seed(seed, _NUMPY_STREAM))
-        self._pipeline.reset()
+        self._forget()
         with self._without_autograd:
             self._start()
 
     def act(self, observation: Any) -> PolicyStep:
         """One forward pass, without autograd: the action and all that is known about it."""
+        if self.begins_life is not None and self.begins_life():
+            self._forget()
         seen = self._pipeline(observation)
         with self._without_autograd:
             return self._decide(_batched(seen))
+
+    def _forget(self) -> None:
+        """Clears what was remembered of the observations before."""
+        self._pipeline.reset()
 
     @abstractmethod
     def _start(self) -> None:

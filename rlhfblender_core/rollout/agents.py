@@ -24,6 +24,7 @@ from rlhfblender_core.policies.random_policy import RandomPolicy
 from rlhfblender_core.rollout.episode import RawRecorder, Stage
 from rlhfblender_core.rollout.options import RolloutOptions
 from rlhfblender_core.wrappers import action_mask_source
+from rlhfblender_core.wrappers.atari import life_source
 from rlhfblender_core.wrappers.masks import NO_MASK, ActionMasks, mask_advice
 
 
@@ -253,6 +254,7 @@ class CheckpointAgent:
             trust=self.trust,
             action_masks=self.action_masks(stage, options),
         )
+        policy.begins_life = life_source(stage)
         return PolicyWithFeatures(policy) if options.features else policy
 
     def action_masks(self, env: gym.Env[Any, Any], options: RolloutOptions) -> ActionMasks | None:

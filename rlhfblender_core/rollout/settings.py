@@ -12,7 +12,7 @@ from rlhfblender_core.rollout.agents import RolloutAgent
 from rlhfblender_core.rollout.options import RolloutOptions
 
 #: Part of every digest; raised when the same request would give other files than before.
-_RECIPE = 3
+_RECIPE = 4
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class RolloutSettings:
     def older_digests(self) -> frozenset[str]:
         """The digests that older versions of this project gave the same request.
 
-        Recipe 1 differs where an environment keeps state across resets, 2 in the encoder's settings; what they made
-        stays, and is continued.
+        Recipe 1 differs where an environment keeps state across resets, 2 in the encoder's settings, 3 where an agent
+        of Atari games loses a life, or one's own changes what it observes; what they made stays, and is continued.
         """
         return frozenset(canonical_digest({"recipe": recipe, **self.identity()}) for recipe in range(1, _RECIPE))
 

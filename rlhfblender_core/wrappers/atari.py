@@ -5,6 +5,7 @@ its *reset*, so an agent never learned to press FIRE after losing a life: simply
 leaves Breakout's agents waiting for ever. Here the same inputs are made within the episode.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -14,11 +15,16 @@ _NOOP, _FIRE, _SECOND = 0, 1, 2
 
 
 class ContinueAfterLifeLoss(gym.Wrapper[Any, Any, Any, Any]):
-    """After a life is lost, makes the inputs that would have started the next life's episode in training."""
+    """After a life is lost, makes the inputs that would have started the next life's episode in training.
+
+    Attributes:
+        begins_life: whether the last observation is the first of such an episode: an agent remembered nothing then.
+    """
 
     def __init__(self, env: Env) -> None:
         super().__init__(env)
         self._lives = 0
+        self.begins_life = False
         meanings: list[str] = env.unwrapped.get_action_meanings()  # type: ignore[attr-defined]  # ale_py's
         self._inputs = (_NOOP, _FIRE, _SECOND) if "FIRE" in meanings else (_NOOP,)
 
@@ -26,6 +32,7 @@ class ContinueAfterLifeLoss(gym.Wrapper[Any, Any, Any, Any]):
         """The game's first observation."""
         observation, info = self.env.reset(**kwargs)
         self._lives = self._current_lives()
+        self.begins_life = False
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -33,7 +40,8 @@ class ContinueAfterLifeLoss(gym.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = self.env.step(action)
         total = float(reward)
         lives = self._current_lives()
-        if 0 < lives < self._lives:
+        self.begins_life = 0 < lives < self._lives
+        if self.begins_life:
             for forced in self._inputs:
                 if terminated or truncated:
                     break
@@ -44,6 +52,30 @@ class ContinueAfterLifeLoss(gym.Wrapper[Any, Any, Any, Any]):
 
     def _current_lives(self) -> int:
         return int(self.env.unwrapped.ale.lives())  # type: ignore[attr-defined]  # ale_py's
+
+
+def life_source(env: Env) -> Callable[[], bool] | None:
+    """What says whether the last observation begins a life; None where lives mean nothing to the agent.
+
+    Args:
+        env: what the agent acts in; another environment in the same wrappers may stand on it later.
+    """
+    if _continuing(env) is None:
+        return None
+
+    def begins_life() -> bool:
+        continuing = _continuing(env)
+        return continuing is not None and continuing.begins_life
+
+    return begins_life
+
+
+def _continuing(env: Env) -> ContinueAfterLifeLoss | None:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, ContinueAfterLifeLoss):
+            return env
+        env = env.env
+    return None
 
 
 def atari_wrapper(  # noqa: PLR0913, PLR0917 - the parameters of Stable-Baselines3's class
