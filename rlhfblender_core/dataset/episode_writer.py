@@ -38,6 +38,8 @@ _POLICY_FIELDS = {
 _BLOCK_STEPS, _BLOCK_BYTES = 256, 1 << 18
 #: Observations larger than this, in bytes, are written as they come: few of them would fill a block.
 _LARGE_ROW = 1 << 12
+#: What they may fill in memory, all together: most episodes never go to disk.
+_HELD_BYTES = 1 << 26
 
 BLACK = "the video is black throughout"
 CONSTANT = "the video never changes"
@@ -213,13 +215,15 @@ class EpisodeFiles:
         return video.frames
 
     def _start_observations(self, observation: Mapping[str, NDArray[Any]]) -> None:
-        for name, value in observation.items():
-            row = np.asarray(value)
-            kind = LargeColumn if row.nbytes > _LARGE_ROW else ArrayColumn
-            self._observations[name] = kind(row.dtype, row.shape, self._folder)
-        columns = self._observations
-        self._large = {name: column for name, column in columns.items() if isinstance(column, LargeColumn)}
-        self._small = {name: column for name, column in columns.items() if name not in self._large}
+        rows = {name: np.asarray(value) for name, value in observation.items()}
+        large = {name for name, row in rows.items() if row.nbytes > _LARGE_ROW}
+        for name, row in rows.items():
+            if name in large:
+                share = _HELD_BYTES // len(large)
+                self._large[name] = LargeColumn(row.dtype, row.shape, self._folder, share)
+            else:
+                self._small[name] = ArrayColumn(row.dtype, row.shape, self._folder)
+        self._observations = {name: self._large[name] if name in large else self._small[name] for name in rows}
 
     def _start_decisions(self, step: PolicyStep) -> ArrayColumn:
         """The column of actions."""

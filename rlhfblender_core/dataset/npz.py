@@ -21,8 +21,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from rlhfblender_core.untrusted.archives import RefusedArchiveError, open_archive
 
-#: What a column holds in memory before it goes to disk; of large rows it holds most episodes'.
-_SPOOL_BYTES, _HELD_BYTES = 1 << 20, 1 << 26
+#: What a column holds in memory before it goes to disk.
+_SPOOL_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 23
 _COPY_BYTES = 1 << 20
 #: zlib's fastest level shrinks nothing more than 230-fold; its usual one shrinks zeros 1000-fold, as bombs do.
@@ -95,10 +95,17 @@ class LargeColumn(ArrayColumn):
 
     They are held in pieces of megabytes, for which NumPy asks for huge pages. A file, or a buffer that grows, is taken
     page by page, which cost 15 of the 500 ms of an episode of Pong.
+
+    Args:
+        dtype: NumPy dtype of the rows; no objects.
+        shape: shape of one row.
+        spool_folder: where a long column's temporary file goes.
+        held_bytes: what it may hold in memory, and a piece more.
     """
 
-    def __init__(self, dtype: DTypeLike, shape: tuple[int, ...], spool_folder: Path) -> None:
+    def __init__(self, dtype: DTypeLike, shape: tuple[int, ...], spool_folder: Path, held_bytes: int) -> None:
         super().__init__(dtype, shape, spool_folder)
+        self._held_bytes = held_bytes
         self._piece_rows = max(1, _PIECE_BYTES // self.row_bytes)
         self._pieces: list[NDArray[Any]] = []
         self._free_rows = 0
@@ -118,7 +125,7 @@ class LargeColumn(ArrayColumn):
         self._length += 1
 
     def _begin_piece(self) -> None:
-        if sum(piece.nbytes for piece in self._pieces) >= _HELD_BYTES:
+        if sum(piece.nbytes for piece in self._pieces) >= self._held_bytes:
             for piece in self._pieces:
                 self._spool.write(piece.data)
             self._pieces.clear()

@@ -13,6 +13,7 @@ from rlhfblender_core.environments import (
     EnvironmentDescription,
     EnvironmentSpec,
     close_environment,
+    free_closed_environments,
     make_environment,
     space_from_description,
 )
@@ -59,6 +60,7 @@ def check_fit(
             environment_id, trust = rollout.environment.env_id, rollout.agent.trust
             notes += check_spaces(rollout.agent.ref, *acted_in, environment_id=environment_id, trust=trust)
         _check_masks(rollout)
+    free_closed_environments()
     return tuple(notes)
 
 

@@ -52,7 +52,7 @@ def test_rows_of_another_shape_are_refused(tmp_path: Path) -> None:
 def test_large_rows_come_back_in_order_from_memory_and_from_disk(shape: tuple[int, ...], tmp_path: Path) -> None:
     rows = max(6, 100_000_000 // int(np.prod(shape)))  # more than is held in memory
     for length in (1, rows):
-        column = LargeColumn(np.uint8, shape, tmp_path)
+        column = LargeColumn(np.uint8, shape, tmp_path, 50_000_000)
         row = np.zeros(shape, np.uint8)
         for number in range(length):
             row.flat[:4] = np.frombuffer(np.uint32(number).tobytes(), np.uint8)  # the same array again, changed
@@ -67,14 +67,14 @@ def test_large_rows_come_back_in_order_from_memory_and_from_disk(shape: tuple[in
 
 
 def test_a_large_row_of_another_shape_is_refused(tmp_path: Path) -> None:
-    column = LargeColumn(np.uint8, (100, 100), tmp_path)
+    column = LargeColumn(np.uint8, (100, 100), tmp_path, 1000)
     with pytest.raises(ValueError, match="shape"):
         column.add(np.zeros((1, 100), np.uint8))
     column.close()
 
 
 def test_memory_stays_the_same_however_many_large_rows_come(tmp_path: Path) -> None:
-    column = LargeColumn(np.uint8, (1000, 1000), tmp_path)
+    column = LargeColumn(np.uint8, (1000, 1000), tmp_path, 50_000_000)
     row = np.ones((1000, 1000), np.uint8)
     tracemalloc.start()
     for _ in range(400):
@@ -82,7 +82,7 @@ def test_memory_stays_the_same_however_many_large_rows_come(tmp_path: Path) -> N
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     column.close()
-    assert peak < 90_000_000
+    assert peak < 70_000_000
 
 
 def npy_bytes(column: ArrayColumn | TextColumn | WholeArray, folder: Path) -> bytes:
