@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,12 @@ from rlhfblender_core.wrappers.specs import WrapperSpec
 from rlhfblender_core.wrappers.table import IDENTITY, TRAINING_WRAPPERS, WRAPPERS
 
 Env = gym.Env[Any, Any]
+#: What multiplies the memory of an observation, or the time of a step, and the most that is taken from a settings file.
+_SIZES = frozenset({
+    "agent_view_size", "delay", "frame_skip", "height", "horizon", "noop_max", "num_repeats", "num_stack",
+    "screen_size", "skip", "stack_size", "tile_size", "width",
+})  # fmt: skip
+_LARGEST, _MOST_ELEMENTS = 1024, 1 << 22
 
 
 def wrap_environment(env: Env, wrappers: Sequence[WrapperSpec], *, trust: bool = False, training: bool = False) -> Env:
@@ -28,8 +35,22 @@ def wrap_environment(env: Env, wrappers: Sequence[WrapperSpec], *, trust: bool =
         make = _resolved(spec.name, TRAINING_WRAPPERS if training else WRAPPERS, trust=trust)
         if make is None:
             continue
+        if not (trust or training):
+            _check_sizes(spec)
         env = _wrapped(env, make, spec)
     return env
+
+
+def _check_sizes(spec: WrapperSpec) -> None:
+    for name, value in spec.kwargs.items():
+        sides = value if isinstance(value, list | tuple) else [value]
+        elements = math.prod(side for side in sides if isinstance(side, int | float))
+        most = _LARGEST if name in _SIZES else _MOST_ELEMENTS if name == "shape" else math.inf
+        if abs(elements) > most:
+            raise CheckpointNotUsableError(
+                f"The agent's settings give the wrapper {spec.name!r} {name}={value!s:.60}, more than is taken from a "
+                f"file ({most:,}). Use --trust-checkpoint if you made the files yourself."
+            )
 
 
 def _wrapped(env: Env, make: Callable[..., Env], spec: WrapperSpec) -> Env:

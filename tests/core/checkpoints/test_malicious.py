@@ -177,6 +177,28 @@ def test_wrapper_of_a_file_is_never_imported(name):
         wrap_environment(env, [WrapperSpec(name)])
 
 
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("gymnasium.wrappers.ResizeObservation", {"shape": [200_000, 200_000]}),
+        ("gymnasium.wrappers.FrameStackObservation", {"stack_size": 10**9}),
+        ("gymnasium.wrappers.RepeatAction", {"num_repeats": 10**9}),
+        ("minigrid.wrappers.RGBImgObsWrapper", {"tile_size": 10**5}),
+        ("minigrid.wrappers.ViewSizeWrapper", {"agent_view_size": 99_999}),
+        ("rl_zoo3.wrappers.HistoryWrapper", {"horizon": 10**9}),
+        ("stable_baselines3.common.atari_wrappers.AtariWrapper", {"screen_size": 10**5}),
+        ("stable_baselines3.common.atari_wrappers.MaxAndSkipEnv", {"skip": 1e9}),
+    ],
+)
+def test_sizes_for_a_wrapper_are_bounded_before_memory_or_time_is_spent(name, kwargs):
+    import gymnasium as gym
+
+    from rlhfblender_core.wrappers import WrapperSpec, wrap_environment
+
+    with pytest.raises(CheckpointNotUsableError, match="more than is taken from a file"):
+        wrap_environment(gym.make("CartPole-v1"), [WrapperSpec(name, kwargs)])
+
+
 def test_trust_is_the_way_out(trained, tmp_path, marker):
     """A file that needs code of its own loads when its user vouches for it, and only then."""
     model = trained("PPO")
