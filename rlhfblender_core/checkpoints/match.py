@@ -54,10 +54,8 @@ def check_spaces(
         seen = policy_observations(ref, contents, observation_space, trust=trust).space
         check_policy_spaces(contents, seen, action_space, hint)
     except SpacesDifferError:
-        stack = _stack_hint(ref, contents, observation_space, action_space, trust=trust)
-        if stack is None:
-            raise
-        check_policy_spaces(contents, observation_space, action_space, stack)
+        if stack := _stack_hint(ref, contents, observation_space, action_space, trust=trust):
+            check_policy_spaces(contents, observation_space, action_space, stack)  # raises, and says what to give
         raise
     return tuple(_action_notes(contents, action_space))
 

@@ -97,8 +97,6 @@ class EpisodeFiles:
         self._folder = folder
         self._fps = fps
         self._observations: dict[str, ArrayColumn] = {}
-        self._large: dict[str, LargeColumn] = {}
-        self._small: dict[str, ArrayColumn] = {}
         self._policy: dict[str, ArrayColumn] = {}
         self._actions: ArrayColumn | None = None
         self._rewards = ArrayColumn(np.float64, (), folder)
@@ -141,9 +139,13 @@ class EpisodeFiles:
         """
         if not self._observations:
             self._start_observations(observation)
-        for name, column in self._large.items():
-            column.add(np.asarray(observation[name]))
-        self._rows.append({name: np.array(observation[name]) for name in self._small})
+        row = {}
+        for name, column in self._observations.items():
+            if isinstance(column, LargeColumn):
+                column.add(np.asarray(observation[name]))
+            else:
+                row[name] = np.array(observation[name])
+        self._rows.append(row)
 
     def add_decision(self, step: PolicyStep) -> None:
         """What the policy made of it. The action is copied; what else is in the step has to stay as it is."""
@@ -216,14 +218,13 @@ class EpisodeFiles:
 
     def _start_observations(self, observation: Mapping[str, NDArray[Any]]) -> None:
         rows = {name: np.asarray(value) for name, value in observation.items()}
-        large = {name for name, row in rows.items() if row.nbytes > _LARGE_ROW}
+        large = [name for name, row in rows.items() if row.nbytes > _LARGE_ROW]
         for name, row in rows.items():
             if name in large:
                 share = _HELD_BYTES // len(large)
-                self._large[name] = LargeColumn(row.dtype, row.shape, self._folder, share)
+                self._observations[name] = LargeColumn(row.dtype, row.shape, self._folder, share)
             else:
-                self._small[name] = ArrayColumn(row.dtype, row.shape, self._folder)
-        self._observations = {name: self._large[name] if name in large else self._small[name] for name in rows}
+                self._observations[name] = ArrayColumn(row.dtype, row.shape, self._folder)
 
     def _start_decisions(self, step: PolicyStep) -> ArrayColumn:
         """The column of actions."""
@@ -233,16 +234,19 @@ class EpisodeFiles:
             value = getattr(step, name)
             if value is not None:
                 self._policy[name] = ArrayColumn(np.float32, np.shape(value), self._folder)
-        sized = (*self._small.values(), *self._policy.values(), actions)
+        sized = (*self._observations_in_blocks().values(), *self._policy.values(), actions)
         self._block_steps = max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // sum(column.row_bytes for column in sized)))
         return actions
+
+    def _observations_in_blocks(self) -> dict[str, ArrayColumn]:
+        return {name: column for name, column in self._observations.items() if not isinstance(column, LargeColumn)}
 
     def _store(self) -> None:
         """Puts the steps that are kept into their columns."""
         decisions, outcomes = self._decisions, self._outcomes
         if not outcomes or self._actions is None:
             return
-        for name, column in self._small.items():
+        for name, column in self._observations_in_blocks().items():
             column.extend([row[name] for row in self._rows])
         for name, column in self._policy.items():
             column.extend([getattr(decision.step, name) for decision in decisions])

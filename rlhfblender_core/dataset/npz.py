@@ -23,6 +23,7 @@ from rlhfblender_core.untrusted.archives import RefusedArchiveError, open_archiv
 
 #: What a column holds in memory before it goes to disk.
 _SPOOL_BYTES = 1 << 20
+#: What is taken at once for large rows.
 _PIECE_BYTES = 1 << 23
 _COPY_BYTES = 1 << 20
 #: zlib's fastest level shrinks nothing more than 230-fold; its usual one shrinks zeros 1000-fold, as bombs do.

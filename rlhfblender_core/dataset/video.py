@@ -75,7 +75,6 @@ class VideoWriter:
 
     def __init__(self, path: Path, height: int, width: int, fps: float) -> None:
         self._path = path
-        self.path = path
         self.frames = 0
         self._shape = (height, width, 3)
         self._process = subprocess.Popen(

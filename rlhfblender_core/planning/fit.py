@@ -72,21 +72,20 @@ def _spaces(rollout: RolloutSettings) -> _Spaces:
 def _check_masks(rollout: RolloutSettings) -> None:
     if rollout.options.action_mask_method is None and rollout.agent.algorithm != Algorithm.MASKABLE_PPO:
         return
-    with _acted_in(rollout, render=False) as env:
-        masks = rollout.agent.action_masks(env, rollout.options)
-        if masks is None:
-            return
-        try:
-            with contained(), quiet_natives():
-                env.reset(seed=0)
-                masks()
-        except RequestError:
-            raise
-        except (Exception, SystemExit) as error:
-            env_id = rollout.environment.env_id
-            raise EnvironmentNotUsableError(
-                f"{env_id} can't be asked which actions are allowed: {one_line(error):.300}"
-            ) from error
+    try:
+        with _acted_in(rollout, render=False) as env:
+            masks = rollout.agent.action_masks(env, rollout.options)
+            if masks is not None:
+                with contained(), quiet_natives():
+                    env.reset(seed=0)
+                    masks()
+    except RequestError:
+        raise
+    except (Exception, SystemExit) as error:
+        env_id = rollout.environment.env_id
+        raise EnvironmentNotUsableError(
+            f"{env_id} can't be asked which actions are allowed: {one_line(error):.300}"
+        ) from error
 
 
 @contextmanager

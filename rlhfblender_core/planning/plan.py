@@ -20,10 +20,7 @@ from rlhfblender_core.environments import (
     split_env_kwargs,
 )
 from rlhfblender_core.environments.registration import find_registration
-from rlhfblender_core.errors import (
-    InvalidParameterError,
-    RegistryConflictError,
-)
+from rlhfblender_core.errors import InvalidParameterError, RegistryConflictError
 from rlhfblender_core.planning.environment import (
     admit_environment,
     admit_id,
